@@ -1,0 +1,157 @@
+"""The two sweeps: forward for shapes, values, facts and classes; backward for what is needed. They know no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+import onnxsqueeze.operators  # noqa: F401  (registers the rules)
+from onnxsqueeze.fact import Bools, fit_all, fit_any, unknown
+from onnxsqueeze.graph import Graph, Node
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.rule import UNKNOWN, Context, Demand, OpRule, Refusal, rule_for
+from onnxsqueeze.shapes import ShapeInference, fold
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Elements of one tensor that stay whatever happens."""
+
+    tensor: str
+    reason: Reason
+    detail: str = ""
+
+
+class Analysis:
+    """What is known of a graph after the forward sweep, and the backward sweep over it.
+
+    Attributes:
+        context: shapes, values, facts and classes.
+        rules: the rule that holds for each node, UNKNOWN where none does.
+        pins: tensors that never change.
+        labels: the class of each identifier in ``context.elements.ids``. classes: their number.
+    """
+
+    def __init__(self, graph: Graph, keep: Sequence[str] = (), settled: frozenset[str] = frozenset()) -> None:
+        self.graph = graph
+        self.context = Context(graph, settled)
+        self.rules = self.context.rules
+        self.pins: list[Pin] = []
+        self._inference = ShapeInference(graph, self.context)
+        self._seed()
+        for node in graph.nodes:
+            self._forward(node)
+        self._pin_requested(keep)
+        self.labels, self.classes = self.context.elements.canonical()
+
+    def _seed(self) -> None:
+        for name in (*self.graph.inputs, *sorted(self.graph.overridable)):
+            self._activate(name)
+            reason = Reason.OVERRIDABLE if name in self.graph.overridable else Reason.GRAPH_INPUT
+            self.pins.append(Pin(name, reason))
+        self.pins.extend(Pin(name, Reason.GRAPH_OUTPUT) for name in dict.fromkeys(self.graph.outputs))
+
+    def _activate(self, name: str) -> None:
+        rank = self.context.rank(name)
+        self.context.facts[name] = unknown(rank)
+        self.context.elements.ids[name] = self.context.elements.fresh((1,) * rank)
+
+    def _pin_requested(self, patterns: Sequence[str]) -> None:
+        for name in self.context.elements.ids:
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                self.pins.append(Pin(name, Reason.KEPT_BY_USER))
+
+    def _forward(self, node: Node) -> None:
+        context = self.context
+        self._inference.infer(node, rule_for(node))
+        fold(node, rule_for(node), context)
+        rule = self._resolve(node)
+        self.rules.append(rule)
+        if all(context.value(name) is not None for name in node.outputs if name):
+            return
+        with np.errstate(all="ignore"):
+            facts = rule.forward(node, context)
+        for name, fact in zip(node.outputs, facts, strict=False):
+            if name:
+                context.facts[name] = fact
+        rule.link(node, context)
+
+    def _resolve(self, node: Node) -> OpRule:
+        rule = rule_for(node)
+        refusal = None
+        if rule is UNKNOWN:
+            refusal = Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
+        elif node.captured:
+            refusal = Refusal(Reason.SUBGRAPH, node.operator)
+        elif any(name and name not in self.context.shapes for name in (*node.inputs, *node.outputs)):
+            refusal = Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+        elif rule.applies:
+            refusal = rule.applies(node, self.context)
+        if refusal is None:
+            return rule
+        self.context.scratch["refusal", node.index] = refusal
+        return UNKNOWN
+
+    def classes_of(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the class of each element of an activation (compact)."""
+        ids: npt.NDArray[np.int64] = self.labels[self.context.ids(name)]
+        return ids
+
+    def constant(self, name: str) -> Bools:
+        """Return which elements of an activation are constant, at the granularity of its classes."""
+        return fit_all(self.context.fact(name).constant, self.context.ids(name).shape)
+
+    def backward(self, kept: Bools) -> Needs:
+        """Return what is needed of each activation if at least the classes in ``kept`` stay."""
+        needs = Needs({}, [])
+        for name in self.graph.outputs:
+            if self.context.is_activation(name):
+                needs.live[name] = np.full(self.context.ids(name).shape, True)
+        for node in reversed(self.graph.nodes):
+            outputs = [self._wanted(name, needs.live, kept) for name in node.outputs]
+            if any(output.any() for output in outputs):
+                self._spread(node, outputs, needs)
+        return needs
+
+    def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools) -> Bools:
+        """An element is computed if it is live and no constant, or if it stays for whatever reason."""
+        if not name or not self.context.is_activation(name):
+            return np.full((1,) * self.context.rank(name), False)
+        stays = kept[self.classes_of(name)]
+        return (live[name] & ~self.constant(name)) | stays if name in live else stays
+
+    def _spread(self, node: Node, outputs: Sequence[Bools], needs: Needs) -> None:
+        demands = self.rules[node.index].need(node, self.context, outputs)
+        for name, demand in zip(node.inputs, demands, strict=False):
+            if name and demand is not None and self.context.is_activation(name):
+                needs.add(name, demand, self.context.ids(name).shape)
+        everything = np.full((), True)
+        for name in node.captured:
+            if self.context.is_activation(name):
+                demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
+                needs.add(name, demand, self.context.ids(name).shape)
+
+
+@dataclass
+class Needs:
+    """The backward sweep's answer: live elements by tensor (compact, in the shape of its classes) and what must stay."""
+
+    live: dict[str, Bools]
+    holds: list[tuple[str, Bools, Reason, str]]
+
+    def add(self, name: str, demand: Demand, shape: tuple[int, ...]) -> None:
+        """Join a reader's demand with those of the other readers."""
+        live = _fitted(demand.live, shape)
+        self.live[name] = self.live[name] | live if name in self.live else live
+        if demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
+            self.holds.append((name, hold, demand.reason, demand.detail))
+
+
+def _fitted(mask: Bools, shape: tuple[int, ...]) -> Bools:
+    return fit_any(mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape), shape)
+
+

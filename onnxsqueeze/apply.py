@@ -1,0 +1,93 @@
+"""Carry out a plan: let each touched node repair itself, then put the narrowed model together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from onnxsqueeze.analysis import Analysis
+from onnxsqueeze.editor import Editor
+from onnxsqueeze.graph import Graph, Node
+from onnxsqueeze.loading import Initializer, Model
+from onnxsqueeze.plan import Plan
+from onnxsqueeze.rule import Array
+
+
+def apply(analysis: Analysis, plan: Plan) -> Model:
+    """Return the model that the plan describes; the original stays as it is.
+
+    Raises:
+        FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
+    """
+    editor = Editor(analysis, plan)
+    for node in analysis.graph.nodes:
+        if _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
+            analysis.rules[node.index].repair(node, analysis.context, editor)
+    skeleton, arrays, sources = editor.finish()
+    _update_shapes(skeleton.graph.value_info, editor)
+    model = analysis.graph.model
+    initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
+    return Model(skeleton, initializers, model.path, model.file_bytes)
+
+
+def _touched(node: Node, editor: Editor) -> bool:
+    return any(editor.narrowed(name) for name in (*node.inputs, *node.outputs)) or any(
+        editor.taken_offset(name) is not None for name in node.inputs
+    )
+
+
+def _initializers(
+    graph: Graph, proto: onnx.GraphProto, arrays: Mapping[str, Array], sources: Mapping[str, str]
+) -> dict[str, Initializer]:
+    """Return the initializers that are still used, the new ones among them, in the original's order."""
+    used = {name for node in Graph.read_names(proto) for name in node}
+    used |= {value.name for value in proto.output} | graph.overridable
+    found = {name: initializer for name, initializer in graph.model.initializers.items() if name in used}
+    legacy = graph.model.skeleton.ir_version < 4
+    for name, array in arrays.items():
+        source = graph.model.initializers.get(sources[name])
+        if name in found:
+            found[name] = found[name].with_array(array)
+        elif legacy:  # before IR 4 an initializer had to be a graph input too
+            tensor = onnx.numpy_helper.from_array(array, name)
+            proto.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+        elif source is not None:
+            renamed = source.with_array(array)
+            renamed.header.name = name
+            found[name] = renamed
+        else:
+            found[name] = Initializer.from_array(name, array)
+    if legacy:
+        _declare_inputs(graph, proto, found)
+    return found
+
+
+def _declare_inputs(graph: Graph, proto: onnx.GraphProto, initializers: Mapping[str, Initializer]) -> None:
+    """Let the graph inputs that stand for initializers agree with what is left of them."""
+    kept = [value for value in proto.input if value.name in graph.inputs or value.name in initializers]
+    for value in kept:
+        if value.name in initializers:
+            kind = value.type.tensor_type
+            kind.shape.CopyFrom(onnx.TensorShapeProto())
+            for length in initializers[value.name].shape:
+                kind.shape.dim.add().dim_value = length
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del proto.input[:]
+    proto.input.extend(copies)
+
+
+def _update_shapes(declared: object, editor: Editor) -> None:
+    """Bring the declared shapes of intermediate tensors up to date; drop those of tensors that are gone."""
+    values = list(declared)  # type: ignore[call-overload]
+    for value in reversed(values):
+        name = value.name
+        if not editor.narrowed(name):
+            continue
+        if editor.plan.gone(name):
+            declared.remove(value)  # type: ignore[attr-defined]
+            continue
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            length = editor.new_length(name, axis)
+            if length is not None:
+                dimension.dim_value = length

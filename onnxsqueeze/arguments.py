@@ -1,0 +1,151 @@
+"""The kinds of arguments that the command line takes, checked while it is parsed. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Converted = TypeVar("Converted")
+
+VERBOSE = "onnxsqueeze.verbose"
+"""The key of ``click.Context.meta`` that says whether a traceback is wanted."""
+
+_POSITIVE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)  # fits int64, as sizes must
+_SHAPE = re.compile(r"(\d{1,18}(,\d{1,18})*)?", re.ASCII)
+
+MODEL = click.Path(path_type=Path)
+JSON = click.Path(path_type=Path, allow_dash=True, dir_okay=False, writable=True)
+
+
+def _size(value: str) -> tuple[str, int]:
+    name, _, size = value.rpartition("=")
+    if not name or not _POSITIVE.fullmatch(size):
+        raise click.BadParameter(f"{value!r} is not NAME=SIZE with a size of at least 1, as in batch=4")
+    return name, int(size)
+
+
+def _shape(value: str) -> tuple[str, tuple[int, ...]]:
+    name, _, shape = value.rpartition(":")
+    if not name or not _SHAPE.fullmatch(shape):
+        raise click.BadParameter(f"{value!r} is not NAME:SHAPE, as in image:1,3,224,224")
+    return name, tuple(int(size) for size in shape.split(",") if size)
+
+
+def _rounding(value: str) -> str | int:
+    if value == "auto":
+        return value
+    if not _POSITIVE.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of at least 1")
+    return int(value)
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < math.inf:
+        raise click.BadParameter(f"{value} is not a number of at least 0", ctx, param)
+    return value
+
+
+def _by_name(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Converted], ...]
+) -> dict[str, Converted]:
+    found: dict[str, Converted] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name!r} is given twice, with different values", ctx, param)
+    return found
+
+
+def _remember(ctx: click.Context, param: click.Parameter, verbose: bool) -> bool:
+    ctx.meta[VERBOSE] = verbose
+    return verbose
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+sizes_option = click.option(
+    "--dim",
+    "dims",
+    type=_size,
+    metavar="NAME=SIZE",
+    multiple=True,
+    callback=_by_name,
+    help="Size of a dynamic dimension, for running the model and for counting MACs; may be repeated.",
+)
+
+verification_options = _together(
+    click.option(
+        "--rtol", type=float, metavar="X", callback=_finite, help="Deviation to allow, relative to an output's scale."
+    ),
+    click.option("--atol", type=float, metavar="X", callback=_finite, help="Absolute deviation to allow besides."),
+    click.option(
+        "--samples", type=click.IntRange(min=1), metavar="N", help="Random inputs at each size tried.  [default: 2]"
+    ),
+    click.option(
+        "--inputs",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE.npz",
+        help="Your own samples: one array for each input, by name.",
+    ),
+    sizes_option,
+    click.option(
+        "--input-shape",
+        "input_shapes",
+        type=_shape,
+        metavar="NAME:SHAPE",
+        multiple=True,
+        callback=_by_name,
+        help="Shape of an input, as in image:1,3,224,224; may be repeated.",
+    ),
+)
+
+planning_options = _together(
+    click.option(
+        "--round-to",
+        type=_rounding,
+        metavar="auto|K",
+        default="auto",
+        show_default=True,
+        help="Keep a few more original channels: auto, where odd counts would be slower in onnxruntime; K, up to "
+        "multiples of K; 1, none (the smallest model).",
+    ),
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="NAME",
+        help="Let no channel of these tensors go: a name or a glob pattern; may be repeated.",
+    ),
+)
+
+report_options = _together(
+    click.option("--json", "json_path", type=JSON, metavar="PATH|-", help="Write the report as JSON; - for stdout."),
+    click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option(
+        "--verbose",
+        is_flag=True,
+        callback=_remember,
+        is_eager=True,
+        help="Print all reasons and times, and the traceback of an internal error.",
+    ),
+)
+
+
+def same_file(left: Path, right: Path) -> bool:
+    """Whether two paths lead to one file, by whatever links, or would if it existed."""
+    try:
+        return os.path.samefile(left, right)
+    except OSError:
+        return os.path.realpath(left) == os.path.realpath(right)

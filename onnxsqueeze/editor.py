@@ -1,0 +1,343 @@
+"""Obeys a plan: rules rewrite their nodes through an `Editor`, which slices, adds and replaces through onnx-graphsurgeon.
+
+Graphsurgeon sees a bare copy of the graph, without attributes that it would lose and without weights. Nodes that no rule
+touched are written back exactly as they came, and what the file says beside its nodes is never rebuilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import ModelProto, helper
+
+from onnxsqueeze.analysis import Analysis
+from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.graph import Node
+from onnxsqueeze.plan import Plan
+from onnxsqueeze.regularity import outer
+from onnxsqueeze.rule import Array, Context, absorbed_by_readers
+
+_SMALL = 4096  # elements up to which equal new constants are shared
+
+
+class FoldOverflow(Exception):
+    """A folded constant does not fit the data type. ``tensor`` names the activation that must keep its constants."""
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+
+
+class Editor:
+    """The graph under change. All names and axes are those of the original graph."""
+
+    def __init__(self, analysis: Analysis, plan: Plan) -> None:
+        self.plan = plan
+        self.context: Context = analysis.context
+        self._graph = analysis.graph
+        self._surgeon = gs.import_onnx(_bare(analysis))
+        self._tensors: dict[str, gs.Tensor] = self._surgeon.tensors()
+        self._nodes = list(self._surgeon.nodes)
+        self._before: dict[int, list[gs.Node]] = defaultdict(list)
+        self._after: dict[int, list[gs.Node]] = defaultdict(list)
+        self._edited: set[int] = set()
+        self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
+        self._shared: dict[tuple[str, bytes], gs.Variable] = {}
+        self._offsets: dict[str, tuple[int, Floats]] = {}
+
+    def mask(self, name: str) -> Bools:
+        """Return which elements of a tensor stay (compact; all of them for a constant)."""
+        if name in self.plan.masks:
+            return self.plan.masks[name]
+        return np.full((1,) * self.context.rank(name), True)
+
+    def kept(self, name: str, axis: int) -> Bools:
+        """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""
+        mask = self.mask(name)
+        return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+
+    def positions(self, name: str, axis: int) -> Bools:
+        """Like `kept`, repeated to the axis's original length, which must be known."""
+        length = self.context.shape(name)[axis]
+        assert isinstance(length, int)
+        return np.broadcast_to(self.kept(name, axis), (length,))
+
+    def narrowed(self, name: str) -> bool:
+        """Whether a tensor loses some of its elements."""
+        return name in self.plan.masks
+
+    def new_length(self, name: str, axis: int) -> int | None:
+        """Return the new length of an axis that changes, None for one that stays as it is."""
+        mask = self.mask(name)
+        if mask.shape[axis] == 1 or not mask.any():
+            return None
+        rows = np.moveaxis(mask, axis, -1).reshape(-1, mask.shape[axis])
+        count = int(rows.sum(axis=1).max())
+        return None if count == mask.shape[axis] else count
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the numpy dtype of a tensor."""
+        return helper.tensor_dtype_to_np_dtype(self.context.dtypes[name])
+
+    def sliced(self, array: Array, name: str) -> Array:
+        """Return the part of a constant that broadcasts against ``name`` which belongs to its kept elements."""
+        mask = self.mask(name)
+        if mask.all() or array.ndim == 0:
+            return array
+        if mask.ndim > array.ndim:
+            mask = mask.any(axis=tuple(range(mask.ndim - array.ndim)))
+        if np.array_equal(outer(mask), mask):
+            return _product_slice(array, mask)
+        return _ragged_slice(array, mask)
+
+    def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:
+        """Raise FoldOverflow if float64 results do not fit ``dtype``."""
+        if array.dtype == np.float64 and dtype != np.float64 and array.size:
+            with np.errstate(over="ignore"):
+                if not np.isfinite(np.asarray([array.max(), array.min()]).astype(dtype).astype(np.float64)).all():
+                    raise FoldOverflow(tensor)
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        """Set an attribute; None removes it."""
+        attributes = self._edit(node).attrs
+        if value is None:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = value
+
+    def set_constant(self, node: Node, position: int, array: Array) -> None:
+        """Give a node a new constant at an input position, named after the tensor that it replaces."""
+        self._put(node, position, self._constant(array, node.input(position), f"{node.label}.constant"))
+
+    def set_input(self, node: Node, position: int, name: str) -> None:
+        """Let a node read another tensor of the original graph."""
+        self._put(node, position, self._tensors[name])
+
+    def set_inputs(self, node: Node, names: Sequence[str]) -> None:
+        """Replace all inputs of a node by tensors of the original graph."""
+        self._edit(node).inputs = [self._tensors[name] for name in names]
+
+    def drop_inputs(self, node: Node, positions: Sequence[int]) -> None:
+        """Remove inputs of a node that takes any number of them."""
+        if positions:
+            inputs = self._edit(node).inputs
+            for position in sorted(positions, reverse=True):
+                del inputs[position]
+
+    def drop_output(self, node: Node, position: int) -> None:
+        """Remove an output, which nothing reads any more."""
+        outputs = self._edit(node).outputs
+        del outputs[position]
+
+    def replace(self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], **attributes: Any) -> None:
+        """Turn a node into another operator with the same outputs."""
+        edited = self._edit(node)
+        edited.op, edited.domain, edited.attrs = op, None, dict(attributes)
+        edited.inputs = [self._operand(entry, node) for entry in inputs]
+
+    def insert_before(self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any) -> None:
+        """Compute an input by a new node. None among its inputs stands for what the node reads there now."""
+        edited = self._edit(node)
+        operands = [edited.inputs[position] if entry is None else self._operand(entry, node) for entry in inputs]
+        result = self._variable(f"{node.label}.{op}")
+        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        self._put(node, position, result)
+
+    def insert_after(self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any) -> None:
+        """Compute an output's value further by a new node. None among its inputs stands for what the node wrote."""
+        edited = self._edit(node)
+        output = edited.outputs[position]
+        inner = self._variable(f"{node.label}.{op}")
+        edited.outputs[position] = inner
+        operands = [inner if entry is None else self._operand(entry, node) for entry in inputs]
+        self._after[node.index].insert(0, self._new_node(op, operands, output, attributes))
+
+    def offset(self, node: Node, axis: int, vector: Floats, bias_position: int, dtype: np.dtype[Any]) -> None:
+        """Add a vector (one entry for each kept position) along an axis of the first output of a linear node.
+
+        It joins the constants of the readers where those can take it up, else becomes the node's own bias, else a new
+        Add.
+        """
+        output = node.outputs[0]
+        if self._graph.sole_reader(output) is not None and self.readers_absorb(output, axis):
+            self.hand_on(output, axis, vector)
+            return
+        self.check_finite(vector, output, dtype)
+        if bias_position >= 0:
+            self.set_constant(node, bias_position, vector.astype(dtype))
+            return
+        shape = (-1,) + (1,) * (self.context.rank(output) - 1 - axis)
+        self.insert_after(node, "Add", [None, vector.astype(dtype).reshape(shape)])
+
+    def readers_absorb(self, name: str, axis: int) -> bool:
+        """Whether every reader of a tensor can take up a vector that it should still be increased by."""
+        return absorbed_by_readers(self.context, name, axis)
+
+    def hand_on(self, name: str, axis: int, vector: Floats) -> None:
+        """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
+        self._offsets[name] = (axis, vector)
+
+    def taken_offset(self, name: str) -> tuple[int, Floats] | None:
+        """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""
+        return self._offsets.get(name)
+
+    def constant_at(self, node: Node, position: int) -> Array | None:
+        """Return the constant that a node has at an input by now, None if it has none there."""
+        inputs = self._nodes[node.index].inputs
+        tensor = inputs[position] if position < len(inputs) else None
+        if id(tensor) in self._constants:
+            return self._constants[id(tensor)][1]
+        return self.context.value(node.input(position)) if node.input(position) else None
+
+    def bypass(self, node: Node, position: int, written: int = 0) -> None:
+        """Let the readers of one of a node's outputs read one of its inputs instead, so that the node falls away."""
+        output, source = self._nodes[node.index].outputs[written], self._nodes[node.index].inputs[position]
+        if node.outputs[written] in self._graph.outputs:
+            self.replace(node, "Identity", [source])
+            self._nodes[node.index].outputs = [output]
+            return
+        for reader in list(output.outputs):
+            for place, tensor in enumerate(reader.inputs):
+                if tensor is output:
+                    reader.inputs[place] = source
+        self._tensors[node.outputs[written]] = source
+
+    def finish(self) -> tuple[ModelProto, dict[str, Array], dict[str, str]]:
+        """Return the new skeleton, the new constants by name, and for each the name of the tensor that it replaces."""
+        self._surgeon.nodes = [
+            node
+            for index, original in enumerate(self._nodes)
+            for node in (*self._before[index], original, *self._after[index])
+        ]
+        self._surgeon.cleanup(recurse_subgraphs=False, recurse_functions=False)
+        names = self._name_constants()
+        skeleton = ModelProto()
+        skeleton.CopyFrom(self._graph.model.skeleton)
+        index_of = {id(node): index for index, node in enumerate(self._nodes)}
+        nodes = [self._exported(node, index_of.get(id(node))) for node in self._surgeon.nodes]
+        del skeleton.graph.node[:]
+        skeleton.graph.node.extend(nodes)
+        arrays = {variable.name: array for variable, array, _ in self._constants.values() if variable.name in names}
+        return skeleton, arrays, names
+
+    def _edit(self, node: Node) -> gs.Node:
+        edited = self._nodes[node.index]
+        if node.index not in self._edited:
+            self._edited.add(node.index)
+            edited.attrs = _attributes(node)
+        return edited
+
+    def _put(self, node: Node, position: int, tensor: gs.Tensor) -> None:
+        edited = self._edit(node)
+        while len(edited.inputs) <= position:
+            edited.inputs.append(gs.Variable.empty())
+        edited.inputs[position] = tensor
+
+    def _operand(self, entry: str | Array | gs.Tensor, node: Node) -> gs.Tensor:
+        if isinstance(entry, gs.Tensor):
+            return entry
+        return self._tensors[entry] if isinstance(entry, str) else self._constant(entry, "", f"{node.label}.constant")
+
+    def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
+        """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        shared = array.size <= _SMALL or len(self._graph.readers.get(source, ())) > 1
+        header = f"{source}|{array.dtype}|{array.shape}"
+        key = (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")
+        if key not in self._shared:
+            variable = self._variable(source or hint)
+            self._shared[key] = variable
+            self._constants[id(variable)] = (variable, array, source)
+        return self._shared[key]
+
+    def _variable(self, hint: str) -> gs.Variable:
+        name, count = f"{hint}.squeezed", 1
+        while name in self._tensors:
+            count += 1
+            name = f"{hint}.squeezed_{count}"
+        variable = gs.Variable(name)
+        self._tensors[name] = variable
+        return variable
+
+    def _new_node(self, op: str, inputs: list[gs.Tensor], output: gs.Tensor, attributes: dict[str, Any]) -> gs.Node:
+        return gs.Node(op=op, name=output.name, attrs=attributes, inputs=inputs, outputs=[output])
+
+    def _name_constants(self) -> dict[str, str]:
+        """Give a new constant the name of the tensor that it replaces wherever nothing reads that one any more."""
+        used = {tensor.name for node in self._surgeon.nodes for tensor in node.inputs} | set(self._graph.outputs)
+        names = {}
+        for variable, _, source in self._constants.values():
+            if variable.name not in used:
+                continue
+            if source in self._graph.initializers and source not in used:
+                used.add(source)
+                variable.name = source
+            names[variable.name] = source
+        return names
+
+    def _exported(self, node: gs.Node, index: int | None) -> onnx.NodeProto:
+        if index is None:
+            return gs_node(node)
+        original = self._graph.nodes[index].proto
+        if index not in self._edited:
+            exported = onnx.NodeProto()
+            exported.CopyFrom(original)
+            exported.input[:] = [tensor.name for tensor in node.inputs][: len(original.input)]
+            return exported
+        exported = gs_node(node)
+        exported.doc_string = original.doc_string
+        exported.overload = original.overload
+        exported.metadata_props.extend(original.metadata_props)
+        if hasattr(original, "device_configurations"):
+            exported.device_configurations.extend(original.device_configurations)
+        return exported
+
+
+def gs_node(node: gs.Node) -> onnx.NodeProto:
+    """Write one node of graphsurgeon's as a NodeProto."""
+    proto: onnx.NodeProto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
+    return proto
+
+
+def _bare(analysis: Analysis) -> ModelProto:
+    """Return the graph's nodes with names alone; what subgraphs capture stands as ordinary inputs."""
+    graph = analysis.graph
+    nodes = [
+        helper.make_node(node.op, [*node.inputs, *node.captured], list(node.outputs), name=node.proto.name, domain=node.domain)
+        for node in graph.nodes
+    ]
+    inputs = [onnx.ValueInfoProto(name=name) for name in graph.inputs]
+    outputs = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
+    return helper.make_model(helper.make_graph(nodes, "bare", inputs, outputs))
+
+
+def _attributes(node: Node) -> dict[str, Any]:
+    """Return a node's attributes in graphsurgeon's form."""
+    importer = gs.importers.onnx_importer.OnnxImporter
+    found: dict[str, Any] = importer.import_attributes(node.proto.attribute, {}, {}, None, None)
+    return found
+
+
+def _product_slice(array: Array, mask: Bools) -> Array:
+    for axis, length in enumerate(mask.shape, start=array.ndim - mask.ndim):
+        if length > 1 and array.shape[axis] > 1:
+            others = tuple(other for other in range(mask.ndim) if other != axis - array.ndim + mask.ndim)
+            array = np.compress(mask.any(axis=others), array, axis=axis)
+    return array
+
+
+def _ragged_slice(array: Array, mask: Bools) -> Array:
+    """Slice where rows keep different positions but equally many of them."""
+    varying = [axis for axis, length in enumerate(mask.shape) if length > 1]
+    front = np.moveaxis(array, varying, range(len(varying)))
+    chosen = mask.reshape([mask.shape[axis] for axis in varying])
+    rows = chosen.any(axis=-1)
+    lengths = [int(rows.any(axis=tuple(o for o in range(rows.ndim) if o != axis)).sum()) for axis in range(rows.ndim)]
+    part = front[chosen].reshape(*lengths, -1, *front.shape[len(varying) :])
+    return np.moveaxis(part, range(len(varying)), varying)

@@ -1,0 +1,110 @@
+"""What is known of a tensor's values at inference: an interval per element, kept only where it varies.
+
+Every array has the tensor's own rank, with length 1 on each axis along which nothing is known to vary (batch, sequence,
+dynamic space). The rule of a Transpose or a Concat on facts is then the very numpy call that the operator makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """The closed interval ``[lower, upper]`` of each element, float64; equal and finite bounds make a constant."""
+
+    lower: Floats
+    upper: Floats
+
+    @property
+    def constant(self) -> Bools:
+        """Which elements take one finite value for every input."""
+        return (self.lower == self.upper) & np.isfinite(self.lower)
+
+    @property
+    def wholly_constant(self) -> bool:
+        """Whether every element is a constant."""
+        return bool(self.constant.all())
+
+
+def unknown(rank: int) -> Fact:
+    """Return the fact that says nothing, for a tensor of this rank."""
+    return Fact(np.full((1,) * rank, -np.inf), np.full((1,) * rank, np.inf))
+
+
+def between(lower: float, upper: float, rank: int) -> Fact:
+    """Return one interval for all elements of a tensor of this rank."""
+    return Fact(np.full((1,) * rank, lower), np.full((1,) * rank, upper))
+
+
+def exactly(value: npt.ArrayLike) -> Fact:
+    """Return the fact of a constant tensor; elements that are not finite are unknown."""
+    array = np.asarray(value).astype(np.float64)
+    finite = np.isfinite(array)
+    return Fact(np.where(finite, array, -np.inf), np.where(finite, array, np.inf)) if not finite.all() else Fact(array, array)
+
+
+def interval(lower: Floats, upper: Floats) -> Fact:
+    """Return ``[lower, upper]``, widened to no knowledge wherever a bound came out as NaN or as a non-finite constant."""
+    lower, upper = np.broadcast_arrays(lower, upper)
+    lost = np.isnan(lower) | np.isnan(upper) | ((lower == upper) & ~np.isfinite(lower)) | (lower > upper)
+    if lost.any():
+        lower, upper = np.where(lost, -np.inf, lower), np.where(lost, np.inf, upper)
+    return Fact(lower, upper)
+
+
+def outward(lower: Floats, upper: Floats, constant: Bools, relative: float) -> Fact:
+    """Return ``[lower, upper]`` widened by a relative rounding error, and constant exactly where ``constant`` says so.
+
+    Rounding may make the two bounds of a varying element meet: a constant must come from constants only.
+    """
+    below = np.nextafter(lower - np.abs(lower) * relative, -np.inf)
+    above = np.nextafter(upper + np.abs(upper) * relative, np.inf)
+    return interval(np.where(constant, lower, below), np.where(constant, lower, above))
+
+
+def hull(facts: Iterable[Fact]) -> Fact:
+    """Return the smallest fact that holds wherever one of ``facts`` does (shapes broadcast)."""
+    first, *others = facts
+    lower, upper = first.lower, first.upper
+    for other in others:
+        lower, upper = np.minimum(lower, other.lower), np.maximum(upper, other.upper)
+    return Fact(lower, upper)
+
+
+def collapse(fact: Fact, axes: Iterable[int]) -> Fact:
+    """Return the fact that holds for all positions along ``axes``, each of which gets length 1."""
+    chosen = tuple(axis for axis in axes if fact.lower.shape[axis] > 1)
+    if not chosen:
+        return fact
+    return Fact(fact.lower.min(axis=chosen, keepdims=True), fact.upper.max(axis=chosen, keepdims=True))
+
+
+def compact(fact: Fact) -> Fact:
+    """Drop every axis to length 1 along which all entries are equal."""
+    lower, upper = fact.lower, fact.upper
+    for axis in range(lower.ndim):
+        if lower.shape[axis] > 1:
+            head = (slice(None),) * axis + (slice(0, 1),)
+            if (lower == lower[head]).all() and (upper == upper[head]).all():
+                lower, upper = lower[head], upper[head]
+    return Fact(lower, upper)
+
+
+def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
+    """Bring a compact mask to a compact shape of the same rank: any() where that has length 1, repeated elsewhere."""
+    axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] > 1)
+    reduced = mask.any(axis=axes, keepdims=True) if axes else mask
+    return np.broadcast_to(reduced, shape)
+
+
+def fit_all(mask: Bools, shape: tuple[int, ...]) -> Bools:
+    """Like `fit_any`, but an entry of length 1 holds only if it held everywhere along the axis."""
+    return ~fit_any(~mask, shape)

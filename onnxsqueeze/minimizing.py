@@ -1,0 +1,176 @@
+"""The whole way of a model: load, analyse, plan, apply, verify, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from onnxsqueeze.analysis import Analysis, Pin
+from onnxsqueeze.apply import apply
+from onnxsqueeze.editor import FoldOverflow
+from onnxsqueeze.errors import UsageError, VerificationError
+from onnxsqueeze.graph import Graph
+from onnxsqueeze.loading import Model, load, to_proto
+from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.plan import Plan, make_plan, newly_settled
+from onnxsqueeze.policy import rounding
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.report import Report, make_report
+from onnxsqueeze.saving import encoded_size
+
+if TYPE_CHECKING:
+    from onnxsqueeze.verification import VerifyReport
+
+Source = str | os.PathLike[str] | ModelProto
+Progress = Callable[[str, float | None], None]
+"""Is told what is being done, and which fraction of that lies behind where it is known."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `minimize` returns.
+
+    Attributes:
+        minimized: the smaller model taken apart, for saving without another copy.
+        report: layers, totals, reasons, verification.
+        plan: which elements stay, and why.
+    """
+
+    minimized: Model
+    report: Report
+    plan: Plan
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The smaller model as a ModelProto."""
+        return to_proto(self.minimized)
+
+
+def minimize(
+    source: Source,
+    *,
+    round_to: str | int = "auto",
+    verify: bool = True,
+    keep: Sequence[str] = (),
+    rtol: float | None = None,
+    atol: float | None = None,
+    samples: int = 2,
+    inputs: Any = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Rewrite a masked model exactly into a smaller dense one: the same function up to rounding.
+
+    Args:
+        source: a path or a model in memory, which is not changed.
+        round_to: keep a few more original channels so that counts are multiples of this; "auto" where onnxruntime is
+            faster for it, 1 for the smallest model.
+        verify: compare both models in onnxruntime; the other arguments are those of `onnxsqueeze.verify`.
+        keep: names or glob patterns of tensors of which no channel may go.
+        rtol, atol, samples, inputs, dims, input_shapes: see `onnxsqueeze.verify`.
+        progress: is told how far the work is.
+
+    Raises:
+        InvalidModelError: when the model cannot be read or is not valid.
+        UsageError: for an argument that cannot be followed.
+        VerificationError: when the result differs from the original.
+    """
+    tell = progress or (lambda phase, fraction: None)
+    clock = _Clock()
+    tell("loading", None)
+    model = load(source)
+    clock.lap("load")
+    tell("analysing", None)
+    analysis = Analysis(Graph(model), keep)
+    _check_patterns(analysis, keep)
+    clock.lap("analyse")
+    tell("minimizing", None)
+    analysis, plan, minimized = _smaller(analysis, round_to, keep)
+    clock.lap("minimize")
+    report = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {})
+    if verify and not plan.empty:
+        original = source if isinstance(source, ModelProto) else model
+        options = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
+        found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **options)
+        report = replace(report, verification=found)
+        clock.lap("verify")
+    return Result(minimized, replace(report, seconds=clock.laps), plan)
+
+
+def inspect(
+    source: Source,
+    *,
+    round_to: str | int = "auto",
+    keep: Sequence[str] = (),
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Say what a mask is worth, layer by layer, and why the rest stays; nothing is written.
+
+    Args:
+        source: a path or a model in memory, which is not changed.
+        round_to, keep: see `minimize`.
+        dims: sizes of dynamic dimensions by name, for counting multiply-accumulates.
+        progress: is told how far the work is.
+
+    Raises:
+        InvalidModelError: when the model cannot be read or is not valid.
+        UsageError: for an argument that cannot be followed.
+    """
+    return minimize(source, round_to=round_to, keep=keep, dims=dims, progress=progress, verify=False).report
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.laps[phase] = now - self._last
+        self._last = now
+
+
+def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
+            raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; `inspect` lists them")
+
+
+def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str]) -> tuple[Analysis, Plan, Model]:
+    """Plan and apply; what turns out not to pay or not to fit is pinned, and the plan made anew."""
+    pins: list[Pin] = []
+    model = analysis.graph.model
+    while True:
+        plan = make_plan(analysis, rounding(analysis, round_to), pins)
+        if plan.empty:
+            return analysis, plan, model
+        if settled := newly_settled(analysis, plan):
+            analysis = Analysis(analysis.graph, keep, analysis.context.settled | settled)
+            continue
+        try:
+            minimized = apply(analysis, plan)
+        except FoldOverflow as overflow:
+            pins.append(Pin(overflow.tensor, Reason.OVERFLOW))
+            continue
+        if weight_elements(minimized) <= weight_elements(model):
+            return analysis, plan, minimized
+        pins.extend(Pin(name, Reason.LARGER) for name in analysis.context.elements.ids)
+
+
+def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:
+    from onnxsqueeze.verification import verify
+
+    found = verify(original, minimized, **options)
+    if not found.passed:
+        raise VerificationError(f"the minimized model differs from the original: {found.reason}", found)
+    return found

@@ -1,0 +1,152 @@
+"""Constant, ConstantOfShape, Shape, Size, Range: where sizes and constants come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx.numpy_helper
+
+from onnxsqueeze.dimension import Shape, as_values, known, product
+from onnxsqueeze.fact import Bools, Fact, between
+from onnxsqueeze.graph import Node
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import NotEmpty
+from onnxsqueeze.rule import Array, Context, OpRule, Refusal, held_sizes, register
+from onnxsqueeze.sizes import patch_sizes
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+
+
+def _constant(node: Node, inputs: Sequence[Array]) -> Sequence[Any]:
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for name, value in node.attributes.items():
+        if name == "value" and value.data_type not in _PACKED:
+            return [onnx.numpy_helper.to_array(value)]
+        if name in kinds:
+            return [np.array(value, dtype=kinds[name])]
+    return [None]
+
+
+_PACKED = {getattr(onnx.TensorProto, name, -1) for name in ("STRING", "INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")}
+
+
+def _fill(node: Node) -> Array:
+    value = node.attributes.get("value")
+    return np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
+
+
+def _filled(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [np.full(inputs[0].astype(np.int64), _fill(node).ravel()[0])]
+
+
+def _filled_fact(node: Node, context: Context) -> Sequence[Fact]:
+    value = float(_fill(node).astype(np.float64).ravel()[0])
+    return [between(value, value, context.rank(node.outputs[0]))]
+
+
+def _filled_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    sizes = context.sizes(node.inputs[0])
+    return [None if sizes is None else tuple(_size(entry) for entry in sizes)]
+
+
+def _size(entry: Any) -> Any:
+    return int(entry) if known(entry) else entry
+
+
+def _fill_repair(node: Node, context: Context, editor: Editor) -> None:
+    """The value broadcasts, so only the requested lengths change."""
+    patch_sizes(node, 0, context, editor)
+
+
+def _shape_value(node: Node, shape: Shape) -> Array:
+    start = node.attributes.get("start", 0)
+    return as_values(list(shape[start : node.attributes.get("end")]))
+
+
+def _infer_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    """Also records the value: sizes are known here and nowhere else."""
+    if node.inputs[0] in context.shapes:
+        context.values[node.outputs[0]] = _shape_value(node, context.shape(node.inputs[0]))
+    return [None]
+
+
+def _infer_size(node: Node, context: Context) -> Sequence[Shape | None]:
+    if node.inputs[0] in context.shapes:
+        context.values[node.outputs[0]] = as_values([product(context.shape(node.inputs[0]))]).reshape(())
+    return [None]
+
+
+def _link_shape(node: Node, context: Context) -> None:
+    """The values do not matter, but a tensor that vanished has no shape to read: where sizes are dynamic, one stays."""
+    elements, output = context.elements, node.outputs[0]
+    elements.ids[output] = elements.fresh((1,))
+    if context.is_activation(node.inputs[0]):
+        elements.constraints.append(NotEmpty(context.ids(node.inputs[0]), elements.ids[output]))
+
+
+def _shape_repair(node: Node, context: Context, editor: Editor) -> None:
+    """What computes with sizes sees those of the original; whoever needs a changed one is told so on its own."""
+    name, known_value = node.inputs[0], context.value(node.outputs[0])
+    if known_value is not None:
+        editor.replace(node, "Identity", [known_value])
+        return
+    start = node.attributes.get("start", 0)
+    axes = range(context.rank(name))[start : node.attributes.get("end")]
+    changed = np.array([editor.new_length(name, axis) is not None for axis in axes])
+    read = _entries_read(node.outputs[0], len(changed), context)
+    if not (changed & read).any():
+        return
+    original = np.array([_size(context.shape(name)[axis]) if flag else 0 for axis, flag in zip(axes, changed, strict=True)])
+    editor.insert_after(node, "Where", [~changed, None, original.astype(np.int64)])
+
+
+def _entries_read(name: str, count: int, context: Context) -> Bools:
+    """Return which entries of a shape are read, as far as plain Gathers tell."""
+    read = np.zeros(count, dtype=bool)
+    for reader, position in context.graph.readers.get(name, ()):
+        indices = context.value(reader.input(1)) if reader.op == "Gather" and position == 0 else None
+        if indices is None or name in context.graph.outputs:
+            return np.ones(count, dtype=bool)
+        read[indices.ravel()] = True
+    return read
+
+
+
+def _known_size(node: Node, context: Context) -> Refusal | None:
+    return None if context.value(node.outputs[0]) is not None else Refusal(Reason.UNKNOWN_SHAPE, node.op)
+
+
+def _range(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+    start, limit, delta = (array.ravel()[0] for array in inputs)
+    return [np.arange(start, limit, delta, dtype=inputs[0].dtype)]
+
+
+register(
+    OpRule("Constant", evaluate=_constant),
+    OpRule(
+        "ConstantOfShape",
+        evaluate=_filled,
+        infer=_filled_shape,
+        forward=_filled_fact,
+        need=lambda node, context, outputs: held_sizes(node),
+        repair=_fill_repair,
+    ),
+    OpRule(
+        "Shape",
+        infer=_infer_shape,
+        link=_link_shape,
+        need=lambda node, context, outputs: [None],
+        repair=_shape_repair,
+    ),
+    OpRule(
+        "Size",
+        infer=_infer_size,
+        applies=_known_size,
+        need=lambda node, context, outputs: [None],
+        repair=lambda node, context, editor: editor.replace(node, "Identity", [context.values[node.outputs[0]]]),
+    ),
+    OpRule("Range", evaluate=_range),
+)

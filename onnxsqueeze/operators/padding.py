@@ -1,0 +1,158 @@
+"""Pad: of space, where constants survive only some modes, and of channels by constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.fact import Bools, Fact, collapse, hull
+from onnxsqueeze.graph import Node
+from onnxsqueeze.positions import known_axis, with_length
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, held_sizes, register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+
+_MOST_POSITIONS = 1 << 16
+
+
+def _pads(node: Node, context: Context) -> list[tuple[int, int]] | None:
+    """Return (before, after) for each axis, None where they are computed."""
+    rank = context.rank(node.inputs[0])
+    given = node.attributes.get("pads") if "pads" in node.attributes else context.integers(node.input(1))
+    if given is None:
+        return None
+    axes = context.integers(node.input(3)) if node.input(3) else list(range(len(given) // 2))
+    if axes is None:
+        return None
+    pads = [(0, 0)] * rank
+    for place, axis in enumerate(axes):
+        pads[axis % rank] = (int(given[place]), int(given[place + len(axes)]))
+    return pads
+
+
+def _value(node: Node, context: Context) -> float | None:
+    if node.input(2):
+        array = context.value(node.inputs[2])
+        return None if array is None else float(array.astype(np.float64).ravel()[0])
+    return float(node.attributes.get("value", 0.0))
+
+
+def _mode(node: Node) -> str:
+    return str(node.attributes.get("mode", "constant"))
+
+
+def _tracked(node: Node, context: Context, axis: int) -> bool:
+    """Whether positions along a padded axis are told apart: only where constants are added and classes vary."""
+    return _mode(node) == "constant" and context.ids(node.inputs[0]).shape[axis] > 1
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    pads = _pads(node, context)
+    if pads is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, "Pad with computed amounts")
+    if _mode(node) == "constant" and _value(node, context) is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, "Pad with a computed value")
+    for axis, pad in enumerate(pads):
+        if pad != (0, 0) and context.ids(node.inputs[0]).shape[axis] > 1:
+            length = known_axis(context, node.inputs[0], axis)
+            if _mode(node) != "constant" or min(pad) < 0 or length is None or length + sum(pad) > _MOST_POSITIONS:
+                return Refusal(Reason.UNKNOWN_SHAPE, f"Pad of varying channels, mode {_mode(node)}")
+    return None
+
+
+def _padded(node: Node, context: Context, array: npt.NDArray[Any], filler: Any) -> npt.NDArray[Any]:
+    """Lay constant elements before and after along each tracked axis."""
+    pads = _pads(node, context)
+    assert pads is not None
+    for axis, (before, after) in enumerate(pads):
+        if (before or after) and _tracked(node, context, axis):
+            length = known_axis(context, node.inputs[0], axis) or 1
+            array = np.broadcast_to(array, with_length(array.shape, axis, length))
+            ends = [filler(with_length(array.shape, axis, count), axis, side) for side, count in enumerate((before, after))]
+            array = np.concatenate([ends[0], array, ends[1]], axis=axis)
+    return array
+
+
+def pads_image_by_zeros(node: Node, context: Context) -> bool:
+    """Whether a node pads nothing but space, by zeros, for one convolution alone: it is that convolution's padding.
+
+    Its output is then taken to have the facts of its input, and the convolution knows that its border sees zeros.
+    """
+    if node.op != "Pad" or node.domain or _mode(node) != "constant" or _value(node, context) != 0.0:
+        return False
+    pads, reader = _pads(node, context), context.graph.sole_reader(node.outputs[0])
+    if pads is None or reader is None or reader[1] != 0 or reader[0].op not in ("Conv", "ConvTranspose"):
+        return False
+    return pads[0] == pads[1] == (0, 0) and context.value(reader[0].inputs[1]) is not None
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Padding along an untracked axis by another value than the constant ends the constant."""
+    fact, pads = context.fact(node.inputs[0]), _pads(node, context)
+    assert pads is not None
+    untracked = [axis for axis, pad in enumerate(pads) if pad != (0, 0) and not _tracked(node, context, axis)]
+    fact = collapse(fact, untracked)
+    if pads_image_by_zeros(node, context):
+        return [fact]
+    value = _value(node, context) if _mode(node) == "constant" else None
+    if untracked and value is not None and any(max(pads[axis]) > 0 for axis in untracked):
+        fact = hull([fact, Fact(np.float64(value), np.float64(value))])
+
+    def filled(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
+        return np.full(shape, value)
+
+    return [Fact(_padded(node, context, fact.lower, filled), _padded(node, context, fact.upper, filled))]
+
+
+def _link(node: Node, context: Context) -> None:
+    """Added channels have classes of their own, so that they may leave again."""
+    ids = context.ids(node.inputs[0])
+
+    def fresh(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
+        return np.broadcast_to(context.elements.fresh(with_length((1,) * len(shape), axis, shape[axis])), shape)
+
+    context.elements.ids[node.outputs[0]] = _padded(node, context, ids, fresh)
+    if sum(length > 1 for length in ids.shape) > 1:
+        context.elements.strict.update((node.inputs[0], node.outputs[0]))
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    live = outputs[0][_inside(node, context, outputs[0].shape)]
+    return [Demand(live), *held_sizes(node)[1:]]
+
+
+def _inside(node: Node, context: Context, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    pads = _pads(node, context)
+    assert pads is not None
+    return tuple(
+        slice(before, length - after) if length > 1 and _tracked(node, context, axis) else slice(None)
+        for axis, ((before, after), length) in enumerate(zip(pads, shape, strict=True))
+    )
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    """Pad by as many channels as are left of those added."""
+    pads = _pads(node, context)
+    assert pads is not None
+    new = list(pads)
+    for axis, (before, after) in enumerate(pads):
+        if (before or after) and _tracked(node, context, axis):
+            kept = editor.positions(node.outputs[0], axis)
+            new[axis] = (int(kept[:before].sum()), int(kept[len(kept) - after :].sum()))
+    if new == pads:
+        return
+    flat = [before for before, _ in new] + [after for _, after in new]
+    if "pads" in node.attributes:
+        editor.set_attribute(node, "pads", flat)
+        return
+    if node.input(3):
+        editor.set_constant(node, 3, np.arange(len(new), dtype=np.int64))
+    editor.set_constant(node, 1, np.array(flat, dtype=np.int64))
+
+
+register(OpRule("Pad", since=2, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair))

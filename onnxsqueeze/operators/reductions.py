@@ -1,0 +1,187 @@
+"""ReduceMean, ReduceSum, ReduceMax, ReduceMin and the norms, over positions and over channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.dimension import Symbolic, product
+from onnxsqueeze.fact import Bools, Fact, Floats, interval, outward
+from onnxsqueeze.graph import Node
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import NotEmpty
+from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+
+_LINEAR = ("ReduceMean", "ReduceSum")
+_ZERO_IS_NOTHING = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+
+
+def _axes(node: Node, context: Context) -> tuple[int, ...] | None:
+    """Return the reduced axes, None where they are computed."""
+    rank = context.rank(node.inputs[0])
+    if node.input(1):
+        given = context.integers(node.inputs[1])
+        if given is None:
+            return None
+    else:
+        given = node.attributes.get("axes")
+    if not given:
+        return () if node.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
+    return tuple(sorted(int(axis) % rank for axis in given))
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    return None if _axes(node, context) is not None else Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} over computed axes")
+
+
+def _drop(node: Node, context: Context, array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Remove the reduced axes, all of length 1, unless they are kept."""
+    axes = _axes(node, context)
+    assert axes is not None
+    return array if node.attributes.get("keepdims", 1) else array.reshape([s for a, s in enumerate(array.shape) if a not in axes])
+
+
+def _restore(node: Node, context: Context, array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    axes = _axes(node, context)
+    assert axes is not None
+    return array if node.attributes.get("keepdims", 1) else np.expand_dims(array, axes)
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """A mean, maximum or minimum stays within the bounds of what it is taken of; a sum needs their number."""
+    axes, fact = _axes(node, context), context.fact(node.inputs[0])
+    assert axes is not None
+    if node.op in ("ReduceMean", "ReduceMax", "ReduceMin"):
+        lower, upper = _extremes(node.op, fact, axes, context.shape(node.inputs[0]))
+        return [Fact(_drop(node, context, lower), _drop(node, context, upper))]
+    if node.op == "ReduceSum":
+        summed = _sum(fact, axes, context.shape(node.inputs[0]))
+        return [Fact(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
+    zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
+    known = zero & (node.op in _ZERO_IS_NOTHING)
+    bound = interval(np.where(known, 0.0, -np.inf), np.where(known, 0.0, np.inf))
+    return [Fact(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
+
+
+def _extremes(op: str, fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> tuple[Floats, Floats]:
+    if op == "ReduceMax":
+        return fact.lower.max(axis=axes, keepdims=True), fact.upper.max(axis=axes, keepdims=True)
+    if op == "ReduceMin":
+        return fact.lower.min(axis=axes, keepdims=True), fact.upper.min(axis=axes, keepdims=True)
+    constant = fact.constant.all(axis=axes, keepdims=True)
+    mean = np.where(constant, np.where(np.isfinite(fact.lower), fact.lower, 0.0).mean(axis=axes, keepdims=True), 0.0)
+    lower, upper = fact.lower.min(axis=axes, keepdims=True), fact.upper.max(axis=axes, keepdims=True)
+    return np.where(constant, mean, lower), np.where(constant, mean, upper)
+
+
+def _sum(fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> Fact:
+    """Sum bounds over static axes; over dynamic ones only zeros and signs survive."""
+    count = product(tuple(shape[axis] for axis in axes if fact.lower.shape[axis] == 1))  # type: ignore[misc]
+    lower, upper = fact.lower.sum(axis=axes, keepdims=True), fact.upper.sum(axis=axes, keepdims=True)
+    constant = fact.constant.all(axis=axes, keepdims=True)
+    if isinstance(count, Symbolic):
+        lower, upper = np.where(lower >= 0, 0.0, -np.inf), np.where(upper <= 0, 0.0, np.inf)
+        zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
+        return Fact(np.where(zero, 0.0, lower), np.where(zero, 0.0, upper))
+    factor = float(count) * (1 if constant.all() else 1)
+    return outward(lower * factor, upper * factor, constant, 1e-5)
+
+
+def _link(node: Node, context: Context) -> None:
+    """Classes along a reduced axis end here; those along others go on."""
+    axes, name, elements = _axes(node, context), node.inputs[0], context.elements
+    assert axes is not None
+    ids = context.ids(name)
+    if all(ids.shape[axis] == 1 for axis in axes):
+        elements.ids[node.outputs[0]] = _drop(node, context, ids)
+        return
+    others = tuple(axis for axis in range(ids.ndim) if axis not in axes)
+    ids = elements.merge(ids, others)
+    elements.ids[name] = ids
+    output = elements.fresh((1,) * context.rank(node.outputs[0]))
+    elements.ids[node.outputs[0]] = output
+    elements.constraints.append(NotEmpty(ids, output))
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """All reduced elements are read; a constant among them is absorbed by a mean and a sum, a zero by a norm."""
+    axes, name = _axes(node, context), node.inputs[0]
+    assert axes is not None
+    live = _restore(node, context, outputs[0])
+    ids = context.ids(name)
+    if all(ids.shape[axis] == 1 for axis in axes):
+        return [Demand(live), None]
+    fact = context.fact(name)
+    absorbed = fact.constant & (fact.lower == 0) if node.op in _ZERO_IS_NOTHING else np.zeros(fact.lower.shape, bool)
+    if node.op in _LINEAR and _count(node, context) is not None:
+        absorbed = fact.constant
+    elif node.op in ("ReduceMax", "ReduceMin") and not _varies_elsewhere(fact, axes):
+        absorbed = fact.constant & ~_extreme(node.op, fact)
+    hold = np.broadcast_arrays(live, fact.constant & ~absorbed)
+    return [Demand(live, hold[0] & hold[1], Reason.CONSTANT_READ, node.op), None]
+
+
+def _varies_elsewhere(fact: Fact, axes: tuple[int, ...]) -> bool:
+    return any(length > 1 for axis, length in enumerate(fact.lower.shape) if axis not in axes)
+
+
+def _extreme(op: str, fact: Fact) -> Bools:
+    """Mark the one constant that a maximum or minimum can see behind all the others."""
+    sign = 1.0 if op == "ReduceMax" else -1.0
+    place = np.argmax(np.where(fact.constant, sign * fact.lower, -np.inf))
+    chosen = np.zeros(fact.lower.size, dtype=bool)
+    chosen[place] = True
+    return chosen.reshape(fact.lower.shape)
+
+
+def _count(node: Node, context: Context) -> int | None:
+    """Return the number of reduced elements, None where it is dynamic."""
+    axes = _axes(node, context)
+    assert axes is not None
+    count = product(tuple(context.shape(node.inputs[0])[axis] for axis in axes))
+    return None if isinstance(count, Symbolic) else count
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    """A mean over fewer elements is rescaled to the original number; removed constants are added."""
+    axes, name = _axes(node, context), node.inputs[0]
+    assert axes is not None
+    if node.op not in _LINEAR or all(editor.new_length(name, axis) is None for axis in axes):
+        return
+    mask, fact, count = editor.mask(name), context.fact(name), _count(node, context)
+    shape = np.broadcast_shapes(mask.shape, fact.lower.shape)
+    gone = ~np.broadcast_to(mask, shape)
+    repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
+    removed = float(np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0).sum())
+    dtype = np.dtype(np.float32) if count is None else editor.dtype(name)
+    if removed:
+        assert not isinstance(repeat, Symbolic)
+        total = removed * repeat / (count if node.op == "ReduceMean" and count else 1)
+        editor.insert_after(node, "Add", [None, np.array(total, dtype=dtype)])
+    if node.op == "ReduceMean":
+        factor = float((~gone).sum()) / gone.size
+        editor.insert_after(node, "Mul", [None, np.array(factor, dtype=editor.dtype(name))])
+
+
+register(
+    *(
+        OpRule(op, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair)
+        for op in (
+            "ReduceMean",
+            "ReduceSum",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceSumSquare",
+            "ReduceProd",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+        )
+    )
+)

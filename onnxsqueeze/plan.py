@@ -1,0 +1,132 @@
+"""From needs to a decision: which elements stay, frozen with the reasons. Knows no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.analysis import Analysis, Needs, Pin
+from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import Box, Constraint, Kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays.
+
+    Attributes:
+        masks: by tensor name, the elements that stay (compact bool array of the tensor's rank); only tensors that lose
+            some are listed.
+        reasons: by tensor name, why each element stays, as (reason, detail) or None where it goes (compact, object).
+        live: what is needed of each tensor if just this stays (compact).
+    """
+
+    masks: Mapping[str, Bools]
+    reasons: Mapping[str, npt.NDArray[np.object_]]
+    live: Mapping[str, Bools]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing goes."""
+        return not self.masks
+
+    def gone(self, name: str) -> bool:
+        """Whether no element of a tensor stays."""
+        return name in self.masks and not self.masks[name].any()
+
+
+def make_plan(analysis: Analysis, policy: Sequence[Constraint] = (), pins: Sequence[Pin] = ()) -> Plan:
+    """Find the smallest set of classes that must stay.
+
+    Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is kept
+    is fed back into the backward sweep until nothing changes.
+    """
+    kept = _pinned(analysis, [*analysis.pins, *pins])
+    constraints = _constraints(analysis, policy)
+    while True:
+        needs = analysis.backward(kept.mask)
+        before = int(kept.mask.sum())
+        _keep_needed(analysis, needs, kept)
+        _enforce(constraints, kept)
+        if int(kept.mask.sum()) == before:
+            return _frozen(analysis, kept, needs)
+
+
+def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
+    """Return the activations of which every element that stays is constant, but not every one that goes.
+
+    Whoever combines such a tensor with others can take it for a constant, which another analysis then does.
+    """
+    found = set()
+    for name, mask in plan.masks.items():
+        constant = analysis.constant(name)
+        if mask.any() and not constant.all() and constant[np.broadcast_to(mask, constant.shape)].all():
+            found.add(name)
+    return frozenset(found) - analysis.context.settled
+
+
+def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
+    kept = Kept(np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis))
+    for pin in pins:
+        if analysis.context.is_activation(pin.tensor):
+            kept.add(analysis.classes_of(pin.tensor), pin.reason, pin.detail or pin.tensor)
+    return kept
+
+
+def _costs(analysis: Analysis) -> Floats:
+    """Return the weight elements that hang on each class; one that varies costs its inputs too, so a constant is cheaper."""
+    cost = np.zeros(analysis.classes)
+    for node in analysis.graph.nodes:
+        rule = analysis.rules[node.index]
+        if rule.weights is not None and analysis.context.is_activation(node.outputs[0]):
+            linear = rule.weights(node, analysis.context)
+            _, out, inner, taps = linear.matrix.shape
+            np.add.at(cost, analysis.classes_of(node.outputs[0]).ravel(), inner * taps)
+            np.add.at(cost, analysis.classes_of(linear.data).ravel(), out * taps)
+    most = cost.max(initial=0.0) + 1.0
+    for name in analysis.context.elements.ids:
+        varying = analysis.classes_of(name)[~analysis.constant(name)]
+        cost[varying] = np.where(cost[varying] < most, cost[varying] + most, cost[varying])
+    return cost
+
+
+def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Constraint]:
+    elements = analysis.context.elements
+    found: dict[bytes, Constraint] = {}
+    for name in elements.ids:
+        ids = analysis.classes_of(name)
+        if sum(length > 1 for length in ids.shape) > 1:
+            strict = name in elements.strict
+            found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
+    return [*found.values(), *(constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy))]
+
+
+def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:
+    for name, hold, reason, detail in needs.holds:
+        kept.add(analysis.classes_of(name)[hold], reason, detail)
+    for name, live in needs.live.items():
+        kept.add(analysis.classes_of(name)[live & ~analysis.constant(name)], Reason.NEEDED, name)
+
+
+def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
+    while True:
+        before = int(kept.mask.sum())
+        for constraint in constraints:
+            constraint.enforce(kept)
+        if int(kept.mask.sum()) == before:
+            return
+
+
+def _frozen(analysis: Analysis, kept: Kept, needs: Needs) -> Plan:
+    masks, reasons = {}, {}
+    for name in analysis.context.elements.ids:
+        classes = analysis.classes_of(name)
+        mask = kept.mask[classes]
+        reasons[name] = kept.reasons[classes.ravel()].reshape(classes.shape)
+        if not mask.all():
+            masks[name] = mask
+    return Plan(masks, reasons, needs.live)

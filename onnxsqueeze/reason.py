@@ -1,0 +1,32 @@
+"""Why channels that could have gone stayed, and why a tensor could not be narrowed: a closed list."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """A reason, with the words that a report shows for it."""
+
+    NEEDED = "a reader needs its value"
+    GRAPH_INPUT = "it is a graph input"
+    GRAPH_OUTPUT = "it is a graph output"
+    KEPT_BY_USER = "kept on request"
+    OVERRIDABLE = "an initializer that is also a graph input can be overridden"
+    UNKNOWN_OPERATOR = "read by an operator without a rule"
+    SUBGRAPH = "read from inside a subgraph"
+    COMPUTED_WEIGHT = "its reader computes its weights at run time"
+    NOT_FINITE = "its reader's weights hold NaN or Inf"
+    UNSUPPORTED_DTYPE = "its reader's weights have a data type that is not folded"
+    UNKNOWN_SHAPE = "the shape is not known well enough"
+    RESHAPE = "a Reshape mixes it with other axes"
+    CONSTANT_VARIES = "constant, but different at each position"
+    CONSTANT_READ = "constant, but its reader cannot absorb a constant"
+    COUPLED = "it shares its place with channels that are needed"
+    REPRESENTATIVE = "stands for the constants that a zero-padded convolution reads"
+    REGULAR = "kept so that groups stay equal"
+    BROADCAST = "kept because a tensor that broadcasts against it is"
+    NOT_EMPTY = "the last channel of a tensor that is still read"
+    ROUNDED = "kept so that the channel count suits the runtime"
+    OVERFLOW = "folding its constant would overflow the data type"
+    LARGER = "removing it would make the model larger"

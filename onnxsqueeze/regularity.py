@@ -1,0 +1,222 @@
+"""Keep more until every tensor is a box: relations between classes, each enforced by adding original elements.
+
+A constraint sees which classes stay and may only add to them, so enforcing all of them again and again ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.fact import Bools, Floats, fit_any
+from onnxsqueeze.reason import Reason
+
+Classes = npt.NDArray[np.int64]
+_SMALLEST_SHARE = 16  # a constant this many times smaller than another does not stand for it
+
+
+@dataclass
+class Kept:
+    """Which classes stay, and why: the first reason wins.
+
+    Attributes:
+        mask, reasons: by class.
+        cost: the weight elements that keeping a class costs; where any class would do, the cheapest are added.
+    """
+
+    mask: Bools
+    reasons: npt.NDArray[np.object_]
+    cost: Floats
+
+    def add(self, classes: Classes, reason: Reason, detail: str = "") -> None:
+        """Make ``classes`` stay."""
+        new = classes[~self.mask[classes]]
+        if new.size:
+            self.mask[new] = True
+            for index in np.unique(new):
+                self.reasons[index] = (reason, detail)
+
+
+class Constraint(Protocol):
+    """A relation between classes. ``labelled`` translates identifiers into final class numbers, once."""
+
+    def labelled(self, labels: Classes) -> Constraint:
+        """Return the same constraint on final class numbers."""
+
+    def enforce(self, kept: Kept) -> None:
+        """Add classes until the relation holds."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A tensor with several varying axes stays a box.
+
+    Strict: the kept elements are a product of kept positions per axis. Else the last varying axis may keep different
+    positions in each row, as long as each kept row keeps equally many (heads with their own dims).
+    """
+
+    ids: Classes
+    strict: bool
+
+    def labelled(self, labels: Classes) -> Box:
+        """Return the same constraint on final class numbers."""
+        return Box(labels[self.ids], self.strict)
+
+    def enforce(self, kept: Kept) -> None:
+        """Add elements until the kept ones form a box."""
+        mask = kept.mask[self.ids]
+        if mask.all() or not mask.any():
+            return
+        if self.strict:
+            kept.add(self.ids[outer(mask)], Reason.REGULAR)
+            return
+        last = max(axis for axis, length in enumerate(mask.shape) if length > 1)
+        rows = np.broadcast_to(outer(mask.any(axis=last, keepdims=True)), mask.shape)
+        fill_rows(kept, np.moveaxis(self.ids, last, -1), np.moveaxis(rows, last, -1).any(axis=-1))
+
+
+def outer(mask: Bools) -> Bools:
+    """Return the smallest product of per-axis position sets that contains ``mask``."""
+    result = np.full(mask.shape, True)
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        result = result & mask.any(axis=others, keepdims=True)
+    return result
+
+
+def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0) -> None:
+    """Make every row of ``ids`` (last axis) chosen by ``rows`` keep as many elements as the fullest of them."""
+    table = ids.reshape(-1, ids.shape[-1])[rows.ravel()]
+    mask = kept.mask[table]
+    counts = mask.sum(axis=1)
+    if not counts.size:
+        return
+    missing = max(int(counts.max()), least) - counts
+    if not missing.any():
+        return
+    priority = np.where(mask, np.inf, kept.cost[table])
+    place = np.argsort(np.argsort(priority, axis=1, kind="stable"), axis=1, kind="stable")
+    kept.add(table[place < missing[:, None]], Reason.REGULAR)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """A smaller tensor that broadcasts along some axes of a bigger one: a slot stays in both or in neither."""
+
+    small: Classes
+    big: Classes
+    axes: tuple[int, ...]
+
+    def labelled(self, labels: Classes) -> Broadcast:
+        """Return the same constraint on final class numbers."""
+        return Broadcast(labels[self.small], labels[self.big], self.axes)
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep a small element if any of its big ones stays, and a place for each kept small one in every kept row."""
+        big = kept.mask[self.big]
+        kept.add(self.small[fit_any(big.any(axis=self.axes, keepdims=True), self.small.shape)], Reason.BROADCAST)
+        others = tuple(axis for axis in range(big.ndim) if axis not in self.axes)
+        rows = big.any(axis=others, keepdims=True)
+        kept.add(self.big[rows & np.broadcast_to(kept.mask[self.small], self.big.shape)], Reason.BROADCAST)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A grouped linear map, ids of shape (groups, per group): equal counts per kept group, on both of its sides."""
+
+    inputs: Classes
+    outputs: Classes
+
+    def labelled(self, labels: Classes) -> Groups:
+        """Return the same constraint on final class numbers."""
+        return Groups(labels[self.inputs], labels[self.outputs])
+
+    def enforce(self, kept: Kept) -> None:
+        """Add elements to the groups of which anything stays."""
+        rows = kept.mask[self.inputs].any(axis=1) | kept.mask[self.outputs].any(axis=1)
+        fill_rows(kept, self.inputs, rows, least=1)
+        fill_rows(kept, self.outputs, rows, least=1)
+
+
+@dataclass(frozen=True)
+class NotEmpty:
+    """If anything of ``outputs`` stays, something of ``inputs``, from which it is computed, must stay as well."""
+
+    inputs: Classes
+    outputs: Classes
+
+    def labelled(self, labels: Classes) -> NotEmpty:
+        """Return the same constraint on final class numbers."""
+        return NotEmpty(np.unique(labels[self.inputs]), np.unique(labels[self.outputs]))
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep one element of the inputs."""
+        if kept.mask[self.outputs].any() and not kept.mask[self.inputs].any():
+            best = self.inputs.ravel()[np.argmin(kept.cost[self.inputs.ravel()])]
+            kept.add(np.array([best]), Reason.NOT_EMPTY)
+
+
+@dataclass(frozen=True)
+class Representative:
+    """One kept constant stands for all the removed ones that a zero-padded convolution reads; per group.
+
+    A zero-padded border sees fewer taps, so that no bias can stand for a constant; a multiple of another constant can.
+    ids and constants have shape (groups, per group); a constant of 0 marks elements which need none.
+    """
+
+    ids: Classes
+    constants: Floats
+
+    def labelled(self, labels: Classes) -> Representative:
+        """Return the same constraint on final class numbers."""
+        return Representative(labels[self.ids], self.constants)
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep the cheapest constant, among those large enough, of each group that lost some and kept none to stand in."""
+        mask = kept.mask[self.ids]
+        removed = ~mask & (self.constants != 0)
+        standing = choose_representatives(mask, self.constants)
+        for group in np.nonzero(removed.any(axis=1) & (standing < 0))[0]:
+            sizes = np.where(removed[group], np.abs(self.constants[group]), 0.0)
+            cost = np.where(sizes * _SMALLEST_SHARE >= sizes.max(), kept.cost[self.ids[group]], np.inf)
+            best = np.lexsort((-sizes, cost))[0]
+            kept.add(self.ids[group, best : best + 1], Reason.REPRESENTATIVE)
+
+
+def choose_representatives(mask: Bools, constants: Floats) -> npt.NDArray[np.int64]:
+    """Return for each group the kept element to stand for the removed constants, -1 where none is large enough.
+
+    A tiny one would need huge weights, so that it must be at least 1/16 of the largest removed constant.
+    """
+    sizes = np.abs(constants)
+    largest = np.where(mask, 0.0, sizes).max(axis=1, initial=0.0)
+    candidates = np.where(mask, sizes, 0.0)
+    best = candidates.argmax(axis=1)
+    value = candidates[np.arange(len(best)), best]
+    return np.where((value > 0) & (value * _SMALLEST_SHARE >= largest), best, -1)
+
+
+@dataclass(frozen=True)
+class RoundUp:
+    """A tensor's kept count along one axis is rounded up to a multiple, never beyond its original width."""
+
+    ids: Classes
+    multiple: int
+
+    def labelled(self, labels: Classes) -> RoundUp:
+        """Return the same constraint on final class numbers."""
+        return RoundUp(labels[self.ids], self.multiple)
+
+    def enforce(self, kept: Kept) -> None:
+        """Add elements of the tensor's own until the count is a multiple."""
+        mask = kept.mask[self.ids]
+        count = int(mask.sum())
+        missing = min(-(-count // self.multiple) * self.multiple, mask.size) - count
+        if count == 0 or missing <= 0:
+            return
+        candidates = self.ids[~mask]
+        chosen = candidates[np.argsort(kept.cost[candidates], kind="stable")[:missing]]
+        kept.add(chosen, Reason.ROUNDED)

@@ -1,0 +1,235 @@
+"""The record that holds all that is known about one operator, the registry of records, and what rules may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.dimension import Shape
+from onnxsqueeze.elements import Elements
+from onnxsqueeze.fact import Bools, Fact, Floats, exactly, unknown
+from onnxsqueeze.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.reason import Reason
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+    from onnxsqueeze.linear import Linear
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a node asks of one of its inputs (compact masks that broadcast against the input's classes).
+
+    Attributes:
+        live: elements whose value the node's needed outputs depend on. A constant may still be absorbed.
+        hold: elements that must stay even if they are constant, with the reason and its detail.
+    """
+
+    live: Bools
+    hold: Bools | None = None
+    reason: Reason = Reason.UNKNOWN_OPERATOR
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a rule does not apply to a node, which is then treated as an unknown operator."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class Context:
+    """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
+
+    ``rules`` holds the rule in force for each node, by index; ``settled`` names activations that are known to be constant
+    wherever they are needed; ``scratch`` is for rules to remember what they worked out.
+    """
+
+    def __init__(self, graph: Graph, settled: frozenset[str] = frozenset()) -> None:
+        self.graph = graph
+        self.settled = settled
+        self.elements = Elements()
+        self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, int] = {}
+        self.values: dict[str, Array] = {}
+        self.facts: dict[str, Fact] = {}
+        self.rules: list[OpRule] = []
+        self.scratch: dict[Any, Any] = {}
+
+    def value(self, name: str) -> Array | None:
+        """Return the value of a tensor computed from initializers alone, else None (also where a size is symbolic)."""
+        array = self.sizes(name)
+        return None if array is None or array.dtype == object else array
+
+    def sizes(self, name: str) -> Array | None:
+        """Like `value`, but small integer tensors may hold symbolic dimensions (dtype object)."""
+        if name not in self.values and name in self.graph.initializers:
+            initializer = self.graph.initializers[name]
+            return initializer.array if initializer.is_numeric else None
+        return self.values.get(name)
+
+    def integers(self, name: str) -> list[int] | None:
+        """Return a constant integer tensor as a list of Python ints, else None."""
+        array = self.value(name) if name else None
+        return None if array is None else [int(entry) for entry in array.ravel()]
+
+    def fact(self, name: str) -> Fact:
+        """Return what is known of a tensor's values."""
+        if name not in self.facts:
+            array = self.value(name)
+            numeric = array is not None and array.dtype.kind in "fiubV"
+            self.facts[name] = exactly(array) if numeric and array is not None else unknown(self.rank(name))
+        return self.facts[name]
+
+    def operand(self, name: str) -> Array | None:
+        """Return a constant operand: a constant tensor's value, or the compact one of an activation found constant."""
+        array = self.value(name)
+        if array is not None or name not in self.facts:
+            return array
+        fact = self.facts[name]
+        if name in self.settled:
+            return np.where(fact.constant, fact.lower, 0.0)
+        return fact.lower if fact.wholly_constant else None
+
+    def shape(self, name: str) -> Shape:
+        """Return a tensor's shape; call only where the rank is known."""
+        return self.shapes[name]
+
+    def rank(self, name: str) -> int:
+        """Return a tensor's rank, 0 where it is not known."""
+        return len(self.shapes.get(name, ()))
+
+    def ids(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the element classes of a tensor (compact)."""
+        if name in self.elements.ids:
+            return self.elements.ids[name]
+        key = ("constant", name)  # a constant that is moved about as data is one class: it is not sliced
+        if key not in self.scratch:
+            self.scratch[key] = self.elements.fresh((1,) * self.rank(name))
+        classes: npt.NDArray[np.int64] = self.scratch[key]
+        return classes
+
+    def is_activation(self, name: str) -> bool:
+        """Whether a tensor depends on the graph's inputs, so that its elements have classes."""
+        return name in self.elements.ids
+
+
+Evaluate = Callable[[Node, Sequence[Any]], Sequence[Any]]
+Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
+Applies = Callable[[Node, Context], "Refusal | None"]
+Forward = Callable[[Node, Context], Sequence[Fact]]
+Link = Callable[[Node, Context], None]
+Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
+Repair = Callable[[Node, Context, "Editor"], None]
+Absorbs = Callable[[Node, Context, int, int], bool]
+Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
+Weights = Callable[[Node, Context], "Linear"]
+
+
+def _forward_unknown(node: Node, context: Context) -> Sequence[Fact]:
+    return [unknown(context.rank(name)) for name in node.outputs]
+
+
+def _link_opaque(node: Node, context: Context) -> None:
+    for name in node.outputs:
+        if name:
+            context.elements.ids[name] = context.elements.fresh((1,) * context.rank(name))
+
+
+def _need_everything(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    refusal = context.scratch.get(("refusal", node.index)) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
+    everything = np.full((), True)
+    return [Demand(everything, everything, refusal.reason, refusal.detail) for _ in node.inputs]
+
+
+def _repair_nothing(node: Node, context: Context, editor: Editor) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """All that is known about one operator. Every field defaults to the safe answer: nothing known, all inputs needed.
+
+    Attributes:
+        op, domain: the operator. since, until: the opset versions (inclusive) at which the rule holds.
+        evaluate: numpy semantics on constant inputs (None where absent); folds constants and sizes.
+        infer: output shapes where onnx's own inference cannot see symbolic sizes; an entry None leaves it to onnx.
+        applies: a refusal, where the rule cannot hold for this node.
+        forward: facts of the outputs from those of the inputs.
+        link: gives each output its element classes and couples those of the inputs.
+        need: what is needed of each input, given what is needed of each output.
+        repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
+        absorbs: whether the node can take up a vector that its input at a position should still be increased by along
+            an axis (its repair then asks the editor for it).
+        adopts: adds a vector along an axis to what the node writes, through its own constants; False if it cannot.
+        weights: the view of a node that multiplies by a weight, for reports and costs.
+    """
+
+    op: str
+    domain: str = ONNX_DOMAIN
+    since: int = 1
+    until: int = 1 << 30
+    evaluate: Evaluate | None = None
+    infer: Infer | None = None
+    applies: Applies | None = None
+    forward: Forward = field(default=_forward_unknown)
+    link: Link = field(default=_link_opaque)
+    need: Need = field(default=_need_everything)
+    repair: Repair = field(default=_repair_nothing)
+    absorbs: Absorbs | None = None
+    adopts: Adopts | None = None
+    weights: Weights | None = None
+
+
+UNKNOWN = OpRule(op="")
+_RULES: dict[tuple[str, str], list[OpRule]] = {}
+
+
+def register(*rules: OpRule) -> None:
+    """Add rules to the registry; two rules for one operator must not overlap in opset versions."""
+    for rule in rules:
+        others = _RULES.setdefault((rule.domain, rule.op), [])
+        if any(rule.since <= other.until and other.since <= rule.until for other in others):
+            raise ValueError(f"two rules for {rule.op} at one opset version")
+        others.append(rule)
+
+
+def rule_for(node: Node) -> OpRule:
+    """Return the rule of a node's operator at its opset version, or UNKNOWN."""
+    candidates = _RULES.get((node.domain, node.op), ())
+    return next((rule for rule in candidates if rule.since <= node.version <= rule.until), UNKNOWN)
+
+
+def rules() -> list[OpRule]:
+    """Return all registered rules, by operator."""
+    return [rule for key in sorted(_RULES) for rule in _RULES[key]]
+
+
+def absorbed_by_readers(context: Context, name: str, axis: int) -> bool:
+    """Whether every reader of a tensor, and no graph output, can take up a vector added to it along an axis."""
+    if name in context.graph.outputs:
+        return False
+    for reader, position in context.graph.readers.get(name, ()):
+        absorbs = context.rules[reader.index].absorbs
+        if position < 0 or absorbs is None or not absorbs(reader, context, position, axis):
+            return False
+    return True
+
+
+def held_sizes(node: Node) -> list[Demand | None]:
+    """Return the demand of an operator that reads sizes: of a computed shape nothing may leave."""
+    everything = np.full((), True)
+    return [Demand(everything, everything, Reason.CONSTANT_READ, f"sizes of {node.op}") for _ in node.inputs]
+
+
+def constant_vector(context: Context, name: str) -> Floats | None:
+    """Return a constant floating-point tensor flattened to float64, else None."""
+    array = context.value(name)
+    return None if array is None else array.astype(np.float64).ravel()

@@ -1,0 +1,78 @@
+"""A progress bar for work that takes long."""
+
+from __future__ import annotations
+
+import sys
+from threading import Lock, Timer
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_PATIENCE = 1.0  # seconds of work before anything is shown
+
+
+class Steps:
+    """Shows on stderr what is being done, once that has taken over a second, and erases it at the end.
+
+    Call it with the name of each step as it begins, and with the fraction done where that is known. It does nothing
+    where stderr is no terminal; until it has something to show, rich is not imported.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._enabled = not quiet and sys.stderr.isatty()
+        self._lock = Lock()
+        self._step = ""
+        self._fraction: float | None = None
+        self._timer: Timer | None = None
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._enabled = False
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._bar is not None:
+                self._bar.stop()
+
+    def __call__(self, step: str, fraction: float | None = None) -> None:
+        """Note that a step has begun or got further.
+
+        Args:
+            step: its name.
+            fraction: how much of it is done, 0 to 1; None where that is not known.
+        """
+        if not self._enabled:
+            return
+        with self._lock:
+            self._step, self._fraction = step, fraction
+            if self._bar is not None:
+                self._show(self._bar)
+            elif self._timer is None:
+                self._timer = Timer(_PATIENCE, self._appear)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _appear(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        with self._lock:
+            if not self._enabled:
+                return
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task("")
+            self._show(self._bar)
+            self._bar.start()
+
+    def _show(self, bar: Progress) -> None:
+        task = bar.task_ids[0]
+        known = self._fraction is not None
+        bar.update(task, description=self._step, completed=self._fraction or 0.0, total=1.0 if known else None)

@@ -1,0 +1,226 @@
+"""Reports as text: tables by rich, in colours on a terminal, plain elsewhere."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from onnxsqueeze.report import Layer, Report
+    from onnxsqueeze.verification import VerifyReport
+
+_UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
+_UNITS = ("", "k", "M", "G", "T", "P")
+
+
+def minimized(report: Report, output: str, verbose: bool) -> str:
+    """Render what `minimize` did: a row for each layer, the totals, the verification, the time."""
+    parts: list[RenderableType] = []
+    if report.layers:
+        parts.append(_layers(report.layers))
+    parts.extend(_totals(report))
+    if report.why_nothing:
+        parts.append(_sentence("nothing could go", report.why_nothing, "yellow"))
+    parts.append(_verification_line(report))
+    if verbose:
+        parts.extend(_reasons(report))
+    parts.append(_sentence("seconds", _seconds(report.seconds)))
+    parts.append(_sentence("written", output, "green"))
+    return _text(parts)
+
+
+def inspected(report: Report, verbose: bool) -> str:
+    """Render what a mask is worth: a row for each layer, the totals, and why the rest stays."""
+    parts: list[RenderableType] = []
+    if report.layers:
+        parts.append(_findings(report.layers, verbose))
+    parts.extend(_totals(report))
+    if report.why_nothing:
+        parts.append(_sentence("nothing can go", report.why_nothing, "yellow"))
+    parts.extend(_stayed_by_layer(report.layers))
+    if verbose:
+        parts.extend(_reasons(report))
+    parts.append(_sentence("seconds", _seconds(report.seconds)))
+    return _text(parts)
+
+
+def verified(report: VerifyReport, verbose: bool) -> str:
+    """Render the outcome of a comparison."""
+    verdict = ("equivalent", "green") if report.passed else ("not equivalent", "bold red")
+    parts: list[RenderableType] = [Text(verdict[0], style=verdict[1])]
+    parts.append(_sentence("largest deviation", _deviation(report)))
+    if report.float64_deviation is not None:
+        parts.append(_sentence("in float64", f"{report.float64_deviation:.2g} of the output's scale"))
+    if report.first_deviating:
+        parts.append(_sentence("first deviating layer", report.first_deviating, "red"))
+    if report.sizes and any(report.sizes):
+        parts.append(_sentence("sizes", "; ".join(map(_named, report.sizes))))
+    parts.extend(_sentence("note", note) for note in report.notes)
+    if verbose and report.outputs:
+        parts.append(_outputs(report))
+    parts.append(_sentence("seconds", f"{report.seconds:.2f}"))
+    return _text(parts)
+
+
+def _text(parts: Sequence[RenderableType]) -> str:
+    """Render for stdout, which is not touched: its width and encoding count, and colours if it is a terminal."""
+    terminal = Console().is_terminal
+    encoding = sys.stdout.encoding or "utf-8"
+    file = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace", newline="")
+    console = Console(file=file, force_terminal=terminal, markup=False, emoji=False, highlight=False)
+    console.width = max(console.width, *(_narrowest(console, part) for part in parts)) if terminal else _UNLIMITED
+    for part in parts:
+        console.print(part)
+        if isinstance(part, Table):
+            console.print()
+    file.seek(0)
+    return "".join(f"{line.rstrip()}\n" for line in file)
+
+
+def _narrowest(console: Console, part: RenderableType) -> int:
+    """Return how wide a table must be so that no name or number is broken; other parts may be broken."""
+    options = console.options.update(max_width=_UNLIMITED)
+    return Measurement.get(console, options, part).minimum if isinstance(part, Table) else 0
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """Return an empty table whose first columns are text, and the others numbers."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    return table
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    table = _table("layer", "operator", "shape", "weights", "MACs", left=3)
+    for layer in layers:
+        table.add_row(
+            printable(layer.name),
+            printable(layer.operator),
+            _change(_shape(layer.shape_before), _shape(layer.shape_after)),
+            _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            style=_style(layer),
+        )
+    return table
+
+
+def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
+    names = ("layer", "output tensor") if verbose else ("layer",)
+    numbers = ("zeros", "channels", "dead", "constant", "removable", "weights", "MACs")
+    table = _table(*names, "operator", *numbers, left=len(names) + 1)
+    for layer in layers:
+        table.add_row(
+            *(printable(name) for name in (layer.name, layer.output)[: len(names)]),
+            printable(layer.operator),
+            f"{math.floor(1000 * layer.sparsity) / 10:.1f} %",  # rounded down: 100 % means all
+            f"{layer.channels:,}",
+            f"{layer.dead:,}",
+            f"{layer.constant:,}",
+            f"{layer.removed:,}",
+            _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            style=_style(layer),
+        )
+    return table
+
+
+def _style(layer: Layer) -> str:
+    return "dim" if layer.weights_after == layer.weights_before else ""
+
+
+def _totals(report: Report) -> list[RenderableType]:
+    table = _table("total", "before", "after", "smaller")
+    for name, before, after in (
+        ("weight elements", report.weights_before, report.weights_after),
+        ("file bytes", report.bytes_before, report.bytes_after),
+        ("MACs", report.macs_before, report.macs_after),
+        ("nodes", report.nodes_before, report.nodes_after),
+    ):
+        table.add_row(name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x" if after else "")
+    if not report.sizes:
+        return [table]
+    return [table, _sentence("MACs for one sample at", _named(report.sizes))]
+
+
+def _verification_line(report: Report) -> Text:
+    if report.verification is not None:
+        return _sentence("largest deviation", _deviation(report.verification))
+    if report.why_nothing:
+        return _sentence("verified", "not needed, the output is a copy")
+    return _sentence("verified", "no, on request", "yellow")
+
+
+def _deviation(report: VerifyReport) -> str:
+    runs = f"{report.runs} {'run' if report.runs == 1 else 'runs'}"
+    if not math.isfinite(report.deviation):
+        return f"cannot be told, the outputs are not comparable ({runs})"
+    return f"{report.deviation:.2g} of the output's scale (allowed {report.tolerance:.2g}; {runs})"
+
+
+def _stayed_by_layer(layers: Sequence[Layer]) -> list[Table]:
+    table = _table("stayed in layer", "because", "channels", left=2)
+    for layer in layers:
+        for reason, count in layer.stayed.items():
+            table.add_row(printable(layer.name), printable(reason), f"{count:,}")
+    return [table] if table.row_count else []
+
+
+def _reasons(report: Report) -> list[Table]:
+    table = _table("why elements stayed, over all tensors", "elements")
+    for reason, count in report.stayed.items():
+        table.add_row(printable(reason), f"{count:,}")
+    return [table] if table.row_count else []
+
+
+def _outputs(report: VerifyReport) -> Table:
+    table = _table("output", "deviation", "allowed", "scale", "rounding")
+    for output in report.outputs:
+        numbers = (output.deviation, output.tolerance, output.scale, output.yardstick)
+        table.add_row(printable(output.name), *(f"{number:.2g}" for number in numbers))
+    return table
+
+
+def _seconds(seconds: Mapping[str, float]) -> str:
+    phases = ", ".join(f"{phase} {duration:.2f}" for phase, duration in seconds.items())
+    return f"{sum(seconds.values()):.2f} ({phases})"
+
+
+def _sentence(label: str, words: str, style: str = "") -> Text:
+    return Text.assemble((f"{label}: ", "bold"), (printable(words), style))
+
+
+def _named(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _change(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if shape else "gone"
+
+
+def _short(number: int) -> str:
+    """Return a count in three digits and a unit, as 7.39M."""
+    power = min(max(0, (len(str(number)) - 1) // 3), len(_UNITS) - 1)
+    if power == 0:
+        return str(number)
+    scaled = number / 1000**power
+    digits = max(0, 2 - int(math.log10(scaled)))
+    return f"{scaled:.{digits}f}{_UNITS[power]}"
+
+
+def printable(text: str) -> str:
+    """Return a text that can be shown on a terminal, whatever a model's author put into its names."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,206 @@
+"""Find inputs on which the original runs: sizes for its dynamic dimensions, values that it accepts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.verification.compare import is_floating, leaves
+from onnxsqueeze.verification.drawing import Drawer, Policy
+from onnxsqueeze.verification.ranges import IntegerRanges
+from onnxsqueeze.verification.samples import Samples, read_samples
+from onnxsqueeze.verification.sessions import RefusedError, Session, Values
+from onnxsqueeze.verification.sizes import SizePlan, Sizes, batch_for
+from onnxsqueeze.verification.source import Source
+
+_FIRST_ATTEMPTS = 100  # for each policy; a refusal costs little
+_SECOND_ATTEMPTS = 60
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the attributes are the arguments of `verify`."""
+
+    samples: int = 2
+    inputs: Samples | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: inputs that the original accepts, and what it answers.
+
+    Attributes:
+        feeds: the inputs by name.
+        label: the sizes or the sample, in words.
+        given: whether the inputs are the user's own.
+        overriding: whether the feeds hold initializers too.
+        expected: the original's outputs without graph optimizations.
+    """
+
+    feeds: Values
+    label: str
+    given: bool
+    overriding: bool
+    expected: Values
+
+
+@dataclass
+class Cases:
+    """All runs to compare, and what is to be said of them.
+
+    Attributes:
+        cases: the runs.
+        sizes: the sizes of the free dimensions that were drawn for.
+        notes: what could not be tried.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    sizes: list[Sizes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    policy: Policy
+    rank: int
+    sizes: Sizes
+
+
+class CaseFinder:
+    """Looks for runs of one model."""
+
+    def __init__(self, source: Source, session: Session, request: Request) -> None:
+        """Prepare.
+
+        Args:
+            source: the original model.
+            session: the original without graph optimizations.
+            request: what the user asked for.
+
+        Raises:
+            UsageError: when the user named a dimension or an input that the model does not have.
+        """
+        self._source = source
+        self._session = session
+        self._request = request
+        self._plan = SizePlan.of(source.inputs, request.dims, request.input_shapes)
+        self._drawer = Drawer(source, IntegerRanges(source), request.seed)
+        self._found = Cases()
+        self._refusal = ""
+
+    def find(self) -> Cases:
+        """Return runs of drawn inputs at two sizes of each dynamic dimension, and of the user's own samples.
+
+        Raises:
+            UsageError: when the original accepts no inputs that were tried, or refuses the user's own.
+        """
+        if self._request.inputs is not None:
+            self._add_given(self._request.inputs)
+        setting = self._first_setting()
+        if setting is not None:
+            self._add_drawn(setting, 0)
+            second = self._second_sizes(setting)
+            if second != setting.sizes:
+                self._add_drawn(_Setting(setting.policy, setting.rank, second), 1)
+        elif self._found.cases:
+            self._found.notes.append("only your samples were run: the original refuses inputs drawn at random")
+        else:
+            raise UsageError(
+                f"cannot verify: onnxruntime runs the original on no inputs that were tried ({self._refusal}); "
+                "give sizes with --dim NAME=SIZE or --input-shape NAME:1,3,224,224, or samples with --inputs FILE.npz"
+            )
+        return self._found
+
+    def _first_setting(self) -> _Setting | None:
+        """Return values and sizes that the original runs on; rather such that it answers with finite numbers."""
+        fallback: _Setting | None = None
+        for setting in self._settings():
+            if fallback is not None and setting.sizes != fallback.sizes:
+                continue  # it ran at those sizes: only other values may help
+            outputs = self._try(setting, 0)
+            if outputs is not None and _informative(outputs):
+                return setting
+            if outputs is not None:
+                fallback = fallback or setting
+        return fallback
+
+    def _settings(self) -> Iterator[_Setting]:
+        for policy, rank in itertools.product(Policy, self._plan.ranks()):
+            for sizes in itertools.islice(self._plan.first_choices(), _FIRST_ATTEMPTS):
+                yield _Setting(policy, rank, sizes)
+            if not self._source.inputs:
+                return
+
+    def _second_sizes(self, setting: _Setting) -> Sizes:
+        """Return sizes that differ from those of a setting in every free dimension that the original can vary."""
+        shapes = self._plan.shapes(setting.sizes, setting.rank) or {}
+        choices = self._plan.second_choices(setting.sizes, batch_for(shapes, self._source.weights))
+        sizes, open_ = dict(setting.sizes), list(setting.sizes)
+        for group, new in itertools.islice(choices, _SECOND_ATTEMPTS):
+            changed = {name: new[name] for name in group if name in open_}
+            if not changed:
+                continue
+            if self._try(_Setting(setting.policy, setting.rank, {**sizes, **changed}), 0) is not None:
+                sizes.update(changed)
+                open_ = [name for name in open_ if name not in changed]
+        for name in open_:
+            note = f"dimension '{name}' was tried at the size {sizes[name]} only: the original refuses others"
+            self._found.notes.append(note)
+        return sizes
+
+    def _try(self, setting: _Setting, sample: int) -> Values | None:
+        feeds = self._feeds(setting, 0, sample)
+        return None if feeds is None else self._run(feeds)
+
+    def _run(self, feeds: Values) -> Values | None:
+        try:
+            return self._session.run(feeds)
+        except RefusedError as error:
+            self._refusal = self._refusal or str(error)
+            return None
+
+    def _feeds(self, setting: _Setting, number: int, sample: int) -> Values | None:
+        shapes = self._plan.shapes(setting.sizes, setting.rank)
+        return None if shapes is None else self._drawer.draw(setting.policy, shapes, (number, sample))
+
+    def _add_drawn(self, setting: _Setting, number: int) -> None:
+        self._found.sizes.append(setting.sizes)
+        sizes = ", ".join(f"{name}={size}" for name, size in setting.sizes.items())
+        samples = self._request.samples if self._source.inputs or self._source.overridable else 1
+        for sample in range(samples):
+            label = f"sample {sample + 1} at {sizes}" if sizes else f"sample {sample + 1}"
+            feeds = self._feeds(setting, number, sample)
+            if feeds is not None:
+                self._add(feeds, label)
+        if number == 0 and (overrides := self._drawer.overrides()):
+            feeds = self._feeds(setting, number, samples)
+            if feeds is not None:
+                self._add({**feeds, **overrides}, f"{label} with other values for initializers", overriding=True)
+
+    def _add(self, feeds: Values, label: str, *, overriding: bool = False) -> None:
+        expected = self._run(feeds)
+        if expected is None:
+            self._found.notes.append(f"{label} was left out: the original refuses it ({self._refusal})")
+        else:
+            self._found.cases.append(Case(feeds, label, False, overriding, expected))
+
+    def _add_given(self, inputs: Samples) -> None:
+        for number, feeds in enumerate(read_samples(inputs, self._source), 1):
+            expected = self._run(feeds)
+            if expected is None:
+                raise UsageError(f"the original refuses your sample {number}: {self._refusal}")
+            overriding = any(value.name in feeds for value in self._source.overridable)
+            self._found.cases.append(Case(feeds, f"your sample {number}", True, overriding, expected))
+
+
+def _informative(outputs: Values) -> bool:
+    """Whether every floating-point output that is not empty holds a finite number."""
+    arrays = [array for value in outputs.values() for array in leaves(value) if is_floating(array) and array.size]
+    return all(bool(np.isfinite(array).any()) for array in arrays)

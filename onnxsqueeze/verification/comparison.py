@@ -1,0 +1,244 @@
+"""The steps of a verification: run both models on the same inputs in all the ways there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from onnx import TensorProto
+
+from onnxsqueeze.loading import Model
+from onnxsqueeze.verification.cases import Case, CaseFinder, Request
+from onnxsqueeze.verification.evidence import FLOAT64, OPTIMIZED, Evidence, Finding
+from onnxsqueeze.verification.float64 import Float64, evaluate_original, in_float64, stores_new_values
+from onnxsqueeze.verification.locate import first_deviating
+from onnxsqueeze.verification.randomness import random_operators, seeded
+from onnxsqueeze.verification.report import OutputReport, VerifyReport
+from onnxsqueeze.verification.sessions import RefusedError, Session, Values
+from onnxsqueeze.verification.signature import signature_difference
+from onnxsqueeze.verification.sizes import Sizes
+from onnxsqueeze.verification.source import Source
+from onnxsqueeze.verification.widening import widened
+
+Progress = Callable[[str, float], None]
+"""Is told what is being done and which fraction of the whole, 0 to 1, lies behind."""
+
+
+class FailedError(Exception):
+    """Verification has failed or cannot be done.
+
+    Attributes:
+        first_deviating: the layer where the models part, if one was found.
+    """
+
+    def __init__(self, reason: str, first_deviating: str | None = None) -> None:
+        super().__init__(reason)
+        self.first_deviating = first_deviating
+
+
+@dataclass
+class Record:
+    """What has been found so far, for the report.
+
+    Attributes:
+        sizes: the sizes of the free dimensions that were drawn for.
+        notes: what the reader should know of the evidence.
+        evidence: the compared outputs; None until the original has run.
+    """
+
+    sizes: list[Sizes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    evidence: Evidence | None = None
+
+    def report(self, error: FailedError | None = None) -> VerifyReport:
+        """Sum it up; an error says that verification failed and why."""
+        outputs = self.evidence.outputs() if self.evidence else ()
+        findings = self.evidence.findings if self.evidence else []
+        worst = max(outputs, key=_excess, default=None)
+        doubled = [output.float64_deviation for output in outputs if output.float64_deviation is not None]
+        return VerifyReport(
+            passed=error is None,
+            deviation=worst.deviation if worst else math.inf,
+            tolerance=worst.tolerance if worst else 0.0,
+            outputs=outputs,
+            first_deviating=error.first_deviating if error else None,
+            runs=len({(id(finding.case), finding.how) for finding in findings}),
+            reason=str(error) if error else "",
+            float64_deviation=max(doubled) if doubled else None,
+            sizes=tuple(self.sizes),
+            notes=tuple(self.notes),
+        )
+
+
+class Comparison:
+    """One verification. Sessions are made one after another, so that one model at a time is in onnxruntime's memory."""
+
+    def __init__(self, original: Source, minimized: Source, record: Record, progress: Progress) -> None:
+        """Take both models, and what is to be told of the work as it goes on."""
+        self._original = original
+        self._minimized = minimized
+        self._float_types = original.float_types
+        self._random = random_operators(original.skeleton)
+        self._record = record
+        self._notes = record.notes
+        self._progress = progress
+
+    def run(self, request: Request, rtol: float | None, atol: float | None) -> None:
+        """Compare the models.
+
+        Raises:
+            FailedError: when they differ or when that cannot be told.
+            UsageError: when the request does not fit the original.
+        """
+        if reason := signature_difference(self._original, self._minimized):
+            raise FailedError(reason)
+        self._make_comparable()
+        self._progress("running the original", 0.1)
+        cases = self._find_cases(request)
+        evidence = self._record.evidence = Evidence(cases, self._float_types, rtol, atol)
+        self._progress("running the original, optimized", 0.3)
+        optimized = self._run_original_optimized(cases, evidence)
+        self._progress("evaluating the original in float64", 0.5)
+        doubled = self._evaluate_original(cases, evidence)
+        self._progress("running the minimized model", 0.6)
+        actual = self._run_minimized(evidence, dict(enumerate(case.expected for case in cases)), cases, False)
+        self._progress("running the minimized model, optimized", 0.75)
+        self._run_minimized(evidence, optimized, cases, True)
+        self._progress("evaluating the minimized model in float64", 0.9)
+        self._evaluate_minimized(cases, evidence, doubled, actual)
+        self._judge(evidence, doubled)
+        self._progress("verified", 1.0)
+
+    def _make_comparable(self) -> None:
+        """Rewrite both models where they would draw different random numbers, or onnxruntime could not run them."""
+        if self._random:
+            self._notes.append(f"{', '.join(self._random)} got fixed seeds, so that both models draw the same numbers")
+            self._original, self._minimized = seeded(self._original), seeded(self._minimized)
+        if TensorProto.BFLOAT16 in self._float_types:
+            self._notes.append("bfloat16 was computed as float32, since onnxruntime lacks most of its kernels")
+            self._original, self._minimized = _without_bfloat16(self._original), _without_bfloat16(self._minimized)
+
+    def _find_cases(self, request: Request) -> list[Case]:
+        try:
+            session = Session(self._original, optimized=False)
+        except RefusedError as error:
+            reason = f"cannot verify: onnxruntime refuses the original: {error}; use --no-verify to do without"
+            raise FailedError(reason) from None
+        found = CaseFinder(self._original, session, request).find()
+        self._record.sizes += found.sizes
+        self._notes += found.notes
+        if not self._random:
+            return found.cases
+        # The trials have moved the random generators on: every session must run the same cases from its beginning.
+        fresh = Session(self._original, optimized=False)
+        return [replace(case, expected=fresh.run(case.feeds)) for case in found.cases]
+
+    def _run_original_optimized(self, cases: Sequence[Case], evidence: Evidence) -> dict[int, Values]:
+        """Return the outputs by the index of the case; none where onnxruntime's optimizations break the original."""
+        found: dict[int, Values] = {}
+        try:
+            session = Session(self._original, optimized=True)
+            for index, case in enumerate(cases):
+                found[index] = session.run(case.feeds)
+                evidence.add_yardstick(case, found[index])
+        except RefusedError as error:
+            self._notes.append(f"with graph optimizations on, onnxruntime refuses the original: {error}")
+        return found
+
+    def _run_minimized(
+        self, evidence: Evidence, expected: dict[int, Values], cases: Sequence[Case], optimized: bool
+    ) -> list[Values]:
+        """Compare the runs for which there are outputs to expect, and return what came."""
+        if not expected:
+            return []
+        how, actual = OPTIMIZED[optimized], []
+        try:
+            session = Session(self._minimized, optimized=optimized)
+        except RefusedError as error:
+            raise FailedError(f"onnxruntime refuses the minimized model with {how}: {error}") from None
+        for index, outputs in expected.items():
+            case = cases[index]
+            try:
+                actual.append(session.run(case.feeds))
+            except RefusedError as error:
+                raise FailedError(
+                    f"onnxruntime runs the original on {case.label} but not the minimized model, with {how}: {error}"
+                ) from None
+            evidence.add(case, how, outputs, actual[-1])
+        return actual
+
+    def _evaluate_original(self, cases: Sequence[Case], evidence: Evidence) -> Float64:
+        if self._random:
+            doubled = Float64(reason=f"{', '.join(self._random)} would draw other numbers")
+        else:
+            doubled = evaluate_original(self._original, cases)
+        for index, outputs in doubled.results.items():
+            if deviation := evidence.implausible(cases[index], cases[index].expected, outputs):
+                doubled = Float64(reason=f"the result is not onnxruntime's, by {deviation:.1e} of its scale")
+                break
+            evidence.add_yardstick(cases[index], outputs)
+        if doubled.open is None:
+            self._notes.append(f"not evaluated in float64: {doubled.reason}")
+        return doubled
+
+    def _evaluate_minimized(
+        self, cases: Sequence[Case], evidence: Evidence, doubled: Float64, actual: Sequence[Values]
+    ) -> None:
+        if doubled.open is None:
+            return
+        try:
+            evaluate = doubled.open(in_float64(self._minimized.model()))
+            results = {index: evaluate(cases[index].feeds) for index in doubled.results}
+        except RefusedError as error:
+            self._notes.append(f"the minimized model was not evaluated in float64: {error}")
+            return
+        for index, outputs in results.items():
+            if deviation := evidence.implausible(cases[index], actual[index], outputs):
+                self._notes.append(
+                    "evaluation in float64 is not counted: for the minimized model its result is not onnxruntime's, by "
+                    f"{deviation:.1e} of its scale"
+                )
+                return
+        for index, outputs in results.items():
+            evidence.add(cases[index], FLOAT64, doubled.results[index], outputs)
+        if any(finding.how == FLOAT64 for finding in evidence.failures()):
+            evidence.stores_new_values = stores_new_values(self._original.model(), self._minimized.model())
+
+    def _judge(self, evidence: Evidence, doubled: Float64) -> None:
+        if names := evidence.uninformative():
+            raise FailedError(
+                f"output '{names[0]}' was NaN or Inf throughout in every run, so that nothing was compared; "
+                "give samples on which the model works with --inputs FILE.npz"
+            )
+        failures = evidence.failures()
+        if failures:
+            self._progress("looking for the first layer that deviates", 0.95)
+            first = self._locate(failures[0], evidence, doubled)
+            raise FailedError(evidence.describe(failures[0], first), first)
+
+    def _locate(self, finding: Finding, evidence: Evidence, doubled: Float64) -> str | None:
+        """Return the first layer to deviate in a run, run in the same way."""
+        original, minimized, feeds = self._original.model(), self._minimized.model(), finding.case.feeds
+        if finding.how == FLOAT64:
+            original, minimized = in_float64(original), in_float64(minimized)
+
+        def run(model: Model, names: Sequence[str]) -> Values:
+            if finding.how == FLOAT64 and doubled.open is not None:
+                return doubled.open(model)(feeds)
+            return Session(Source(model), optimized=finding.how == OPTIMIZED[True]).run(feeds, names)
+
+        tolerance = evidence.tolerance_of_layers(finding)
+        node = first_deviating(original, minimized, finding.output, run, tolerance)
+        return None if node is None else f"{node.name or node.output[0]} ({node.op_type})"
+
+
+def _without_bfloat16(source: Source) -> Source:
+    return Source(widened(source.model(), [TensorProto.BFLOAT16], TensorProto.FLOAT))
+
+
+def _excess(output: OutputReport) -> tuple[float, float]:
+    """Order outputs by how far they are beyond their tolerance."""
+    if output.tolerance == 0:
+        return (math.inf if output.deviation or output.mismatches else 0.0, output.deviation)
+    return (output.deviation / output.tolerance, output.deviation)

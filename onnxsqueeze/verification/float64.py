@@ -1,0 +1,162 @@
+"""Evaluate models in float64, where that is possible and cheap: a wrong fold has nowhere to hide behind rounding."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx.numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto
+
+from onnxsqueeze.errors import one_line
+from onnxsqueeze.loading import Model, to_proto
+from onnxsqueeze.verification.cases import Case
+from onnxsqueeze.verification.compare import Array, is_floating
+from onnxsqueeze.verification.reference_cost import reference_seconds
+from onnxsqueeze.verification.sessions import RefusedError, Session, Values
+from onnxsqueeze.verification.source import FLOAT_TYPES, SMALL, Source, all_nodes
+from onnxsqueeze.verification.widening import widened
+
+Evaluate = Callable[[Values], Values]
+Open = Callable[[Model], Evaluate]
+"""Takes a model in float64 and returns what evaluates it."""
+
+_SECONDS = 1.0  # for all evaluations together
+_LONGEST_RUN = 0.5  # seconds, as estimated, for one evaluation by onnx.reference
+_MOST_WEIGHTS = 8_000_000  # in onnxruntime: 64 MB of float64
+_SINGLE_ONLY = {"Conv", "ConvTranspose", "Resize", "AveragePool", "GlobalAveragePool"}  # no float64 kernels there
+
+
+@dataclass
+class Float64:
+    """What the original computes in float64.
+
+    Attributes:
+        open: evaluates another model in the same way; None where nothing does, and then `reason` says why.
+        results: the original's outputs, by the index of the case.
+        reason: why there are none.
+    """
+
+    open: Open | None = None
+    results: dict[int, Values] = field(default_factory=dict)
+    reason: str = ""
+
+
+def evaluate_original(original: Source, cases: Sequence[Case]) -> Float64:
+    """Evaluate the original in float64 on as many of the cases as the time allows.
+
+    By onnx.reference if the model is small, else by onnxruntime, if that has the kernels.
+    """
+    reasons = []
+    for open_, unfit in ((by_reference, _unfit_for_reference), (by_onnxruntime, _unfit_for_onnxruntime)):
+        reason = unfit(original, cases[0])
+        if not reason:
+            try:
+                return Float64(open_, dict(_results(open_(in_float64(original.model())), cases)))
+            except RefusedError as error:
+                reason = str(error)
+        reasons.append(f"{open_.__name__.removeprefix('by_')}: {reason}")
+    return Float64(reason="; ".join(reasons))
+
+
+def in_float64(model: Model) -> Model:
+    """Return a model that computes in float64 whatever it computes in floating-point numbers."""
+    return widened(model, FLOAT_TYPES, TensorProto.DOUBLE)
+
+
+def by_reference(model: Model) -> Evaluate:
+    """Return what evaluates a model by onnx.reference.
+
+    Raises:
+        RefusedError: when it does not know an operator; from the evaluation, when that fails.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        evaluator = ReferenceEvaluator(to_proto(model))
+    except Exception as error:  # it raises whatever its operators raise
+        raise RefusedError(one_line(error)) from None
+
+    def evaluate(feeds: Values) -> Values:
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                return dict(zip(evaluator.output_names, evaluator.run(None, _doubled(feeds)), strict=True))
+        except Exception as error:  # it raises whatever its operators raise
+            raise RefusedError(one_line(error)) from None
+
+    return evaluate
+
+
+def by_onnxruntime(model: Model) -> Evaluate:
+    """Return what evaluates a model by onnxruntime.
+
+    Raises:
+        RefusedError: when it has no kernel for float64; from the evaluation, when that fails.
+    """
+    session = Session(Source(model), optimized=False)
+    return lambda feeds: session.run(_doubled(feeds))
+
+
+def stores_new_values(original: Model, minimized: Model) -> bool:
+    """Whether the minimized model stores floating-point numbers that the original does not: folds, rounded once."""
+    return bool(np.setdiff1d(_stored(minimized), _stored(original)).size)
+
+
+def _unfit_for_reference(original: Source, case: Case) -> str:
+    if original.weights > SMALL:
+        return f"{original.weights} weights are too many"
+    shapes = {name: np.shape(value) for name, value in case.feeds.items() if isinstance(value, np.ndarray)}
+    seconds = reference_seconds(to_proto(original.model()), shapes)
+    if not math.isfinite(seconds):
+        return "it might take long"
+    return f"it would take about {seconds:.1f} s" if seconds > _LONGEST_RUN else ""
+
+
+def _unfit_for_onnxruntime(original: Source, case: Case) -> str:
+    if original.weights > _MOST_WEIGHTS:
+        return f"{original.weights} weights are too many"
+    found = sorted(_SINGLE_ONLY & {node.op_type for node in all_nodes(original.skeleton)})
+    return f"it has no float64 kernel for {', '.join(found)}" if found else ""
+
+
+def _results(evaluate: Evaluate, cases: Sequence[Case]) -> Iterator[tuple[int, Values]]:
+    """Evaluate the cases while the time lasts, half of which is for the minimized model; the first in any case."""
+    started = time.perf_counter()
+    for index, case in enumerate(cases):
+        if not case.overriding:
+            yield index, evaluate(case.feeds)
+        if time.perf_counter() - started > _SECONDS / 2:
+            return
+
+
+def _doubled(feeds: Values) -> Values:
+    return {name: _double(value) for name, value in feeds.items()}
+
+
+def _double(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_double(entry) for entry in value]
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and is_floating(value) else value
+
+
+def _stored(model: Model) -> Array:
+    """Return all floating-point numbers that a model stores, in initializers and attributes."""
+    floats = [value for value in model.initializers.values() if value.header.data_type in FLOAT_TYPES]
+    arrays = [value.array.astype(np.float64) for value in floats]
+    arrays += _attribute_values(model.skeleton)
+    return np.unique(np.concatenate([array.reshape(-1) for array in arrays])) if arrays else np.zeros(0)
+
+
+def _attribute_values(model: ModelProto) -> Iterator[Array]:
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in FLOAT_TYPES:
+                yield onnx.numpy_helper.to_array(attribute.t).astype(np.float64)
+            elif attribute.type in (AttributeProto.FLOAT, AttributeProto.FLOATS):
+                yield np.array([attribute.f, *attribute.floats], np.float64)

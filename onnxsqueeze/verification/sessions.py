@@ -1,0 +1,90 @@
+"""Run models in onnxruntime."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from onnx import ModelProto
+
+from onnxsqueeze.errors import one_line
+from onnxsqueeze.loading import MAX_PROTO_BYTES, to_proto
+from onnxsqueeze.saving import save
+from onnxsqueeze.verification.source import Source
+
+Values = dict[str, Any]
+"""Inputs or outputs by name: arrays, lists of arrays for sequences, None for an absent optional."""
+
+# What onnxruntime puts before a reason: its error codes, and the file, the line and the function in its source code.
+_NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Status Message: |/onnxruntime_src/\S+ "
+    r"|(?:virtual |static )?[\w:]* ?onnxruntime::[\w:<>~]+\([^()]*\)(?: const)? "
+)
+_LONGEST_REASON = 300  # characters
+_FATAL = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
+
+
+class RefusedError(Exception):
+    """onnxruntime would not load or run a model; the message is its reason, in one line."""
+
+
+class Session:
+    """A model in onnxruntime on the CPU, with all of its graph optimizations or none."""
+
+    def __init__(self, source: Source, *, optimized: bool) -> None:
+        """Load the model.
+
+        Raises:
+            RefusedError: when onnxruntime does not load it.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+        self._folder: TemporaryDirectory[str] | None = None  # holds what a session may map for as long as it lives
+        model = self._loadable(source)
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common base
+            raise _refusal(error) from None
+
+    def _loadable(self, source: Source) -> str | bytes:
+        """Return a path or an encoded model; a model too large for one message goes into a temporary file."""
+        if isinstance(source.given, Path):
+            return str(source.given)
+        if isinstance(source.given, ModelProto) and source.given.ByteSize() <= MAX_PROTO_BYTES:
+            return _encoded(source.given)
+        model = source.model()
+        if sum(initializer.nbytes for initializer in model.initializers.values()) < MAX_PROTO_BYTES // 2:
+            return _encoded(to_proto(model))
+        self._folder = TemporaryDirectory(prefix="onnxsqueeze-")
+        path = Path(self._folder.name) / "model.onnx"
+        save(model, path)
+        return str(path)
+
+    def run(self, feeds: Values, names: Sequence[str] | None = None) -> Values:
+        """Run the model and return its outputs, or those named, by name.
+
+        Raises:
+            RefusedError: when onnxruntime does not run it on these inputs.
+        """
+        names = names or [output.name for output in self._session.get_outputs()]
+        try:
+            return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+        except Exception as error:  # its exceptions have no common base
+            raise _refusal(error) from None
+
+
+def _encoded(model: ModelProto) -> bytes:
+    encoded: bytes = model.SerializeToString()
+    return encoded
+
+
+def _refusal(error: Exception) -> RefusedError:
+    reason = _NOISE.sub("", one_line(error))
+    return RefusedError(reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " ...")

@@ -1,0 +1,92 @@
+"""Compare a model with its minimized form on the same inputs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from onnx import ModelProto
+
+from onnxsqueeze.errors import InvalidModelError, UsageError
+from onnxsqueeze.loading import Model
+from onnxsqueeze.verification.cases import Request
+from onnxsqueeze.verification.comparison import Comparison, FailedError, Progress, Record
+from onnxsqueeze.verification.report import VerifyReport
+from onnxsqueeze.verification.samples import Samples
+from onnxsqueeze.verification.source import Given, Source
+
+
+def verify(
+    original: Given,
+    minimized: Given,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    samples: int = 2,
+    inputs: Samples | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compare two models that should compute the same function.
+
+    Their signatures must be identical. Both then run in onnxruntime on the CPU on the same inputs, with graph
+    optimizations off and on: on inputs drawn to fit, at two sizes of each dynamic dimension, and on the user's own.
+    Where it is possible and takes under about a second they are evaluated in float64 as well, by onnx.reference for a
+    small model. A deviation is judged against the output's scale, its largest magnitude in the original; what rounding
+    does to the original itself is the yardstick. Integers, booleans and strings must be equal.
+
+    Args:
+        original: a model: its path, or in memory, unchanged by this.
+        minimized: the model to compare with it.
+        rtol: the deviation to allow, relative to an output's scale, instead of the default, which is 2e-5 for a float32
+            model, 1e-9 for float64, 5e-3 for float16 and 4e-2 for bfloat16, or 4 yardsticks if that is more.
+        atol: an absolute deviation to allow in addition.
+        samples: how many inputs to draw at each of the sizes, at least 1.
+        inputs: the user's own inputs, to be run besides: the path of an npz file, or arrays by input name.
+        dims: sizes of dynamic dimensions by name.
+        input_shapes: shapes of inputs by name.
+        seed: of the random numbers; equal seeds draw equal inputs.
+        progress: is told how far the work is.
+
+    Returns:
+        The report. A model that onnxruntime refuses is not verified, with that for a reason; nothing is raised for it.
+
+    Raises:
+        UsageError: when an argument does not fit the model, or the original runs at none of the sizes that were tried.
+        InvalidModelError: when a model cannot be read.
+    """
+    if samples < 1:
+        raise UsageError(f"the number of samples must be at least 1, not {samples}")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{name} must be a number of at least 0, not {value}")
+    started = time.perf_counter()
+    request = Request(samples, inputs, dims or {}, input_shapes or {}, seed)
+    record = Record()
+    try:
+        (progress or _silent)("reading the models", 0.0)
+        comparison = Comparison(*_sources(original, minimized), record, progress or _silent)
+        comparison.run(request, rtol, atol)
+        report = record.report()
+    except FailedError as error:
+        report = record.report(error)
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def _silent(step: str, fraction: float) -> None:
+    pass
+
+
+def _sources(original: Given, minimized: Given) -> tuple[Source, Source]:
+    """Read the models; a minimized one in memory that the checker refuses is a wrong result, not a wrong argument."""
+    first = Source(original, check=True)
+    try:
+        return first, Source(minimized, check=True)
+    except InvalidModelError as error:
+        if isinstance(minimized, (Model, ModelProto)):
+            raise FailedError(f"the minimized model is invalid: {error}") from None
+        raise

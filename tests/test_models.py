@@ -1,0 +1,66 @@
+"""The models that come with the project: small, minimized to the size they should have, and as accurate as before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import onnxsqueeze as sq
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = Path(os.environ.get("ONNXSQUEEZE_DATA", ROOT.parent / "shared" / "data"), "mnist.npz")
+
+# Weight elements before, and after with the smallest result asked for. That of the MLP can be read off its masks:
+# 135 of 300 and 70 of 100 units have inputs and readers, so 784*135 + 135 + 135*70 + 70 + 70*10 + 10 weights stay.
+SIZES = {"mlp": (266_610, 116_205), "vgg": (128_154, 0), "resnet": (143_979, 0), "dense": (20_522, 20_522)}
+
+
+def answers(model: bytes, images: np.ndarray) -> np.ndarray:
+    """The digit that the model sees in each image: int64[n] for float32[n, 1, 28, 28]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0].argmax(axis=1)
+
+
+def test_models_are_four_and_small() -> None:
+    files = sorted(path for path in (ROOT / "models").glob("*.onnx") if not path.name.endswith(".min.onnx"))
+    assert [path.stem for path in files] == sorted(SIZES)
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_model_reaches_its_size(name: str) -> None:
+    result = sq.minimize(ROOT / "models" / f"{name}.onnx", round_to=1)
+    assert (result.report.weights_before, result.report.weights_after) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_rounding_for_speed_keeps_few_more_weights(name: str) -> None:
+    report = sq.minimize(ROOT / "models" / f"{name}.onnx", verify=False).report
+    assert SIZES[name][1] <= report.weights_after <= 1.2 * SIZES[name][1]
+
+
+def test_dense_model_stays_and_says_why() -> None:
+    path = ROOT / "models" / "dense.onnx"
+    result = sq.minimize(path)
+    assert result.report.why_nothing == "every channel is needed: no weight is zero"
+    assert result.model.graph == onnx.load(path).graph
+
+
+@pytest.mark.skipif(not DIGITS.is_file(), reason=f"{DIGITS} is missing; ONNXSQUEEZE_DATA names its folder")
+@pytest.mark.parametrize("name", SIZES)
+def test_model_gives_the_same_answers(name: str) -> None:
+    path = ROOT / "models" / f"{name}.onnx"
+    with np.load(DIGITS) as file:
+        images = (file["x_test"][::4, np.newaxis] / 255).astype(np.float32)
+        labels = file["y_test"][::4]
+    before = answers(path.read_bytes(), images)
+    after = answers(sq.minimize(path, verify=False).model.SerializeToString(), images)
+    assert np.array_equal(before, after)
+    assert (before == labels).mean() >= 0.97

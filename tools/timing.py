@@ -1,0 +1,113 @@
+"""Fair timing: calls in turn, child processes with their own peak memory, ratios with an interval."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# A child inherits the peak memory of the process that starts it, so a bare interpreter stands in between.
+_USAGE_OF_CHILD = """
+import json, os, sys, time
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ,
+                       file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+_, status, usage = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+code = os.waitstatus_to_exitcode(status)
+print(json.dumps([seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, code]))
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a child process took: wall and processor seconds, and its largest resident set in bytes."""
+
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median ratio of two interleaved timings, and its 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def run_child(command: Sequence[str], folder: Path, bytecode: Path) -> Usage:
+    """Run a command to its end, its standard output thrown away.
+
+    Args:
+        command: program and arguments.
+        folder: where it runs.
+        bytecode: where Python keeps what it compiled: from the second run on, a working tree starts as fast as what
+            was installed.
+
+    Raises:
+        RuntimeError: if it does not exit with 0.
+    """
+    guard = [sys.executable, "-I", "-S", "-c", _USAGE_OF_CHILD, *command]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(bytecode)
+    done = subprocess.run(guard, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    *numbers, code = json.loads(done.stdout) if done.returncode == 0 else [done.returncode]
+    if code != 0:
+        raise RuntimeError(f"`{' '.join(command)}` exited with {code}: {done.stderr.strip()[-2000:]}")
+    return Usage(*numbers)
+
+
+def interleaved_times(runs: Sequence[Callable[[], object]], rounds: int, seconds: float = 0.004) -> np.ndarray:
+    """Time several calls in turn, so that a busy moment of the machine hits all of them alike.
+
+    Args:
+        runs: the calls.
+        rounds: how often each is timed.
+        seconds: how long one timing should take at least; short calls are repeated.
+
+    Returns:
+        float64[rounds, len(runs)] seconds per call.
+    """
+    repeats = []
+    for run in runs:
+        run()
+        start = time.perf_counter()
+        run()
+        repeats.append(max(1, round(seconds / (time.perf_counter() - start))))
+    times = np.empty((rounds, len(runs)))
+    for row in range(rounds):
+        for column in np.random.default_rng(row).permutation(len(runs)):
+            start = time.perf_counter()
+            for _ in range(repeats[column]):
+                runs[column]()
+            times[row, column] = (time.perf_counter() - start) / repeats[column]
+    return times
+
+
+def ratio(times: np.ndarray, reference: np.ndarray) -> Ratio:
+    """Compare two interleaved timings, float64[rounds] each, round by round."""
+    ratios = times / reference
+    chosen = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
+    low, high = np.percentile(np.median(ratios[chosen], axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+def vector_width() -> str:
+    """Name the widest float32 vectors of this processor, from /proc/cpuinfo where there is one."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "vector width unknown"
+    for flag, name in (("avx512f", "AVX-512, 16 floats"), ("avx2", "AVX2, 8 floats"), ("asimd", "NEON, 4 floats")):
+        if f" {flag}" in flags:
+            return name
+    return "vector width unknown"
