@@ -1,4 +1,4 @@
-"""Symbolic dimensions: monomials such as ``64*batch``, the form in which exporters write dynamic sizes."""
+"""Symbolic dimensions such as ``64*batch``, the form in which exporters write dynamic sizes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ class Undecided(Exception):
 
 @dataclass(frozen=True)
 class Symbolic:
-    """The product of a positive integer and of named run-time sizes, e.g. ``64*batch``.
+    """``coefficient * product of names + offset``: what a run-time size is known to be, e.g. ``64*batch`` or ``H-2``.
 
-    A sum or an inexact quotient becomes one opaque name, built from its operands so that equal expressions stay equal.
+    A sum of different sizes or an inexact quotient becomes one opaque name, built from its operands so that equal
+    expressions stay equal.
     """
 
     coefficient: int
     names: tuple[str, ...]
+    offset: int = 0
 
     def __mul__(self, other: Dimension) -> Dimension:
         if isinstance(other, Symbolic):
-            return Symbolic(self.coefficient * other.coefficient, tuple(sorted(self.names + other.names)))
-        return Symbolic(self.coefficient * int(other), self.names) if other > 0 else _not_a_size(self, "*", other)
+            left, right = _monomial(self), _monomial(other)
+            return Symbolic(left.coefficient * right.coefficient, tuple(sorted(left.names + right.names)))
+        if other > 0:
+            return Symbolic(self.coefficient * int(other), self.names, self.offset * int(other))
+        return _not_a_size(self, "*", other)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Dimension) -> Dimension:
-        return divide(self, other) or _opaque(self, "//", other)
+        quotient = divide(self, other)
+        return _opaque(self, "//", other) if quotient is None else quotient
 
     __truediv__ = __floordiv__
 
@@ -39,18 +45,21 @@ class Symbolic:
         return _opaque(other, "//", self)
 
     def __add__(self, other: Dimension) -> Dimension:
-        if isinstance(other, Symbolic) and other.names == self.names:
-            return Symbolic(self.coefficient + other.coefficient, self.names)
-        return self if _is_zero(other) else _opaque(self, "+", other)
+        if not isinstance(other, Symbolic):
+            return Symbolic(self.coefficient, self.names, self.offset + int(other))
+        if other.names == self.names:
+            return Symbolic(self.coefficient + other.coefficient, self.names, self.offset + other.offset)
+        return _opaque(self, "+", other)
 
-    def __radd__(self, other: int) -> Dimension:
-        return self if other == 0 else _opaque(other, "+", self)
+    __radd__ = __add__
 
     def __sub__(self, other: Dimension) -> Dimension:
-        if isinstance(other, Symbolic) and other.names == self.names and other.coefficient <= self.coefficient:
-            difference = self.coefficient - other.coefficient
-            return Symbolic(difference, self.names) if difference else 0
-        return self if _is_zero(other) else _opaque(self, "-", other)
+        if not isinstance(other, Symbolic):
+            return Symbolic(self.coefficient, self.names, self.offset - int(other))
+        if other.names == self.names and other.coefficient <= self.coefficient:
+            difference, offset = self.coefficient - other.coefficient, self.offset - other.offset
+            return Symbolic(difference, self.names, offset) if difference else offset
+        return _opaque(self, "-", other)
 
     def __rsub__(self, other: int) -> Dimension:
         return _opaque(other, "-", self)
@@ -62,7 +71,7 @@ class Symbolic:
 
     def __str__(self) -> str:
         factors = ([str(self.coefficient)] if self.coefficient != 1 else []) + list(self.names)
-        return "*".join(factors)
+        return "*".join(factors) + (f"{self.offset:+d}" if self.offset else "")
 
 
 Dimension = Union[int, Symbolic]
@@ -78,13 +87,23 @@ def symbol(name: str) -> Symbolic:
 def divide(numerator: Dimension, denominator: Dimension) -> Dimension | None:
     """Return ``numerator / denominator`` where it is exact for every run-time size, else None."""
     top, bottom = as_symbolic(numerator), as_symbolic(denominator)
-    if bottom.coefficient == 0 or top.coefficient % bottom.coefficient:
-        return None
+    if top.names and not bottom.names:
+        exact = bottom.offset > 0 and top.coefficient % bottom.offset == 0 and top.offset % bottom.offset == 0
+        return Symbolic(top.coefficient // bottom.offset, top.names, top.offset // bottom.offset) if exact else None
+    if not top.names:
+        exact = not bottom.names and bottom.offset != 0 and top.offset % bottom.offset == 0
+        return top.offset // bottom.offset if exact else None
+    return _divide_monomials(_monomial(top), _monomial(bottom))
+
+
+def _divide_monomials(top: Symbolic, bottom: Symbolic) -> Dimension | None:
     names = list(top.names)
     for name in bottom.names:
         if name not in names:
             return None
         names.remove(name)
+    if top.coefficient % bottom.coefficient:
+        return None
     coefficient = top.coefficient // bottom.coefficient
     return Symbolic(coefficient, tuple(names)) if names else coefficient
 
@@ -98,8 +117,8 @@ def product(dimensions: Shape) -> Dimension:
 
 
 def as_symbolic(dimension: Dimension) -> Symbolic:
-    """Return ``dimension`` as a monomial; an integer has no names."""
-    return dimension if isinstance(dimension, Symbolic) else Symbolic(int(dimension), ())
+    """Return ``dimension`` in symbolic form; an integer has no names."""
+    return dimension if isinstance(dimension, Symbolic) else Symbolic(0, (), int(dimension))
 
 
 def known(dimension: Dimension) -> bool:
@@ -118,6 +137,11 @@ def as_values(entries: list[Dimension]) -> Array:
 
 def _is_zero(dimension: Dimension) -> bool:
     return not isinstance(dimension, Symbolic) and dimension == 0
+
+
+def _monomial(size: Symbolic) -> Symbolic:
+    """Return a size without an offset, under a name of its own where it has one."""
+    return symbol(f"({size})") if size.offset else size
 
 
 def _opaque(left: Dimension, operator: str, right: Dimension) -> Symbolic:

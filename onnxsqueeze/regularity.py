@@ -5,6 +5,7 @@ A constraint sees which classes stay and may only add to them, so enforcing all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,8 +37,9 @@ class Kept:
         new = classes[~self.mask[classes]]
         if new.size:
             self.mask[new] = True
-            for index in np.unique(new):
-                self.reasons[index] = (reason, detail)
+            entry = np.empty((), dtype=object)
+            entry[()] = (reason, detail)
+            self.reasons[new] = entry
 
 
 class Constraint(Protocol):
@@ -87,8 +89,8 @@ def outer(mask: Bools) -> Bools:
     return result
 
 
-def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0) -> None:
-    """Make every row of ``ids`` (last axis) chosen by ``rows`` keep as many elements as the fullest of them."""
+def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0, reason: Reason = Reason.REGULAR) -> None:
+    """Make every row of ``ids`` (last axis) chosen by ``rows`` keep as many elements as the fullest of them, or more."""
     table = ids.reshape(-1, ids.shape[-1])[rows.ravel()]
     mask = kept.mask[table]
     counts = mask.sum(axis=1)
@@ -99,7 +101,7 @@ def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0) -> None:
         return
     priority = np.where(mask, np.inf, kept.cost[table])
     place = np.argsort(np.argsort(priority, axis=1, kind="stable"), axis=1, kind="stable")
-    kept.add(table[place < missing[:, None]], Reason.REGULAR)
+    kept.add(table[place < missing[:, None]], reason)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class NotEmpty:
 
     def labelled(self, labels: Classes) -> NotEmpty:
         """Return the same constraint on final class numbers."""
-        return NotEmpty(np.unique(labels[self.inputs]), np.unique(labels[self.outputs]))
+        return NotEmpty(labels[self.inputs].ravel(), labels[self.outputs].ravel())
 
     def enforce(self, kept: Kept) -> None:
         """Keep one element of the inputs."""
@@ -201,22 +203,22 @@ def choose_representatives(mask: Bools, constants: Floats) -> npt.NDArray[np.int
 
 @dataclass(frozen=True)
 class RoundUp:
-    """A tensor's kept count along one axis is rounded up to a multiple, never beyond its original width."""
+    """A tensor's kept channel count is raised to a target, in each group on its own; ids of shape (groups, per group).
+
+    Attributes:
+        target: from (kept, original) counts the count to keep, never above the original.
+    """
 
     ids: Classes
-    multiple: int
+    target: Callable[[int, int], int]
 
     def labelled(self, labels: Classes) -> RoundUp:
         """Return the same constraint on final class numbers."""
-        return RoundUp(labels[self.ids], self.multiple)
+        return RoundUp(labels[self.ids], self.target)
 
     def enforce(self, kept: Kept) -> None:
-        """Add elements of the tensor's own until the count is a multiple."""
-        mask = kept.mask[self.ids]
-        count = int(mask.sum())
-        missing = min(-(-count // self.multiple) * self.multiple, mask.size) - count
-        if count == 0 or missing <= 0:
-            return
-        candidates = self.ids[~mask]
-        chosen = candidates[np.argsort(kept.cost[candidates], kind="stable")[:missing]]
-        kept.add(chosen, Reason.ROUNDED)
+        """Add elements of the tensor's own."""
+        counts = kept.mask[self.ids].sum(axis=1)
+        most = int(counts.max(initial=0))
+        if 0 < most < self.ids.shape[1]:
+            fill_rows(kept, self.ids, counts > 0, self.target(most, self.ids.shape[1]), Reason.ROUNDED)

@@ -141,7 +141,7 @@ def _layers(analysis: Analysis, plan: Plan, shapes: Mapping[str, Shape]) -> list
 
 
 def _number(size: Dimension) -> int:
-    return size.coefficient if isinstance(size, Symbolic) else size
+    return max(1, size.coefficient + size.offset) if isinstance(size, Symbolic) else size
 
 
 def _layer(analysis: Analysis, plan: Plan, node: Node, linear: Linear, shape: list[int]) -> Layer:
@@ -172,6 +172,11 @@ def _layer(analysis: Analysis, plan: Plan, node: Node, linear: Linear, shape: li
         removed=removed,
         stayed=stayed,
     )
+
+
+def _sparsity(weight: np.ndarray[Any, Any] | None) -> float:
+    assert weight is not None
+    return 1.0 - float(np.count_nonzero(weight.ravel() != 0)) / max(1, weight.size)
 
 
 def _kept(plan: Plan, rank: int, name: str, axis: int) -> np.ndarray[Any, Any]:

@@ -130,6 +130,7 @@ Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
 Repair = Callable[[Node, Context, "Editor"], None]
 Absorbs = Callable[[Node, Context, int, int], bool]
 Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
+Alignment = Callable[[Node, Context], tuple[int, int]]
 Weights = Callable[[Node, Context], "Linear"]
 
 
@@ -169,6 +170,7 @@ class OpRule:
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
         adopts: adds a vector along an axis to what the node writes, through its own constants; False if it cannot.
+        alignment: (groups, the multiple of which onnxruntime's blocked kernels want the channels per group of an image).
         weights: the view of a node that multiplies by a weight, for reports and costs.
     """
 
@@ -185,6 +187,7 @@ class OpRule:
     repair: Repair = field(default=_repair_nothing)
     absorbs: Absorbs | None = None
     adopts: Adopts | None = None
+    alignment: Alignment | None = None
     weights: Weights | None = None
 
 

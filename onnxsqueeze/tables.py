@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
 
 _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
+_WHY, _BECAUSE = _SENTENCES = ("why elements stayed, over all tensors", "because")
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -93,10 +94,10 @@ def _narrowest(console: Console, part: RenderableType) -> int:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """Return an empty table whose first columns are text, and the others numbers."""
+    """Return an empty table whose first columns are text, and the others numbers. Only reasons may be wrapped."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=column not in _SENTENCES)
     return table
 
 
@@ -168,7 +169,7 @@ def _deviation(report: VerifyReport) -> str:
 
 
 def _stayed_by_layer(layers: Sequence[Layer]) -> list[Table]:
-    table = _table("stayed in layer", "because", "channels", left=2)
+    table = _table("stayed in layer", _BECAUSE, "channels", left=2)
     for layer in layers:
         for reason, count in layer.stayed.items():
             table.add_row(printable(layer.name), printable(reason), f"{count:,}")
@@ -176,7 +177,7 @@ def _stayed_by_layer(layers: Sequence[Layer]) -> list[Table]:
 
 
 def _reasons(report: Report) -> list[Table]:
-    table = _table("why elements stayed, over all tensors", "elements")
+    table = _table(_WHY, "elements")
     for reason, count in report.stayed.items():
         table.add_row(printable(reason), f"{count:,}")
     return [table] if table.row_count else []

@@ -160,8 +160,7 @@ class Graphs:
 
     def relu(self, x: Tensor) -> Tensor:
         """Add a ReLU."""
-        made: Tensor = self.op("Relu", x)
-        return made
+        return self.op("Relu", x)
 
     def vector(self, x: Tensor, values: Any, trailing: bool = False) -> str:
         """Add one number for each channel of a tensor, shaped to broadcast along them."""
@@ -180,7 +179,11 @@ class Graphs:
             self.nodes[side].append(helper.make_node(op, read, names, name=f"node_{self._count}", **given))
         return names
 
-    def op(
+    def op(self, op: str, *inputs: Any, **options: Any) -> Tensor:
+        """Add a node with one output; the options are those of `ops` and the node's attributes."""
+        return self.ops(op, *inputs, **options)[0]
+
+    def ops(
         self,
         op: str,
         *inputs: Any,
@@ -189,8 +192,8 @@ class Graphs:
         moves: bool = False,
         outputs: int = 1,
         **attributes: Any,
-    ) -> Any:
-        """Add a node and find out what its outputs are: one tensor, or a list if `outputs` is given.
+    ) -> list[Tensor]:
+        """Add a node and find out what its outputs are.
 
         Args:
             op: its type. inputs: tensors or names. attributes: its attributes.
@@ -213,7 +216,7 @@ class Graphs:
         if moves:
             moved = self._try_kinds(inputs)
             made = [replace(tensor, kinds=_first(moved[index], axis)) for index, tensor in enumerate(made)]
-        return made if outputs > 1 else made[0]
+        return made
 
     def _try_constants(self, inputs: Sequence[Any]) -> list[list[Array]]:
         """Run the last node on maps of constants, with three different guesses where a channel is not constant."""
@@ -268,11 +271,18 @@ class Graphs:
         self.examples[name] = self._run_last(self._feeds(inputs, lambda tensor: np.zeros(tensor.shape)))[0]
         return name
 
-    def with_axes(self, op: str, x: Any, axes: Sequence[int], since: int = 13, **attributes: Any) -> Any:
+    def with_axes(self, op: str, x: Tensor, axes: Sequence[int], since: int = 13, **options: Any) -> Tensor:
         """Add a node whose axes are an attribute, or an input since some opset."""
-        given = {"axes": None if self.opset >= since else list(axes)}
-        inputs = [x, self.integers(*axes)] if self.opset >= since else [x]
-        return (self.op if isinstance(x, Tensor) else self.sizes)(op, *inputs, **given, **attributes)
+        if self.opset >= since:
+            return self.op(op, x, self.integers(*axes), **options)
+        return self.op(op, x, axes=list(axes), **options)
+
+    def entry(self, shape: str, index: int) -> str:
+        """Take one size out of a shape, as a vector of one."""
+        size = self.sizes("Gather", shape, self.parameter(index, np.int64), axis=0)
+        if self.opset >= 13:
+            return self.sizes("Unsqueeze", size, self.integers(0))
+        return self.sizes("Unsqueeze", size, axes=[0])
 
     # -- the result -------------------------------------------------------------------------------------------------
 
@@ -318,7 +328,8 @@ def _any(name: str) -> onnx.ValueInfoProto:
 
 def _first(values: Array, axis: int) -> Array:
     """Return the first entry along each axis but one."""
-    return np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])[0]
+    rows: Array = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    return rows[0]  # type: ignore[no-any-return]
 
 
 def _describe(name: str, trials: Sequence[Array], axis: int, kinds: Any) -> Tensor:

@@ -154,7 +154,8 @@ def _sizes_equal(left: Any, right: Any) -> bool:
         return True
     if isinstance(left, Symbolic) or isinstance(right, Symbolic):
         other = right if isinstance(left, Symbolic) else left
-        if isinstance(other, Symbolic) or other > 0:
+        size = left if isinstance(left, Symbolic) else right
+        if isinstance(other, Symbolic) or other > 0 or size.offset < 0:
             raise Undecided
     return False
 
@@ -180,7 +181,6 @@ def _nary(function: Callable[[Any, Any], Any]) -> Callable[..., Array]:
 
 _POINTWISE: dict[str, Pointwise] = {
     "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: _add(left, _negated(right)))),
-    "Mul": Pointwise(_plain(np.multiply), _pair(_times), _product_reads),
     "Div": Pointwise(_quotient, _pair(_divide)),
     "Min": Pointwise(_nary(np.minimum), _many(_least)),
     "Max": Pointwise(_nary(np.maximum), _many(_most)),
@@ -246,6 +246,13 @@ def _repair_add(node: Node, context: Context, editor: Editor) -> None:
         editor.set_constant(node, 1 - position, total.astype(dtype))
 
 
+def _gate_alignment(node: Node, context: Context) -> tuple[int, int]:
+    """A gate of one value a channel, computed by convolutions itself, is multiplied block by block."""
+    data = [name for name in node.inputs if context.is_activation(name) and context.rank(name) == 4]
+    gates = [name for name in data if context.shape(name)[2:] == (1, 1)]
+    return 1, 16 if gates and len(data) == 2 and len(gates) < 2 else 1
+
+
 def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
     """Slice the constants; branches that became zero are left out."""
     output = node.outputs[0]
@@ -288,6 +295,7 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, edito
 register(*(pointwise_rule(op, pointwise) for op, pointwise in _POINTWISE.items()))
 register(
     pointwise_rule("Add", Pointwise(_plain(np.add), _pair(_add)), absorbs=_absorbs, repair=_repair_add),
+    pointwise_rule("Mul", Pointwise(_plain(np.multiply), _pair(_times), _product_reads), alignment=_gate_alignment),
     pointwise_rule("Sum", Pointwise(_nary(np.add), _many(_add)), repair=_repair_sum),
 )
 

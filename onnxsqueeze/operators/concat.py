@@ -150,5 +150,6 @@ register(
         link=_concat_link,
         need=_concat_need,
         repair=_concat_repair,
+        alignment=lambda node, context: (1, 16 if _concat_axis(node, context) == 1 else 1),
     )
 )

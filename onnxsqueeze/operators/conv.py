@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxsqueeze.dimension import Shape
 from onnxsqueeze.graph import Node
-from onnxsqueeze.linear import Linear, constant_weight, linear_rule
+from onnxsqueeze.linear import Linear, constant_weight, linear_of, linear_rule
 from onnxsqueeze.operators.padding import pads_image_by_zeros
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.rule import Array, Context, Refusal, register
@@ -82,7 +82,14 @@ def _conv_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return [None] if shape is None else window_shape(node, context, shape[0], kernel)
 
 
+def _alignment(node: Node, context: Context) -> tuple[int, int]:
+    """Grouped convolutions, unless depthwise, are blocked group by group."""
+    linear = linear_of(node, context, _conv)
+    grouped = isinstance(linear, Linear) and linear.groups > 1 and not linear.depthwise
+    return (int(node.attributes["group"]), 16) if grouped else (1, 4)
+
+
 register(
-    replace(linear_rule("Conv", _conv), infer=_conv_shape),
+    replace(linear_rule("Conv", _conv), infer=_conv_shape, alignment=_alignment),
     linear_rule("ConvTranspose", _conv_transpose),
 )

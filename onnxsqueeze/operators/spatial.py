@@ -109,12 +109,16 @@ def _pool_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return window_shape(node, context, context.shape(node.inputs[0])[1], node.attributes["kernel_shape"])
 
 
+def _whole_blocks(node: Node, context: Context) -> tuple[int, int]:
+    return 1, 16
+
+
 register(
-    _pool("MaxPool", applies=_max_pool_applies),
-    _pool("AveragePool", _average_fact, absorbs=_hands_on, repair=_hand_on),
+    _pool("MaxPool", applies=_max_pool_applies, alignment=_whole_blocks),
+    _pool("AveragePool", _average_fact, absorbs=_hands_on, repair=_hand_on, alignment=_whole_blocks),
     _pool("LpPool", _norm_fact),
-    _pool("GlobalMaxPool"),
-    _pool("GlobalAveragePool", absorbs=_hands_on, repair=_hand_on),
+    _pool("GlobalMaxPool", alignment=_whole_blocks),
+    _pool("GlobalAveragePool", absorbs=_hands_on, repair=_hand_on, alignment=_whole_blocks),
     _pool("GlobalLpPool", _norm_fact),
 )
 

@@ -38,7 +38,7 @@ class Role(Enum):
 # The sizes to try first, in order: small ones for speed, then those that models are made for.
 _FIRST = {
     Role.BATCH: (1, 2, 4, 8),
-    Role.SPACE: (64, 224, 32, 256, 28, 128, 512, 299, 384, 448, 336, 640, 48, 16, 8, 12, 5, 3, 2, 1),
+    Role.SPACE: (32, 64, 224, 256, 28, 128, 512, 299, 384, 448, 336, 640, 48, 16, 8, 12, 5, 3, 2, 1),
     Role.LENGTH: (8, 16, 64, 128, 256, 512, 32, 77, 400, 1024, 3000, 16000, 5, 4, 3, 2, 1),
 }
 _MANY_ELEMENTS = 2**16
@@ -170,7 +170,7 @@ def _others(role: Role, size: int, largest_batch: int) -> list[int]:
     if role is Role.BATCH:
         candidates = [largest_batch, 3, 2, 4, 1]
     elif role is Role.SPACE:
-        candidates = [size + 32, 2 * size, size // 2, size + 8, size + 1]
+        candidates = [size + 32, size + 64, size // 2, size + 8, size + 1]
     else:
         candidates = [2 * size - 3, 2 * size, size + 1, size // 2]
     return list(dict.fromkeys(other for other in candidates if other > 0 and other != size))

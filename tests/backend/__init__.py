@@ -1,1 +1,1 @@
-"""The backend tests of the onnx package, minimized one by one; ``python -m tests.backend --help`` runs a part of them."""
+"""The backend tests of the onnx package, minimized one by one; ``python -m tests.backend`` runs a part of them."""

@@ -26,7 +26,7 @@ def main() -> int:
     if options.save:
         outcomes = [judge(*task, inspect=_saver(options.save, task)) for task in tasks]
     else:
-        outcomes = list(judge_all(tasks, options.jobs))
+        outcomes = sorted(judge_all(tasks, options.jobs), key=lambda outcome: (outcome.key, outcome.variant))
     survey = Survey(outcomes)
     for outcome in outcomes if options.verbose else ():
         sizes = f"{outcome.before} -> {outcome.after} weight elements" if outcome.engine else "not compared"

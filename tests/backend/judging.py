@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -214,5 +215,7 @@ def _line(error: BaseException) -> str:
 
 
 def _place(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    """Say where in our own code an error came up."""
+    ours = os.sep + sq.__name__ + os.sep
+    frame = [frame for frame in traceback.extract_tb(error.__traceback__) if ours in frame.filename][-1]
     return f"({frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name})"

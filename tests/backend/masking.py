@@ -17,7 +17,7 @@ FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProt
 INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input as well
 LARGEST = 30_000_000
-"""Weight elements up to which a light model's weights are drawn; with those of VGG, AlexNet and ZFNet it takes a minute."""
+"""Weight elements up to which a light model's weights are drawn: VGG, AlexNet and ZFNet would take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Mask:
     lowest_rank: int
 
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a masked copy. The same indices go wherever an axis has that length, as a layer's bias goes with it."""
+        """Return a masked copy; axes of one length lose the same indices, so that biases go with their weights."""
         masked = array.copy()
         if array.ndim >= self.lowest_rank:
             size = array.shape[self.axis]
@@ -132,5 +132,8 @@ def _weight_nodes(graph: GraphProto) -> tuple[list[NodeProto], list[npt.NDArray[
 def _weight(name: str, shape: Iterable[int], random: np.random.Generator) -> TensorProto:
     """Draw a weight that keeps the scale of what passes; vectors are positive, since variances are among them."""
     outputs, *inputs = dims = tuple(shape)
-    values = random.standard_normal(dims) * np.sqrt(2 / np.prod(inputs)) if inputs else random.uniform(0.5, 1.5, outputs)
+    if inputs:
+        values = random.standard_normal(dims) * np.sqrt(2 / np.prod(inputs))
+    else:
+        values = random.uniform(0.5, 1.5, outputs)
     return numpy_helper.from_array(values.astype(np.float32), name)

@@ -12,7 +12,7 @@ from onnx.backend.test.runner import Runner
 from .cases import Value
 
 REORDERED = 16
-"""Units in the last place, of an output's largest element, by which sums taken in another order may differ near zero."""
+"""Units in the last place, of an output's largest element: sums taken in another order may differ so much near zero."""
 
 
 class Session(Protocol):
@@ -42,7 +42,7 @@ class OnnxRuntime:
 
 
 class Reference:
-    """A model in the reference evaluator of the onnx package, for types and opsets that onnxruntime has no kernel for."""
+    """A model in the reference evaluator of the onnx package, for what onnxruntime has no kernel for."""
 
     def __init__(self, model: ModelProto) -> None:
         """Load the model; the evaluator's own exceptions come through."""

@@ -31,24 +31,23 @@ class Survey:
         """The outcomes of cases whose outputs were compared."""
         return [outcome for outcome in self.outcomes if outcome.engine]
 
-    def count(self, variants: Sequence[str], suite: str = "") -> int:
-        """Count the outcomes of cases whose outputs were compared."""
-        return sum(outcome.variant in variants and outcome.key.startswith(suite) for outcome in self.compared)
+    def count(self, suite: str = "") -> str:
+        """Say of how many cases, of one suite or of all, the outputs were compared."""
+        variants = [outcome.variant for outcome in self.compared if outcome.key.startswith(suite)]
+        shipped = variants.count(SHIPPED)
+        return f"{shipped} cases as shipped, {len(variants) - shipped} masked"
 
     def summary(self) -> str:
         """Say in a line what was compared and what failed, and then how much each variant and suite has part in it."""
         failures = Counter(outcome.failure for outcome in self.outcomes)
-        shipped, other = self.count([SHIPPED]), self.count(VARIANTS[1:])
-        kinds = ", ".join(f"{failures[kind]} {kind}" for kind in KINDS)
         by_runtime = sum(outcome.engine == OnnxRuntime.__name__ for outcome in self.compared)
-        return "\n".join(
-            [
-                f"backend: {shipped} cases as shipped, {other} masked, {kinds}",
-                f"  {by_runtime} in onnxruntime, {len(self.compared) - by_runtime} in the reference evaluator",
-                *map(self._variant_line, VARIANTS),
-                *(f"  {suite}: {self.count([SHIPPED], suite)} as shipped, {self.count(VARIANTS[1:], suite)} masked" for suite in SUITES),
-            ]
-        )
+        lines = [
+            f"backend: {self.count()}, {', '.join(f'{failures[kind]} {kind}' for kind in KINDS)}",
+            f"  {by_runtime} in onnxruntime, {len(self.compared) - by_runtime} in the reference evaluator",
+            *map(self._variant_line, VARIANTS),
+            *(f"  {suite}: {self.count(suite)}" for suite in SUITES),
+        ]
+        return "\n".join(lines)
 
     def _variant_line(self, variant: str) -> str:
         compared = [outcome for outcome in self.compared if outcome.variant == variant]

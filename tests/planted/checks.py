@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from builders import TRUSTED_BATCH_NORM, Pair
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxsqueeze as sq
-from builders import TRUSTED_BATCH_NORM, Pair
 
 Array = npt.NDArray[Any]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 SINGLE = 2e-5
-"""Largest deviation in float32, relative to the output's scale: two roundings of a dozen layers' sums of some hundred terms."""
+"""Largest deviation in float32, relative to the output's scale: a dozen layers that each sum some hundred terms."""
 
 DOUBLE = 2e-6
-"""The same in float64: what is left is that folded constants are stored as float32 (6e-8 each) and pass a dozen layers."""
+"""The same in float64: folded constants are still stored as float32 (6e-8 each) and pass a dozen layers."""
 
 
 def weights(model: onnx.ModelProto) -> list[tuple[int, ...]]:
@@ -65,7 +65,9 @@ def draw(model: onnx.ModelProto, batch: int, extent: int, seed: int = 0) -> dict
         dims = enumerate(info.type.tensor_type.shape.dim)
         shape = [d.dim_value or (extent if axis else batch) for axis, d in dims]
         dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-        feeds[info.name] = random.random(shape) > 0.5 if dtype == bool else random.standard_normal(shape).astype(dtype)
+        feeds[info.name] = (
+            random.random(shape) > 0.5 if dtype.kind == "b" else random.standard_normal(shape).astype(dtype)
+        )
     return feeds
 
 
@@ -140,7 +142,7 @@ def assert_equal_outputs(
 
 
 def assert_untouched_contract(original: onnx.ModelProto, result: sq.Result, before: bytes) -> None:
-    """Assert what holds for every model: the argument unchanged, a valid model, the same signature, never more weights."""
+    """Assert what holds for every model: an unchanged argument, a valid result, its signature, no more weights."""
     assert original.SerializeToString(deterministic=True) == before, "minimize changed its argument"
     onnx.checker.check_model(result.model, full_check=True)
     assert signature(result.model) == signature(original)
@@ -186,7 +188,8 @@ def assert_recovers(
     expected, found = kernels_of(pair.small), kernels_of(model)
     extra, missing = sorted((found - expected).elements()), sorted((expected - found).elements())
     assert found == expected or not kernels, f"left {extra}, where {missing} is enough: {dict(stayed)}"
-    assert size(model) <= size(pair.small) + allowance, f"left {size(model)}, where {size(pair.small)} is enough: {stayed}"
+    enough = size(pair.small) + allowance
+    assert size(model) <= enough, f"left {size(model)}, where {enough} is enough: {dict(stayed)}"
     excess = operators(model) - operators(pair.small)
     assert not set(excess) - set(more), f"nodes left: {dict(excess)}"
     return model

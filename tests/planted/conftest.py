@@ -1,8 +1,9 @@
-"""The twin that every planted test starts from, once for each opset version, each time with other weights and places."""
+"""The twin that planted tests start from, once for each opset version, each time with other weights and places."""
 
 from __future__ import annotations
 
 import pytest
+
 from planted.layers import Twin
 
 LATEST = 26  # the newest opset version that onnxruntime runs

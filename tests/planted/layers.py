@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from builders import CONST, DEAD, KEPT, LATE, LIVE, OFF, REPRESENTATIVE, SPARE, ZERO, Both, Graphs, Tensor, Units, on
 
 Array = npt.NDArray[Any]
@@ -33,10 +32,9 @@ class Twin(Graphs):
         weight, biases = self._weights(x, units, bias=bias)
         source = self.op("Transpose", x, channels=0, perm=[1, 0]) if flip else x
         matrix = self.parameter(_each(weight, lambda w: (w.T if across else w) / alpha))
-        attributes = {"transA": int(flip), "transB": int(not across), "alpha": alpha, "beta": beta}
+        attributes: dict[str, Any] = {"transA": int(flip), "transB": int(not across), "alpha": alpha, "beta": beta}
         c = self._bias(_each(biases, lambda b: b / beta), bias)
-        made: Tensor = self.op("Gemm", source, matrix, c, channels=1, units=units, **attributes)
-        return made
+        return self.op("Gemm", source, matrix, c, channels=1, units=units, **attributes)
 
     def matmul(self, x: Tensor, units: Units, *, left: bool = False, add: bool = True) -> Tensor:
         """Add a MatMul, its weight on the right (channels last) or left (last but one), and perhaps an Add."""
@@ -92,7 +90,7 @@ class Twin(Graphs):
         return y
 
     def add_constant(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Add a branch of the wide network that is constant; in the small one it is left to the next layer to fold it."""
+        """Add a branch of the wide network that is constant; in the small one the next layer is to fold it."""
         with self.only("wide"):
             y: Tensor = self.op("Add", x, branch, units=x.kinds)
         return replace(y, name=Both(y.name, on("small", x.name)), shift=branch.fill)
@@ -118,8 +116,7 @@ class Twin(Graphs):
         wide = [scale, beta, mean, variance]
         small = [scale[x.kept], beta[x.kept], (mean - x.shift)[x.kept], variance[x.kept]]
         vectors = [self.parameter(Both(*pair)) for pair in zip(wide, small, strict=True)]
-        made: Tensor = self.op("BatchNormalization", x, *vectors)
-        return made
+        return self.op("BatchNormalization", x, *vectors)
 
     def _bias(self, values: Both, given: bool) -> Both:
         """Return a bias for both networks; if the wide one has none, the small one has it only where it is not zero."""
@@ -174,8 +171,7 @@ class Twin(Graphs):
 
 def _sums(weight: Floats) -> Floats:
     """Sum over the taps."""
-    total: Floats = weight.sum(axis=tuple(range(2, weight.ndim)))
-    return total
+    return np.asarray(weight.sum(axis=tuple(range(2, weight.ndim))))
 
 
 def _each(values: Both, change: Callable[[Array], Array]) -> Both:
@@ -188,7 +184,7 @@ def _count_groups(units: Units, groups: int) -> int:
 
 def _swap(weight: Array, groups: int) -> Array:
     """Bring ``[out, in / groups, ...]`` to the ``[in, out / groups, ...]`` of ConvTranspose."""
-    blocks = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    blocks: Array = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
     return blocks.reshape(-1, *blocks.shape[2:])
 
 

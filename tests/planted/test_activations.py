@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import DEAD, ZERO, Tensor
 from onnx import TensorProto
+
 from planted.checks import assert_recovers
 from planted.conftest import LATEST
 from planted.layers import Twin
@@ -75,8 +76,7 @@ def test_unary(op: str, since: int, before: tuple[str, ...], attributes: dict[st
     def activation(x: Tensor) -> Tensor:
         for name in before:
             x = twin.op(name, x)
-        made: Tensor = twin.op(op, x, **attributes)
-        return made
+        return twin.op(op, x, **attributes)
 
     layers = 1 if op == "Sign" else 2  # of a second one, intervals find units that never change their sign
     recover_behind(twin, activation, layers)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
+
 from planted.checks import assert_recovers
 from planted.layers import Twin
 
@@ -128,7 +129,7 @@ def test_depthwise_multiplier_shrinks_when_each_group_loses_one(twin: Twin) -> N
 
 
 def test_inverted_residuals(twin: Twin) -> None:
-    """MobileNetV2: expansions with dead and constant channels, a stream with channels that every writer leaves constant."""
+    """MobileNetV2: expansions with dead and constant channels, a stream with constant ones."""
     stream = twin.units(live=4, zero=2, dead=2)
     x = twin.batch_norm(twin.conv(twin.input("N", 3, "H", "W"), stream, pads=1, strides=2, bias=False))
     for _ in range(2):
@@ -192,7 +193,8 @@ def test_constants_into_a_transposed_convolution_leave_one_representative(twin: 
 def test_transposed_in_groups(twin: Twin) -> None:
     x = twin.relu(twin.conv(twin.input("N", 3, "H", "W"), twin.groups(2, live=3, dead=2, zero=1), kernel=1))
     x = twin.conv(x, twin.groups(2, live=2, dead=2), groups=2, op="ConvTranspose", kernel=2, strides=2)
-    assert_recovers(twin.pair(twin.conv(x, twin.units(live=3), kernel=1)), extents=(4, 5), double=False)  # see _ungrouped
+    pair = twin.pair(twin.conv(x, twin.units(live=3), kernel=1))
+    assert_recovers(pair, extents=(4, 5), double=False)  # onnx.reference has no groups here
 
 
 def test_decoder_of_transposed_convolutions(twin: Twin) -> None:

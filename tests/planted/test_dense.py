@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+
 from planted.checks import assert_recovers
 from planted.layers import Twin
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import DEAD, ZERO, Both, Tensor
+
 from planted.checks import assert_recovers
 from planted.layers import Twin
 
@@ -17,8 +18,7 @@ SPLIT_COUNTS = 18  # needs num_outputs, from this opset on
 
 def concat(twin: Twin, *tensors: Tensor) -> Tensor:
     """Join tensors along their channels."""
-    made: Tensor = twin.op("Concat", *tensors, moves=True, axis=tensors[0].axis)
-    return made
+    return twin.op("Concat", *tensors, moves=True, axis=tensors[0].axis)
 
 
 def split(twin: Twin, x: Tensor, parts: int, equal: bool = False) -> list[Tensor]:
@@ -34,8 +34,7 @@ def split(twin: Twin, x: Tensor, parts: int, equal: bool = False) -> list[Tensor
         inputs.append(Both(None if equal else sizes, sizes))
         if twin.opset >= SPLIT_COUNTS and equal:
             given["num_outputs"] = Both(parts, None)
-    made: list[Tensor] = twin.op("Split", *inputs, moves=True, outputs=parts, **given)
-    return made
+    return twin.ops("Split", *inputs, moves=True, outputs=parts, **given)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -56,10 +55,12 @@ def test_inception(twin: Twin) -> None:
         pooled = twin.op("MaxPool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
         a = twin.conv(x, twin.units(live=3, dead=2, const=2, rep=1), kernel=1)
         b = twin.conv(x, twin.units(live=3, dead=1, zero=2), pads=1)
-        c = twin.conv(twin.relu(twin.conv(x, twin.units(live=3, dead=3), kernel=1)), twin.units(live=2, dead=2), 5, pads=2)
+        c = twin.relu(twin.conv(x, twin.units(live=3, dead=3), kernel=1))
+        c = twin.conv(c, twin.units(live=2, dead=2), kernel=5, pads=2)
         d = twin.conv(pooled, twin.units(live=2, dead=2, const=2), kernel=1)
         x = twin.relu(concat(twin, a, b, c, d))
-    assert_recovers(twin.pair(twin.conv(x, twin.units(live=4), pads=1)), kernels=False)  # either branch may hold the one
+    pair = twin.pair(twin.conv(x, twin.units(live=4), pads=1))
+    assert_recovers(pair, kernels=False)  # the representative may be in another branch
 
 
 @pytest.mark.parametrize("kind", ["dead", "const"])
@@ -141,8 +142,9 @@ def test_gated_linear_unit(twin: Twin, layer: str) -> None:
 def test_gate_and_value_of_separate_layers(twin: Twin) -> None:
     x, units = twin.input("N", "T", 6, axis=2), twin.units(live=4, dead=2, zero=2, const=2)
     for _ in range(2):
-        gate = twin.matmul(x, np.where(units == DEAD, ZERO, units), add=True)
-        y = twin.op("Mul", twin.op("Mul", gate, twin.op("Sigmoid", gate)), twin.matmul(x, np.where(units == ZERO, DEAD, units)))
+        gate = twin.matmul(x, np.where(units == DEAD, ZERO, units))
+        gate = twin.op("Mul", gate, twin.op("Sigmoid", gate))
+        y = twin.op("Mul", gate, twin.matmul(x, np.where(units == ZERO, DEAD, units)))
         x = twin.op("Tanh", twin.matmul(y, twin.units(live=4, dead=2, const=2)))
     assert_recovers(twin.pair(twin.matmul(x, twin.units(live=3))))
 

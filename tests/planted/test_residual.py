@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders import ZERO, Both, Tensor, Units, on
+
 from planted.checks import assert_recovers, operators
 from planted.layers import Twin
 
@@ -105,7 +106,7 @@ def test_constant_branch_between_two_activations_becomes_one_vector(twin: Twin) 
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_zero_summand_of_three(twin: Twin, kernel: int) -> None:
-    """The kernels of its two layers make up for each other, so that only their sum shows that its size is the others'."""
+    """Its first layer shrinks the image and its second pads it back, so that the sizes agree only after all."""
     x, units = twin.input("N", 3, "H", "W"), twin.units(live=5, zero=3, dead=2)
     a = twin.batch_norm(twin.conv(x, units, kernel=1, bias=False))
     b = twin.batch_norm(twin.conv(x, units, pads=1, bias=False))

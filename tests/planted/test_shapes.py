@@ -1,4 +1,4 @@
-"""Planted networks with operators that move, repeat, cut or retype what they read, and with sizes that a graph computes."""
+"""Planted networks that move, repeat, cut or retype what they compute, by sizes known or computed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builders import LIVE, Both, Tensor
 from onnx import TensorProto
+
 from planted.checks import assert_recovers
 from planted.layers import Twin
 
@@ -45,8 +46,7 @@ def test_flatten_by_reshape(twin: Twin, batch: int) -> None:
 def test_flatten_by_computed_shape(twin: Twin, given: bool) -> None:
     """What the older exporter writes: Shape, Gather, Unsqueeze, Concat, Reshape."""
     x = features(twin, 4, 5)
-    batch = twin.sizes("Gather", twin.sizes("Shape", x), twin.parameter(0, np.int64), axis=0)
-    batch = twin.with_axes("Unsqueeze", batch, [0])
+    batch = twin.entry(twin.sizes("Shape", x), 0)
     target = twin.sizes("Concat", batch, twin.integers(flat_width(x, 20) if given else -1), axis=0)
     assert_recovers(twin.pair(head(twin, twin.op("Reshape", x, target, moves=True))))
 
@@ -55,14 +55,10 @@ def test_flatten_by_a_shape_that_multiplies_sizes(twin: Twin) -> None:
     """The target holds the product of the channel count and the image size, each taken from Shape."""
     x = features(twin, 4, 5)
     shape = twin.sizes("Shape", x)
-    sizes = [twin.with_axes("Unsqueeze", _entry(twin, shape, i), [0]) for i in range(4)]
+    sizes = [twin.entry(shape, index) for index in range(4)]
     area = twin.sizes("Mul", twin.sizes("Mul", sizes[1], sizes[2]), sizes[3])
     target = twin.sizes("Concat", sizes[0], area, axis=0)
     assert_recovers(twin.pair(head(twin, twin.op("Reshape", x, target, moves=True))))
-
-
-def _entry(twin: Twin, shape: str, index: int) -> str:
-    return twin.sizes("Gather", shape, twin.parameter(index, np.int64), axis=0)
 
 
 def test_flatten_with_channels_last(twin: Twin) -> None:
@@ -75,7 +71,7 @@ def test_tokens_of_an_image(twin: Twin) -> None:
     """[N, C, H, W] to [N, H * W, C] and back, through computed sizes."""
     x = features(twin, "H", "W")
     shape = twin.sizes("Shape", x)
-    batch, height, width = (twin.with_axes("Unsqueeze", _entry(twin, shape, i), [0]) for i in (0, 2, 3))
+    batch, height, width = (twin.entry(shape, index) for index in (0, 2, 3))
     target = twin.sizes("Concat", batch, twin.integers(x.width), twin.integers(-1), axis=0)
     y = twin.op("Transpose", twin.op("Reshape", x, target, moves=True), channels=2, perm=[0, 2, 1])
     y = twin.op("Tanh", twin.matmul(y, twin.units(live=5, dead=3, const=2)))
@@ -236,7 +232,7 @@ def test_casts(twin: Twin) -> None:
 
 def test_dropout_and_identity(twin: Twin) -> None:
     x = twin.op("Identity", features(twin, "H", "W"))
-    x = twin.op("Dropout", x, **({"ratio": 0.3} if twin.opset < 12 else {}))
+    x = twin.op("Dropout", x, ratio=0.3 if twin.opset < 12 else None)
     assert_recovers(twin.pair(twin.conv(twin.op("Tanh", x), twin.units(live=3), kernel=1)))
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
-from builders import Units
+from builders import Tensor
 from onnx import TensorProto, helper, numpy_helper
+
 from planted.checks import assert_equal_outputs, assert_recovers, minimize, size, weights
 from planted.layers import Twin
+
+Bools = npt.NDArray[np.bool_]
 
 
 @pytest.mark.parametrize("pads", [0, 1])
 def test_two_convolutions_that_agree(twin: Twin, pads: int) -> None:
     """A Siamese network: what leaves one branch leaves the other too, and the weight is stored once."""
     units, more = twin.units(live=4, dead=3, **{"zero" if pads else "const": 3}), twin.units(live=4, dead=2)
-    outputs, tied = [], {}
+    outputs: list[Tensor] = []
+    tied: dict[int, Tensor] = {}
     for _ in range(2):
         x = twin.input("N", 3, "H", "W")
         for layer, chosen in enumerate((units, more)):
@@ -36,13 +41,11 @@ def test_recurring_layer(twin: Twin) -> None:
     assert_recovers(twin.pair(twin.conv(twin.relu(y), twin.units(live=3), kernel=1)))
 
 
-def branches(width: int, left: Units, right: Units) -> onnx.ModelProto:
+def branches(width: int, left: Bools, right: Bools) -> onnx.ModelProto:
     """Return two convolutions with one weight, of whose channels each branch needs those that are true."""
     random = np.random.default_rng(0)
-    nodes, tensors = [], {
-        "weight": random.standard_normal((width, 3, 3, 3)),
-        "bias": random.standard_normal(width),
-    }
+    nodes = []
+    tensors = {"weight": random.standard_normal((width, 3, 3, 3)), "bias": random.standard_normal(width)}
     for name, needed in (("left", left), ("right", right)):
         tensors[f"{name}_head"] = random.standard_normal((2, width, 1, 1)) * needed[:, None, None]
         nodes += [
@@ -50,14 +53,15 @@ def branches(width: int, left: Units, right: Units) -> onnx.ModelProto:
             helper.make_node("Relu", [f"{name}_conv"], [f"{name}_relu"]),
             helper.make_node("Conv", [f"{name}_relu", f"{name}_head"], [f"{name}_out"]),
         ]
-    images = [helper.make_tensor_value_info(f"{n}_in", TensorProto.FLOAT, ["N", 3, "H", "W"]) for n in ("left", "right")]
-    made = [helper.make_tensor_value_info(f"{n}_out", TensorProto.FLOAT, ["N", 2, "h", "w"]) for n in ("left", "right")]
+    sides = ("left", "right")
+    images = [helper.make_tensor_value_info(f"{side}_in", TensorProto.FLOAT, ["N", 3, "H", "W"]) for side in sides]
+    made = [helper.make_tensor_value_info(f"{side}_out", TensorProto.FLOAT, ["N", 2, "h", "w"]) for side in sides]
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
     graph = helper.make_graph(nodes, "branches", images, made, stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def places(width: int, *chosen: int) -> Units:
+def places(width: int, *chosen: int) -> Bools:
     """Return which of ``width`` channels are chosen."""
     return np.isin(np.arange(width), chosen)
 
@@ -100,7 +104,7 @@ def test_two_layers_share_one_bias(twin: Twin) -> None:
 
 
 def test_tied_in_and_out() -> None:
-    """An autoencoder whose decoder reads the encoder's stored weight through transB: the hidden units leave both ends."""
+    """An autoencoder whose decoder reads the encoder's stored weight: hidden units leave at both ends."""
     random = np.random.default_rng(2)
     weight = random.standard_normal((9, 6)).astype(np.float32)
     weight[[1, 4, 7]] = 0

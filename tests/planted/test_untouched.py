@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from planted.checks import assert_equal_outputs, deviation, minimize, run, size, weights
 
 import onnxsqueeze as sq
+from planted.checks import assert_equal_outputs, deviation, minimize, run, size, weights
 
 Array = npt.NDArray[Any]
 
@@ -27,9 +27,9 @@ def network(
 ) -> onnx.ModelProto:
     """Return a model from ``x`` to ``y``."""
     elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    stored = [
-        numpy_helper.from_array(v if np.asarray(v).dtype == np.int64 else np.asarray(v, dtype), k) for k, v in tensors.items()
-    ]
+    arrays = {name: np.asarray(value) for name, value in tensors.items()}
+    typed = {name: array if array.dtype == np.int64 else array.astype(dtype) for name, array in arrays.items()}
+    stored = [numpy_helper.from_array(array, name) for name, array in typed.items()]
     infos = [helper.make_tensor_value_info(name, elem_type, dims) for name, dims in (("x", source), ("y", target))]
     graph = helper.make_graph(list(nodes), "network", infos[:1], infos[1:], stored)
     opsets = [helper.make_opsetid(domain, 1 if domain else 17) for domain in domains]
@@ -253,7 +253,8 @@ def test_vectors_computed_from_scalars_are_not_stored_at_length() -> None:
     tensors = hidden(dead=(1,)) | {"row": np.array([1, 8])} | {f"s{i}": np.array(i + 0.5) for i in range(3)}
     nodes, last = [RELU], "r"
     for i in range(3):
-        nodes += [helper.make_node("Expand", [f"s{i}", "row"], [f"v{i}"]), helper.make_node("Mul", [last, f"v{i}"], [f"m{i}"])]
+        nodes.append(helper.make_node("Expand", [f"s{i}", "row"], [f"v{i}"]))
+        nodes.append(helper.make_node("Mul", [last, f"v{i}"], [f"m{i}"]))
         nodes.append(helper.make_node("Tanh", [f"m{i}"], [f"t{i}"]))
         last = f"t{i}"
     model = network(dense(*nodes, last=last), tensors)

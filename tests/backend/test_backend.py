@@ -1,0 +1,29 @@
+"""Every backend test of the onnx package, as shipped and masked, comes back right."""
+
+from __future__ import annotations
+
+import pytest
+
+from .cases import load_cases
+from .masking import SHIPPED, VARIANTS
+from .pool import judge_all
+from .survey import Survey
+
+FEWEST_SHIPPED = 1700
+FEWEST_MASKED = 2000
+"""Models whose outputs must have been compared; the newest packages have some hundred more than the oldest ones."""
+
+JUDGED = 0.97
+"""The part of the cases as shipped that onnxruntime or the reference evaluator gets right without us."""
+
+
+def test_backend_cases_come_back_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """No output is wrong, nothing crashes, is invalid, refused or larger, and every signature stays."""
+    cases = load_cases()
+    survey = Survey(list(judge_all((key, variant) for key in cases for variant in VARIANTS)))
+    with capsys.disabled():
+        print(f"\n{survey.summary()}")
+    assert not survey.failures, "\n".join(survey.failures)
+    shipped = sum(outcome.variant == SHIPPED for outcome in survey.compared)
+    assert shipped >= max(FEWEST_SHIPPED, JUDGED * len(cases))
+    assert len(survey.compared) - shipped >= FEWEST_MASKED
