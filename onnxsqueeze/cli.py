@@ -132,9 +132,7 @@ def minimize(
     _check_json_path(json_path, source, target)
     with Steps(quiet) as steps:
         try:
-            result = onnxsqueeze.minimize(
-                source, verify=not no_verify, samples=samples or 2, progress=steps, **options
-            )
+            result = onnxsqueeze.minimize(source, verify=not no_verify, samples=samples or 2, progress=steps, **options)
         except VerificationError as error:
             _write_json(json_path, {"input": str(source), "error": str(error), "verification": error.report.to_dict()})
             raise

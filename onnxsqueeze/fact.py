@@ -100,7 +100,7 @@ def compact(fact: Fact) -> Fact:
 
 def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
     """Bring a compact mask to a compact shape of the same rank: any() where that has length 1, repeated elsewhere."""
-    axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] > 1)
+    axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] != 1)
     reduced = mask.any(axis=axes, keepdims=True) if axes else mask
     return np.broadcast_to(reduced, shape)
 

@@ -251,7 +251,7 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         values = np.nan_to_num(constants(linear, context))
         read = nonzero(linear, node, context).any(axis=1)
         if (values * read).any():
-            elements.constraints.append(Representative(inputs, values * read))
+            elements.constraints.append(Representative(inputs, values * read, ids.reshape(linear.groups, -1)))
 
 
 def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]:

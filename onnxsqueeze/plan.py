@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxsqueeze.analysis import Analysis, Needs, Pin
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.regularity import Box, Constraint, Kept
+from onnxsqueeze.regularity import Box, Constraint, Kept, NotEmpty
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Const
         if sum(length > 1 for length in ids.shape) > 1:
             strict = name in elements.strict
             found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
-    return [*found.values(), *(constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy))]
+    others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]
+    last = [constraint for constraint in others if isinstance(constraint, NotEmpty)]  # whatever else stays will do
+    return [*found.values(), *(constraint for constraint in others if not isinstance(constraint, NotEmpty)), *last]
 
 
 def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:

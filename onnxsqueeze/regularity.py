@@ -166,22 +166,25 @@ class Representative:
     """One kept constant stands for all the removed ones that a zero-padded convolution reads; per group.
 
     A zero-padded border sees fewer taps, so that no bias can stand for a constant; a multiple of another constant can.
-    ids and constants have shape (groups, per group); a constant of 0 marks elements which need none.
+    ids, constants and outputs have shape (groups, per group); a constant of 0 marks elements which need none, and a
+    group of which no output stays needs none at all.
     """
 
     ids: Classes
     constants: Floats
+    outputs: Classes
 
     def labelled(self, labels: Classes) -> Representative:
         """Return the same constraint on final class numbers."""
-        return Representative(labels[self.ids], self.constants)
+        return Representative(labels[self.ids], self.constants, labels[self.outputs])
 
     def enforce(self, kept: Kept) -> None:
         """Keep the cheapest constant, among those large enough, of each group that lost some and kept none to stand in."""
         mask = kept.mask[self.ids]
         removed = ~mask & (self.constants != 0)
         standing = choose_representatives(mask, self.constants)
-        for group in np.nonzero(removed.any(axis=1) & (standing < 0))[0]:
+        needed = kept.mask[self.outputs].any(axis=1)
+        for group in np.nonzero(needed & removed.any(axis=1) & (standing < 0))[0]:
             sizes = np.where(removed[group], np.abs(self.constants[group]), 0.0)
             cost = np.where(sizes * _SMALLEST_SHARE >= sizes.max(), kept.cost[self.ids[group]], np.inf)
             best = np.lexsort((-sizes, cost))[0]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line.perceptrons import perceptron, saved, weights
 
+from command_line.perceptrons import perceptron, saved, weights
 from onnxsqueeze import minimizing
 
 

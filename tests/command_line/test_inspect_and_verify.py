@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from command_line.perceptrons import perceptron, refused, run, saved, weights
 from onnx import TensorProto, helper, numpy_helper
+
+from command_line.perceptrons import perceptron, refused, run, saved, weights
 
 
 def test_inspect_says_what_the_mask_is_worth_and_writes_nothing(pruned: Path) -> None:
@@ -42,7 +43,8 @@ def test_macs_are_counted_at_the_sizes_given(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, None, None])],
         [numpy_helper.from_array(np.ones((2, 3, 3, 3), np.float32), "w")],
     )
-    path = saved(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "c.onnx")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = saved(model, tmp_path / "picture.onnx")
     report = json.loads(run("inspect", path, "--dim", "height=12", "--dim", "width=7", "--json", "-").stdout)
     assert report["sizes"] == {"height": 12, "width": 7}
     assert report["macs_before"] == 2 * 3 * 9 * 10 * 5

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line.perceptrons import HIDDEN, LIVE, perceptron, refused, run, saved, weights, width
 
 import onnxsqueeze
+from command_line.perceptrons import HIDDEN, LIVE, perceptron, refused, run, saved, weights, width
 
 
 def test_minimize_writes_a_smaller_model_beside_the_input(pruned: Path) -> None:
@@ -37,7 +37,12 @@ def test_minimize_prints_layers_totals_deviation_and_time(pruned: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("net.onnx", "net.min.onnx"), ("net.v2.onnx", "net.v2.min.onnx"), ("NET.ONNX", "NET.min.onnx"), ("net", "net.min.onnx")],
+    [
+        ("net.onnx", "net.min.onnx"),
+        ("net.v2.onnx", "net.v2.min.onnx"),
+        ("NET.ONNX", "NET.min.onnx"),
+        ("net", "net.min.onnx"),
+    ],
 )
 def test_the_default_output_is_named_after_the_input(pruned: Path, name: str, expected: str) -> None:
     source = pruned.rename(pruned.with_name(name))

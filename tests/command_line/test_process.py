@@ -13,8 +13,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from command_line.perceptrons import perceptron, saved, weights
 
+from command_line.perceptrons import perceptron, saved, weights
 from onnxsqueeze import steps
 
 MODULE = [sys.executable, "-m", "onnxsqueeze"]
@@ -29,7 +29,8 @@ def environment(**changes: str) -> dict[str, str]:
 def on_terminal(arguments: list[object], **changes: str) -> str:
     """Return what a run prints on a terminal."""
     own, its = pty.openpty()
-    with subprocess.Popen(arguments, stdout=its, stderr=its, env=environment(TERM="xterm-256color", **changes)) as process:
+    variables = environment(TERM="xterm-256color", **changes)
+    with subprocess.Popen(arguments, stdout=its, stderr=its, env=variables) as process:
         os.close(its)
         printed = b""
         while True:
@@ -79,7 +80,7 @@ def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
         [*MODULE, "minimize", pruned, "--inputs", samples],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # whoever runs the tests may ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
     )
     with open(samples, "wb"):  # waits until the process has come to the samples; it then waits for their content
         process.send_signal(signal.SIGINT)

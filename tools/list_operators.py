@@ -1,0 +1,66 @@
+"""Write docs/operators.md: the operators that have a rule, from the registry itself.
+
+    python tools/list_operators.py            # writes the file
+    python tools/list_operators.py --print    # prints it
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/operators.md"
+_FOREVER = 1 << 30
+
+_HEAD = """# Operators with a rule
+
+Written by `python tools/list_operators.py` from the registry of rules. Any other operator is left as it is: all of its
+inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
+constants; *narrows*: what it reads and writes can become narrower; *sizes*: it is followed where it computes shapes or
+constants.
+
+| operator | opset | kind |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    """Return the text of docs/operators.md."""
+    return _HEAD + "".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    sys.path.insert(0, str(ROOT))
+    import onnxsqueeze.operators  # noqa: F401  (registers the rules)
+    from onnxsqueeze.rule import OpRule, rules
+
+    linkless = OpRule("").link
+    for rule in sorted(rules(), key=lambda rule: (rule.domain, rule.op, rule.since)):
+        kind = "layer" if rule.weights else "sizes" if rule.link is linkless else "narrows"
+        name = f"{rule.domain}.{rule.op}" if rule.domain else rule.op
+        yield f"| {name} | {_versions(rule.since, rule.until)} | {kind} |\n"
+
+
+def _versions(since: int, until: int) -> str:
+    if until >= _FOREVER:
+        return "all" if since == 1 else f"{since} and later"
+    return f"up to {until}" if since == 1 else f"{since} to {until}"
+
+
+@click.command()
+@click.option("--print", "show", is_flag=True, help="Print the page instead of writing it.")
+def main(show: bool) -> None:
+    """Write docs/operators.md."""
+    if show:
+        click.echo(page(), nl=False)
+        return
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
