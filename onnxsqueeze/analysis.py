@@ -13,17 +13,18 @@ import onnxsqueeze.operators  # noqa: F401  (registers the rules)
 from onnxsqueeze.fact import Bools, fit_all, fit_any, unknown
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import UNKNOWN, Context, Demand, OpRule, Refusal, rule_for
+from onnxsqueeze.rule import UNKNOWN, Context, Demand, Known, OpRule, Refusal, rule_for
 from onnxsqueeze.shapes import ShapeInference, fold
 
 
 @dataclass(frozen=True)
 class Pin:
-    """Elements of one tensor that stay whatever happens."""
+    """Elements of one tensor that stay whatever happens: all, or those of one channel given as (axis, position)."""
 
     tensor: str
     reason: Reason
     detail: str = ""
+    channel: tuple[int, int] | None = None
 
 
 class Analysis:
@@ -36,9 +37,9 @@ class Analysis:
         labels: the class of each identifier in ``context.elements.ids``. classes: their number.
     """
 
-    def __init__(self, graph: Graph, keep: Sequence[str] = (), settled: frozenset[str] = frozenset()) -> None:
+    def __init__(self, graph: Graph, keep: Sequence[str] = (), known: Known | None = None) -> None:
         self.graph = graph
-        self.context = Context(graph, settled)
+        self.context = Context(graph, known or Known())
         self.rules = self.context.rules
         self.pins: list[Pin] = []
         self._inference = ShapeInference(graph, self.context)

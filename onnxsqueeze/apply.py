@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import onnx
@@ -14,8 +15,8 @@ from onnxsqueeze.plan import Plan
 from onnxsqueeze.rule import Array
 
 
-def apply(analysis: Analysis, plan: Plan) -> Model:
-    """Return the model that the plan describes; the original stays as it is.
+def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
+    """Return the model that the plan describes, and the stored tensors that became several; the original stays as it is.
 
     Raises:
         FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
@@ -28,7 +29,9 @@ def apply(analysis: Analysis, plan: Plan) -> Model:
     _update_shapes(skeleton.graph.value_info, editor)
     model = analysis.graph.model
     initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
-    return Model(skeleton, initializers, model.path, model.file_bytes)
+    counts = Counter(sources.values())
+    copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
+    return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
 
 
 def _touched(node: Node, editor: Editor) -> bool:

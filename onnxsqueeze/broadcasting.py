@@ -137,7 +137,17 @@ def repair(node: Node, context: Context, editor: Editor) -> None:
             dtype = numpy_dtype(context.dtypes[name])
             editor.set_constant(node, position, sliced.astype(dtype))
         elif sliced is not operand:
-            editor.set_constant(node, position, sliced)
+            stored = name in context.graph.initializers
+            editor.set_constant(node, position, sliced if stored else _shortest(sliced, operand))
+
+
+def _shortest(sliced: Array, operand: Array) -> Array:
+    """A computed constant that is the same along a narrowed axis is stored once: the data has that axis's length."""
+    for axis in range(sliced.ndim):
+        first = sliced[(slice(None),) * axis + (slice(0, 1),)]
+        if sliced.shape[axis] < operand.shape[axis] and (sliced == first).all():
+            sliced = first
+    return sliced
 
 
 def numpy_dtype(data_type: int) -> np.dtype[Any]:

@@ -21,17 +21,9 @@ from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.graph import Node
 from onnxsqueeze.plan import Plan
 from onnxsqueeze.regularity import outer
-from onnxsqueeze.rule import Array, Context, absorbed_by_readers
+from onnxsqueeze.rule import Array, Context, FoldOverflow, absorbed_by_readers
 
 _SMALL = 4096  # elements up to which equal new constants are shared
-
-
-class FoldOverflow(Exception):
-    """A folded constant does not fit the data type. ``tensor`` names the activation that must keep its constants."""
-
-    def __init__(self, tensor: str) -> None:
-        super().__init__(tensor)
-        self.tensor = tensor
 
 
 class Editor:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from onnxsqueeze.fact import Bools, Fact, Floats, interval
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.regularity import Groups, NotEmpty, Representative, choose_representatives
-from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal
+from onnxsqueeze.regularity import Classes, Groups, NotEmpty, Representative, choose_representatives
+from onnxsqueeze.rule import Array, Context, Demand, FoldOverflow, OpRule, Refusal
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -235,14 +235,15 @@ def constants(linear: Linear, context: Context) -> Floats:
 def link(node: Node, context: Context, linear: Linear) -> None:
     """Give the outputs classes of their own and note what slicing must respect."""
     elements = context.elements
-    inputs = channel_ids(context, linear.data, linear.data_axis)
-    inputs = linear.per_group(inputs, False)
+    inputs = linear.per_group(channel_ids(context, linear.data, linear.data_axis), False)
     shape = [1] * context.rank(node.outputs[0])
     shape[linear.output_axis] = linear.groups * linear.matrix.shape[1]
     if linear.depthwise:
         elements.ids[node.outputs[0]] = inputs.reshape(shape)
+        _tie(context, linear, inputs, inputs)
         return
     ids = elements.ids[node.outputs[0]] = elements.fresh(tuple(shape))
+    _tie(context, linear, inputs, ids.reshape(linear.groups, -1))
     if linear.groups > 1:
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
     else:
@@ -252,6 +253,14 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         read = nonzero(linear, node, context).any(axis=1)
         if (values * read).any():
             elements.constraints.append(Representative(inputs, values * read, ids.reshape(linear.groups, -1)))
+
+
+def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
+    """The users of a stored weight that is to be sliced once keep the same of its inputs and outputs."""
+    if linear.weight in context.known.tied:
+        first = context.scratch.setdefault(("tied", linear.weight, linear.matrix.shape), (inputs, outputs))
+        context.elements.union(first[0], inputs)
+        context.elements.union(first[1], outputs)
 
 
 def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]:
@@ -276,28 +285,40 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
 
 
 def repair(node: Node, context: Context, editor: Editor, linear: Linear) -> None:
-    """Slice the weight and the bias; fold what the removed constants contributed."""
+    """Slice the weight and the bias; fold what the removed constants contributed.
+
+    Raises:
+        FoldOverflow: names the removed constant that contributes most, if the data type cannot hold the sum.
+    """
     kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
     kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
     values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
-    taken = editor.taken_offset(linear.data)
-    if taken is not None:
-        values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
+    try:
+        _slice_weight(node, context, editor, linear, kept_out, kept_in, values)
+        taken = editor.taken_offset(linear.data)
+        if taken is not None:
+            values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
+        shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+        _rebias(node, context, editor, linear, kept_out, shift)
+    except FoldOverflow as overflow:
+        if not values.any():
+            raise
+        heaviest = np.abs(linear.matrix.astype(np.float64) * values[:, None, :, None]).max(axis=(1, 3)).argmax()
+        raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
+
+
+def _slice_weight(
+    node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, kept_in: Bools, values: Floats
+) -> None:
     if kept_in.all() and kept_out.all():
-        _rebias(node, context, editor, linear, kept_out, _shift(linear, values))
         return
     weight = _sliced(linear.matrix, kept_out, kept_in)
-    groups = kept_out.any(axis=1)
     if linear.bordered:
         weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
-        shift = np.zeros(kept_out.shape)
-    else:
-        shift = _shift(linear, values)
     editor.check_finite(weight, linear.data, linear.matrix.dtype)
     editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
-        editor.set_attribute(node, "group", int(groups.sum()))
-    _rebias(node, context, editor, linear, kept_out, shift)
+        editor.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
 
 
 def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:

@@ -13,7 +13,6 @@ from onnx import ModelProto
 
 from onnxsqueeze.analysis import Analysis, Pin
 from onnxsqueeze.apply import apply
-from onnxsqueeze.editor import FoldOverflow
 from onnxsqueeze.errors import UsageError, VerificationError
 from onnxsqueeze.graph import Graph
 from onnxsqueeze.loading import Model, load, to_proto
@@ -22,6 +21,7 @@ from onnxsqueeze.plan import Plan, make_plan, newly_settled
 from onnxsqueeze.policy import rounding
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.report import Report, make_report
+from onnxsqueeze.rule import FoldOverflow
 from onnxsqueeze.saving import encoded_size
 
 if TYPE_CHECKING:
@@ -154,17 +154,21 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str]) -> tu
         plan = make_plan(analysis, rounding(analysis, round_to), pins)
         if plan.empty:
             return analysis, plan, model
+        known = analysis.context.known
         if settled := newly_settled(analysis, plan):
-            analysis = Analysis(analysis.graph, keep, analysis.context.settled | settled)
+            analysis = Analysis(analysis.graph, keep, replace(known, settled=known.settled | settled))
             continue
         try:
-            minimized = apply(analysis, plan)
+            minimized, copied = apply(analysis, plan)
         except FoldOverflow as overflow:
-            pins.append(Pin(overflow.tensor, Reason.OVERFLOW))
+            pins.append(Pin(overflow.tensor, Reason.OVERFLOW, channel=overflow.channel))
             continue
         if weight_elements(minimized) <= weight_elements(model):
             return analysis, plan, minimized
-        pins.extend(Pin(name, Reason.LARGER) for name in analysis.context.elements.ids)
+        if copied - known.tied:
+            analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
+        else:
+            pins.extend(Pin(name, Reason.LARGER) for name in analysis.context.elements.ids)
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

@@ -66,14 +66,18 @@ def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
         constant = analysis.constant(name)
         if mask.any() and not constant.all() and constant[np.broadcast_to(mask, constant.shape)].all():
             found.add(name)
-    return frozenset(found) - analysis.context.settled
+    return frozenset(found) - analysis.context.known.settled
 
 
 def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
     kept = Kept(np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis))
     for pin in pins:
         if analysis.context.is_activation(pin.tensor):
-            kept.add(analysis.classes_of(pin.tensor), pin.reason, pin.detail or pin.tensor)
+            classes = analysis.classes_of(pin.tensor)
+            if pin.channel is not None:
+                axis, position = pin.channel
+                classes = classes.take([min(position, classes.shape[axis] - 1)], axis=axis)
+            kept.add(classes, pin.reason, pin.detail or pin.tensor)
     return kept
 
 

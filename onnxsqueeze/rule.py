@@ -45,16 +45,42 @@ class Refusal:
     detail: str = ""
 
 
+class FoldOverflow(Exception):
+    """A folded constant does not fit the data type.
+
+    Attributes:
+        tensor: the activation that must keep its constants. channel: of these only the one at (axis, position), if given.
+    """
+
+    def __init__(self, tensor: str, channel: tuple[int, int] | None = None) -> None:
+        super().__init__(tensor, channel)
+        self.tensor = tensor
+        self.channel = channel
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier analysis and plan of the same graph found out.
+
+    Attributes:
+        settled: activations that are constant wherever they are needed.
+        tied: stored weights with several users that are to be sliced alike, since copies would be larger.
+    """
+
+    settled: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
+
+
 class Context:
     """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
 
-    ``rules`` holds the rule in force for each node, by index; ``settled`` names activations that are known to be constant
-    wherever they are needed; ``scratch`` is for rules to remember what they worked out.
+    ``rules`` holds the rule in force for each node, by index; ``known`` is what an earlier analysis of the same graph found
+    out; ``scratch`` is for rules to remember what they worked out.
     """
 
-    def __init__(self, graph: Graph, settled: frozenset[str] = frozenset()) -> None:
+    def __init__(self, graph: Graph, known: Known = Known()) -> None:  # noqa: B008  (frozen, so it can be shared)
         self.graph = graph
-        self.settled = settled
+        self.known = known
         self.elements = Elements()
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
@@ -94,7 +120,7 @@ class Context:
         if array is not None or name not in self.facts:
             return array
         fact = self.facts[name]
-        if name in self.settled:
+        if name in self.known.settled:
             return np.where(fact.constant, fact.lower, 0.0)
         return fact.lower if fact.wholly_constant else None
 

@@ -39,6 +39,7 @@ class Case:
     Attributes:
         feeds: the inputs by name.
         label: the sizes or the sample, in words.
+        number: of the sample, from 0; it is counted anew at each of the sizes.
         given: whether the inputs are the user's own.
         overriding: whether the feeds hold initializers too.
         expected: the original's outputs without graph optimizations.
@@ -46,6 +47,7 @@ class Case:
 
     feeds: Values
     label: str
+    number: int
     given: bool
     overriding: bool
     expected: Values
@@ -178,26 +180,26 @@ class CaseFinder:
             label = f"sample {sample + 1} at {sizes}" if sizes else f"sample {sample + 1}"
             feeds = self._feeds(setting, number, sample)
             if feeds is not None:
-                self._add(feeds, label)
+                self._add(feeds, label, sample)
         if number == 0 and (overrides := self._drawer.overrides()):
             feeds = self._feeds(setting, number, samples)
             if feeds is not None:
-                self._add({**feeds, **overrides}, f"{label} with other values for initializers", overriding=True)
+                self._add({**feeds, **overrides}, f"{label} with other values for initializers", samples, True)
 
-    def _add(self, feeds: Values, label: str, *, overriding: bool = False) -> None:
+    def _add(self, feeds: Values, label: str, number: int, overriding: bool = False) -> None:
         expected = self._run(feeds)
         if expected is None:
             self._found.notes.append(f"{label} was left out: the original refuses it ({self._refusal})")
         else:
-            self._found.cases.append(Case(feeds, label, False, overriding, expected))
+            self._found.cases.append(Case(feeds, label, number, False, overriding, expected))
 
     def _add_given(self, inputs: Samples) -> None:
-        for number, feeds in enumerate(read_samples(inputs, self._source), 1):
+        for number, feeds in enumerate(read_samples(inputs, self._source)):
             expected = self._run(feeds)
             if expected is None:
-                raise UsageError(f"the original refuses your sample {number}: {self._refusal}")
+                raise UsageError(f"the original refuses your sample {number + 1}: {self._refusal}")
             overriding = any(value.name in feeds for value in self._source.overridable)
-            self._found.cases.append(Case(feeds, f"your sample {number}", True, overriding, expected))
+            self._found.cases.append(Case(feeds, f"your sample {number + 1}", number, True, overriding, expected))
 
 
 def _informative(outputs: Values) -> bool:

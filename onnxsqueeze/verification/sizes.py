@@ -41,7 +41,7 @@ _FIRST = {
     Role.SPACE: (32, 64, 224, 256, 28, 128, 512, 299, 384, 448, 336, 640, 48, 16, 8, 12, 5, 3, 2, 1),
     Role.LENGTH: (8, 16, 64, 128, 256, 512, 32, 77, 400, 1024, 3000, 16000, 5, 4, 3, 2, 1),
 }
-_MANY_ELEMENTS = 2**16
+_MANY_ELEMENTS = 2**14
 _RANKS = (2, 4, 3, 1, 0)  # to try for an input whose rank is unknown
 
 
