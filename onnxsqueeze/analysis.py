@@ -80,6 +80,20 @@ class Analysis:
             if name:
                 context.facts[name] = fact
         rule.link(node, context)
+        self._follow_order(node, rule)
+
+    def _follow_order(self, node: Node, rule: OpRule) -> None:
+        """Interleaved channels stay so where the operator allows and all its data agrees; else they are straightened."""
+        elements = self.context.elements
+        names = [name for name in (*node.inputs, *node.captured) if name in elements.ids]
+        orders = [elements.orders.get(name) for name in names]
+        if not any(orders) or rule.order == "reads" or any(name in elements.orders for name in node.outputs):
+            return
+        if rule.order == "keeps" and all(order == orders[0] for order in orders):
+            elements.orders.update({name: orders[0] for name in node.outputs if name and orders[0]})
+            return
+        for name in names:
+            elements.straighten(name)
 
     def _resolve(self, node: Node) -> OpRule:
         rule = rule_for(node)

@@ -199,7 +199,7 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
 
     fields.setdefault("repair", repair)
     return OpRule(
-        op, evaluate=evaluate, infer=_infer, applies=applies, forward=forward, link=link, need=need, **fields
+        op, evaluate=evaluate, infer=_infer, applies=applies, forward=forward, link=link, need=need, order="keeps", **fields
     )
 
 

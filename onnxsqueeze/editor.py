@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
@@ -69,9 +70,33 @@ class Editor:
         mask = self.mask(name)
         if mask.shape[axis] == 1 or not mask.any():
             return None
-        rows = np.moveaxis(mask, axis, -1).reshape(-1, mask.shape[axis])
-        count = int(rows.sum(axis=1).max())
+        if axis == self._ragged_axis(name, mask):
+            count = int(mask.sum(axis=axis).max())
+        else:
+            count = int(self.kept(name, axis).sum())
         return None if count == mask.shape[axis] else count
+
+    def _ragged_axis(self, name: str, mask: Bools) -> int:
+        """Return the axis along which rows may keep different positions."""
+        if name in self.context.elements.orders:
+            return self.context.elements.orders[name].axis
+        return max((axis for axis, length in enumerate(mask.shape) if length > 1), default=0)
+
+    def permutation(self, name: str) -> npt.NDArray[np.int64] | None:
+        """Return the places of the kept channels of an interleaved tensor, in their new order; None for all others."""
+        order = self.context.elements.orders.get(name)
+        if order is None or not order.merged or not self.narrowed(name):
+            return None
+        mask = self.mask(name).reshape(order.places, order.rows)
+        place, row = np.nonzero(mask)  # as the original order has them
+        rank = (np.cumsum(mask, axis=0) - 1)[place, row]
+        return np.lexsort((row, rank))
+
+    def arranged(self, array: Array, name: str, axis: int) -> Array:
+        """Return the part of a vector over a tensor's channels that stays, in the tensor's new order."""
+        part = array[np.broadcast_to(self.kept(name, axis), array.shape)]
+        permutation = self.permutation(name)
+        return part if permutation is None else part[permutation]
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the numpy dtype of a tensor."""
@@ -85,7 +110,12 @@ class Editor:
         if mask.ndim > array.ndim:
             mask = mask.any(axis=tuple(range(mask.ndim - array.ndim)))
         if np.array_equal(outer(mask), mask):
-            return _product_slice(array, mask)
+            part = _product_slice(array, mask)
+            permutation = self.permutation(name)
+            if permutation is None:
+                return part
+            axis = self.context.elements.orders[name].axis - self.context.rank(name) + array.ndim
+            return part if axis < 0 or part.shape[axis] == 1 else part.take(permutation, axis=axis)
         return _ragged_slice(array, mask)
 
     def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:

@@ -6,6 +6,7 @@ which all elements share one class (and which therefore cannot be narrowed, only
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,33 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Order:
+    """A tensor whose channels are interleaved rows, as behind a channel shuffle: [rows, places] became [places, rows].
+
+    Rows may keep different places, as long as each keeps equally many: the first kept places of all rows then come first.
+    A canonical order could not express that, so readers permute what they multiply the channels by.
+
+    Attributes:
+        source: the tensor that holds the rows side by side. rows, places: the axes' lengths.
+        axis: the tensor's axis along which the channels are interleaved; where it still has two axes, that of the places.
+        merged: whether places and rows share one axis already.
+    """
+
+    source: str
+    rows: int
+    places: int
+    axis: int
+    merged: bool
+
+
 class Elements:
     """The classes of all activations and what must hold between the classes that stay.
 
     Attributes:
         ids: by tensor name, the class of each element (compact). Call `canonical` for final class numbers.
         constraints: relations that may force more classes to stay.
+        orders: tensors whose channels are interleaved.
         strict: tensors whose kept elements must be a product of kept positions along each axis; elsewhere the
             positions along the last axis may differ from row to row as long as each row keeps equally many.
     """
@@ -30,6 +52,7 @@ class Elements:
     def __init__(self) -> None:
         self.ids: dict[str, Ids] = {}
         self.constraints: list[Constraint] = []
+        self.orders: dict[str, Order] = {}
         self.strict: set[str] = set()
         self._count = 0
         self._pairs: list[tuple[Ids, Ids]] = []
@@ -56,6 +79,11 @@ class Elements:
                 self.union(np.broadcast_to(first, ids.shape), ids)
                 ids = first
         return ids
+
+    def straighten(self, name: str) -> None:
+        """Give up on interleaving: the rows must then keep the same places, which makes the canonical order right."""
+        if name in self.orders:
+            self.strict.add(self.orders[name].source)
 
     def canonical(self) -> tuple[npt.NDArray[np.int64], int]:
         """Return (class of each identifier, number of classes), the unions resolved."""

@@ -234,6 +234,8 @@ def constants(linear: Linear, context: Context) -> Floats:
 
 def link(node: Node, context: Context, linear: Linear) -> None:
     """Give the outputs classes of their own and note what slicing must respect."""
+    if linear.groups > 1:
+        context.elements.straighten(linear.data)
     elements = context.elements
     inputs = linear.per_group(channel_ids(context, linear.data, linear.data_axis), False)
     shape = [1] * context.rank(node.outputs[0])
@@ -315,6 +317,9 @@ def _slice_weight(
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
         weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
+    permutation = editor.permutation(linear.data)
+    if permutation is not None:
+        weight = weight[:, :, permutation]
     editor.check_finite(weight, linear.data, linear.matrix.dtype)
     editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
@@ -427,5 +432,6 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         adopts=lambda node, context, editor, axis, vector: adopt(
             node, context, editor, viewed(node, context), axis, vector
         ),
+        order="reads",
         weights=viewed,
     )

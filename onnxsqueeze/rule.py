@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -196,6 +196,8 @@ class OpRule:
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
         adopts: adds a vector along an axis to what the node writes, through its own constants; False if it cannot.
+        order: what the operator makes of interleaved channels (see `Order`): "keeps" them so, "reads" them permuting its
+            weight, or "" where they must be straightened.
         alignment: (groups, the multiple of which onnxruntime's blocked kernels want the channels per group of an image).
         weights: the view of a node that multiplies by a weight, for reports and costs.
     """
@@ -213,6 +215,7 @@ class OpRule:
     repair: Repair = field(default=_repair_nothing)
     absorbs: Absorbs | None = None
     adopts: Adopts | None = None
+    order: Literal["", "keeps", "reads"] = ""
     alignment: Alignment | None = None
     weights: Weights | None = None
 

@@ -19,6 +19,7 @@ import onnxsqueeze
 ROOT = Path(__file__).resolve().parent.parent
 DEPENDENCIES = {"click", "google", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "rich"}
 HEAVY = {"onnx", "numpy", "onnxruntime", "onnx_graphsurgeon", "rich", "onnxsqueeze.verification", "asyncio"}
+_LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to a file
 TEST_COMMAND = "pip install -e '.[dev]' && pytest"
 
 
@@ -95,6 +96,17 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)", page.read_text(encoding="utf-8"))]
+    links = [(page, link) for page in pages for link in _LINK.findall(page.read_text(encoding="utf-8"))]
     assert len(links) > 5
     assert [(page, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_worked_example_of_contributing_works(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    rule, test = blocks
+    (tmp_path / "grid_sample.py").write_text(rule, encoding="utf-8")
+    (tmp_path / "test_grid_sample.py").write_text(f"{test}\nimport grid_sample\n", encoding="utf-8")
+    paths = os.pathsep.join(str(path) for path in (tmp_path, ROOT / "tests", ROOT))
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths})
+    assert "2 passed" in done.stdout, done.stdout + done.stderr

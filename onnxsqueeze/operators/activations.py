@@ -175,7 +175,7 @@ def _rule(op: str, curve: Curve) -> OpRule:
     def forward(node: Node, context: Context) -> Sequence[Fact]:
         return [image(context.fact(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, order="keeps")
 
 
 def _keep(node: Node, context: Context) -> Sequence[Fact]:
@@ -246,14 +246,14 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         at = function(np.where(constant, fact.lower, 0.0)).astype(np.float64)
         return [Fact(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, order="keeps")
 
 
 register(*(_rule(op, curve) for op, curve in _CURVES.items()))
 register(*(_test_rule(op, function) for op, function in _TESTS.items()))
 register(
-    OpRule("Identity", evaluate=lambda node, inputs: [inputs[0]], forward=_keep, link=pass_ids, need=pass_need),
-    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need),
+    OpRule("Identity", evaluate=lambda node, inputs: [inputs[0]], forward=_keep, link=pass_ids, need=pass_need, order="keeps"),
+    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need, order="keeps"),
     OpRule(
         "CastLike",
         infer=_cast_like_infer,
@@ -261,5 +261,5 @@ register(
         need=lambda node, context, outputs: [Demand(outputs[0]), None],
         repair=_cast_like_repair,
     ),
-    OpRule("Dropout", since=7, applies=_mask_unused, forward=_dropout_facts, link=_dropout_ids, need=pass_need),
+    OpRule("Dropout", since=7, applies=_mask_unused, forward=_dropout_facts, link=_dropout_ids, need=pass_need, order="keeps"),
 )

@@ -270,7 +270,7 @@ def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
 def _moved_on(node: Node, position: int, operand: Array, context: Context, editor: Editor) -> bool:
     """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
     data, output = node.inputs[1 - position], node.outputs[0]
-    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output):
+    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output) or output in context.elements.orders:
         return False
     vector = editor.sliced(aligned(operand, context.rank(output)), output)
     axis = _single_axis(vector.shape)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxsqueeze.dimension import Shape, Symbolic, divide, product, symbol
+from onnxsqueeze.elements import Order
 from onnxsqueeze.fact import Bools, Fact, compact
 from onnxsqueeze.graph import Node
-from onnxsqueeze.reshaping import reshape
+from onnxsqueeze.reshaping import blocks, reshape
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, absorbed_by_readers, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 
@@ -29,13 +31,19 @@ def _transpose_facts(node: Node, context: Context) -> Sequence[Fact]:
 
 
 def _transpose_link(node: Node, context: Context) -> None:
-    """Where varying axes change places, rows may no longer keep different positions."""
-    ids = context.ids(node.inputs[0])
+    """Where two varying axes change places, their rows are interleaved, unless a reader wants them straight."""
+    elements, data, output = context.elements, node.inputs[0], node.outputs[0]
+    ids = context.ids(data)
     order = _order(node, ids.ndim)
-    context.elements.ids[node.outputs[0]] = ids.transpose(order)
+    elements.ids[output] = ids.transpose(order)
     varying = [axis for axis in order if ids.shape[axis] > 1]
-    if varying != sorted(varying):
-        context.elements.strict.update((node.inputs[0], node.outputs[0]))
+    if varying == sorted(varying):
+        return
+    if len(varying) == 2 and data not in elements.orders and context.is_activation(data):
+        places, rows = varying
+        elements.orders[output] = Order(data, ids.shape[rows], ids.shape[places], order.index(places), merged=False)
+    else:
+        elements.strict.update((data, output))
 
 
 def _transpose_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -71,6 +79,20 @@ def _reshape_link(node: Node, context: Context) -> None:
     source, target = _shapes(node, context)
     ids = reshape(context.ids(node.inputs[0]), source, target, context.elements.merge)
     context.elements.ids[node.outputs[0]] = ids
+    order = context.elements.orders.get(node.inputs[0])
+    axis = None if order is None or order.merged else _merged_axis(source, target, order.axis)
+    if order is not None and axis is not None and ids.size == order.rows * order.places:
+        context.elements.orders[node.outputs[0]] = replace(order, axis=axis, merged=True)
+
+
+def _merged_axis(source: Shape, target: Shape, axis: int) -> int | None:
+    """Return the target's axis that just an axis and its next neighbour of the source became, None if there is none."""
+    for before, after in blocks(source, target):
+        inner = [place for place in before if source[place] != 1]
+        outer = [place for place in after if target[place] != 1]
+        if inner == [axis, axis + 1] and len(outer) == 1:
+            return outer[0]
+    return None
 
 
 def _reshape_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:

@@ -71,6 +71,7 @@ class Evidence:
         self._yardsticks: dict[str, float] = defaultdict(float)
         self._floating: set[str] = set()
         self._uninformative = set(self._names)
+        self._measured = False
         for case in cases:
             self._add_expected(case)
 
@@ -88,8 +89,9 @@ class Evidence:
         """Return the outputs that were NaN or Inf throughout, in every run."""
         return [name for name in self._names if name in self._uninformative]
 
-    def add_yardstick(self, case: Case, other: Values) -> None:
-        """Take note of what rounding does to the original: its outputs in another evaluation."""
+    def add_yardstick(self, case: Case, other: Values, *, float64: bool = False) -> None:
+        """Take note of what rounding does to the original: its outputs in another evaluation, in float64 or not."""
+        self._measured |= float64
         for name in self._floating:
             relative = difference(case.expected[name], other[name]).relative(self.scale(case, name))
             if math.isfinite(relative):
@@ -116,6 +118,19 @@ class Evidence:
             )
         ]
 
+    def excusable(self) -> Case | None:
+        """Return the case of the worst failure if all of them may yet turn out to be rounding, else None.
+
+        That is so if they are small, and no evaluation in float64 has shown the deviation.
+        """
+        failures = self.failures()
+        limit = largest_plausible(self._float_types)
+        if not failures or any(one.how == FLOAT64 or self.relative(one) > limit for one in failures):
+            return None
+        if any(one.difference.exact or one.difference.problem for one in failures):
+            return None
+        return max(failures, key=self.relative).case
+
     def scale(self, case: Case, name: str) -> float:
         """Return the scale of an output in a run."""
         return self._scales[case.given, name]
@@ -132,7 +147,7 @@ class Evidence:
         if how == FLOAT64:
             tolerance = float64_tolerance(self._float_types, yardstick, stores_new_values=self.stores_new_values)
             return Tolerance(max(tolerance, self._rtol or 0.0), self._atol)
-        default = default_tolerance(self._float_types, yardstick)
+        default = default_tolerance(self._float_types, yardstick, measured=self._measured)
         return Tolerance(default if self._rtol is None else self._rtol, self._atol)
 
     def tolerance_of_layers(self, finding: Finding) -> Tolerance:
@@ -142,7 +157,7 @@ class Evidence:
         if finding.how == FLOAT64:
             tolerance = float64_tolerance(self._float_types, yardstick, stores_new_values=self.stores_new_values)
             return Tolerance(tolerance)
-        return Tolerance(default_tolerance(self._float_types, yardstick))
+        return Tolerance(default_tolerance(self._float_types, yardstick, measured=self._measured))
 
     def describe(self, finding: Finding, first_deviating: str | None) -> str:
         """Say in one line what failed."""

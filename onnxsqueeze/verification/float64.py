@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,32 @@ Evaluate = Callable[[Values], Values]
 Open = Callable[[Model], Evaluate]
 """Takes a model in float64 and returns what evaluates it."""
 
-_SECONDS = 1.0  # for all evaluations together
 _TRUSTED_BATCH_NORM = 14  # before this opset, onnx.reference normalizes with the batch's own mean and variance
-_LONGEST_RUN = 0.5  # seconds, as estimated, for one evaluation by onnx.reference
-_MOST_WEIGHTS = 8_000_000  # in onnxruntime: 64 MB of float64
 _SINGLE_ONLY = {"Conv", "ConvTranspose", "Resize", "AveragePool", "GlobalAveragePool"}  # no float64 kernels there
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much an evaluation in float64 may cost.
+
+    Attributes:
+        reference_weights: the most weights for onnx.reference.
+        onnxruntime_weights: the most weights for onnxruntime.
+        longest: seconds, as estimated, for one evaluation by onnx.reference.
+        total: seconds for all evaluations of the original; one is made in any case.
+    """
+
+    reference_weights: int
+    onnxruntime_weights: int
+    longest: float
+    total: float
+
+
+USUAL = Budget(reference_weights=SMALL, onnxruntime_weights=8_000_000, longest=0.5, total=0.5)
+"""What a verification may spend without cause."""
+
+SECOND_LOOK = Budget(reference_weights=30_000_000, onnxruntime_weights=30_000_000, longest=20.0, total=0.0)
+"""What it may spend before it fails for a small deviation."""
 
 
 @dataclass
@@ -51,17 +72,21 @@ class Float64:
     reason: str = ""
 
 
-def evaluate_original(original: Source, cases: Sequence[Case]) -> Float64:
+def evaluate_original(original: Source, cases: Mapping[int, Case], budget: Budget) -> Float64:
     """Evaluate the original in float64 on as many of the cases as the time allows.
 
     By onnx.reference if the model is small, else by onnxruntime, if that has the kernels.
     """
+    order = _in_order(cases)
+    if not order:
+        return Float64(reason="there are no inputs without other values for initializers")
+    first = cases[order[0]]
     reasons = []
     for open_, unfit in ((by_reference, _unfit_for_reference), (by_onnxruntime, _unfit_for_onnxruntime)):
-        reason = unfit(original, cases[0])
+        reason = unfit(original, first, budget)
         if not reason:
             try:
-                return Float64(open_, dict(_results(open_(in_float64(original.model())), cases)))
+                return Float64(open_, dict(_results(open_(in_float64(original.model())), cases, budget)))
             except RefusedError as error:
                 reason = str(error)
         reasons.append(f"{open_.__name__.removeprefix('by_')}: {reason}")
@@ -127,33 +152,34 @@ def _batch_normalization() -> type[OpRun]:
     return BatchNormalization
 
 
-def _unfit_for_reference(original: Source, case: Case) -> str:
-    if original.weights > SMALL:
+def _unfit_for_reference(original: Source, case: Case, budget: Budget) -> str:
+    if original.weights > budget.reference_weights:
         return f"{original.weights} weights are too many"
     shapes = {name: np.shape(value) for name, value in case.feeds.items() if isinstance(value, np.ndarray)}
     seconds = reference_seconds(to_proto(original.model()), shapes)
     if not math.isfinite(seconds):
         return "it might take long"
-    return f"it would take about {seconds:.1f} s" if seconds > _LONGEST_RUN else ""
+    return f"it would take about {seconds:.1f} s" if seconds > budget.longest else ""
 
 
-def _unfit_for_onnxruntime(original: Source, case: Case) -> str:
-    if original.weights > _MOST_WEIGHTS:
+def _unfit_for_onnxruntime(original: Source, case: Case, budget: Budget) -> str:
+    if original.weights > budget.onnxruntime_weights:
         return f"{original.weights} weights are too many"
     found = sorted(_SINGLE_ONLY & {node.op_type for node in all_nodes(original.skeleton)})
     return f"it has no float64 kernel for {', '.join(found)}" if found else ""
 
 
-def _results(evaluate: Evaluate, cases: Sequence[Case]) -> Iterator[tuple[int, Values]]:
-    """Evaluate the first case, and others while the time lasts, half of which is for the minimized model.
+def _in_order(cases: Mapping[int, Case]) -> list[int]:
+    """Return the cases' indices, the first samples first, so that each of the sizes has its turn: larger ones round more."""
+    return sorted((index for index in cases if not cases[index].overriding), key=lambda index: cases[index].number)
 
-    The first samples come first, so that each of the sizes has its turn: larger ones round more.
-    """
-    fit = [index for index, case in enumerate(cases) if not case.overriding]
+
+def _results(evaluate: Evaluate, cases: Mapping[int, Case], budget: Budget) -> Iterator[tuple[int, Values]]:
+    """Evaluate the first case, and others while the time lasts."""
     rate, spent = 0.0, 0.0  # seconds for each element of the inputs, seconds so far
-    for index in sorted(fit, key=lambda index: cases[index].number):
+    for index in _in_order(cases):
         elements = _elements(cases[index].feeds)
-        if spent and spent + rate * elements > _SECONDS / 2:
+        if spent and spent + rate * elements > budget.total:
             continue
         started = time.perf_counter()
         yield index, evaluate(cases[index].feeds)

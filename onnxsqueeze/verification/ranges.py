@@ -27,7 +27,8 @@ class Range(NamedTuple):
         return Range(low, max(low, min(self.high, other.high)))
 
 
-ANY = Range(1, 7)  # without 0: some of onnxruntime's operators divide by what they read, which ends the process
+# Without 0: some of onnxruntime's operators divide by what they read, which ends the process.
+ANY = Range(1, 7)
 ONE = Range(1, 1)
 _BYTES: dict[int, Range] = {TensorProto.UINT8: Range(0, 255), TensorProto.INT8: Range(-128, 127)}
 _MASK = Range(0, 1)
