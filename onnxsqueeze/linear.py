@@ -254,7 +254,7 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         values = np.nan_to_num(constants(linear, context))
         read = nonzero(linear, node, context).any(axis=1)
         if (values * read).any():
-            elements.constraints.append(Representative(inputs, values * read, ids.reshape(linear.groups, -1)))
+            elements.constraints.append(Representative(linear.data, inputs, values * read))
 
 
 def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:

@@ -50,6 +50,7 @@ def make_plan(analysis: Analysis, policy: Sequence[Constraint] = (), pins: Seque
     while True:
         needs = analysis.backward(kept.mask)
         before = int(kept.mask.sum())
+        kept.live = needs.live
         _keep_needed(analysis, needs, kept)
         _enforce(constraints, kept)
         if int(kept.mask.sum()) == before:
@@ -70,7 +71,7 @@ def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
 
 
 def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
-    kept = Kept(np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis))
+    kept = Kept(np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis), {})
     for pin in pins:
         if analysis.context.is_activation(pin.tensor):
             classes = analysis.classes_of(pin.tensor)

@@ -5,7 +5,7 @@ A constraint sees which classes stay and may only add to them, so enforcing all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,11 +26,13 @@ class Kept:
     Attributes:
         mask, reasons: by class.
         cost: the weight elements that keeping a class costs; where any class would do, the cheapest are added.
+        live: by tensor, which elements are needed if just these classes stay (compact).
     """
 
     mask: Bools
     reasons: npt.NDArray[np.object_]
     cost: Floats
+    live: Mapping[str, Bools]
 
     def add(self, classes: Classes, reason: Reason, detail: str = "") -> None:
         """Make ``classes`` stay."""
@@ -166,25 +168,27 @@ class Representative:
     """One kept constant stands for all the removed ones that a zero-padded convolution reads; per group.
 
     A zero-padded border sees fewer taps, so that no bias can stand for a constant; a multiple of another constant can.
-    ids, constants and outputs have shape (groups, per group); a constant of 0 marks elements which need none, and a
-    group of which no output stays needs none at all.
+    ids and constants have shape (groups, per group); a constant of 0 marks elements which need none, and so do elements
+    of ``tensor`` that no output which stays reads.
     """
 
+    tensor: str
     ids: Classes
     constants: Floats
-    outputs: Classes
 
     def labelled(self, labels: Classes) -> Representative:
         """Return the same constraint on final class numbers."""
-        return Representative(labels[self.ids], self.constants, labels[self.outputs])
+        return Representative(self.tensor, labels[self.ids], self.constants)
 
     def enforce(self, kept: Kept) -> None:
         """Keep the cheapest constant, among those large enough, of each group that lost some and kept none to stand in."""
+        if self.tensor not in kept.live:
+            return
         mask = kept.mask[self.ids]
-        removed = ~mask & (self.constants != 0)
+        live = np.broadcast_to(kept.live[self.tensor].ravel(), (mask.size,)).reshape(mask.shape)
+        removed = ~mask & live & (self.constants != 0)
         standing = choose_representatives(mask, self.constants)
-        needed = kept.mask[self.outputs].any(axis=1)
-        for group in np.nonzero(needed & removed.any(axis=1) & (standing < 0))[0]:
+        for group in np.nonzero(removed.any(axis=1) & (standing < 0))[0]:
             sizes = np.where(removed[group], np.abs(self.constants[group]), 0.0)
             cost = np.where(sizes * _SMALLEST_SHARE >= sizes.max(), kept.cost[self.ids[group]], np.inf)
             best = np.lexsort((-sizes, cost))[0]

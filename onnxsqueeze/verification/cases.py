@@ -59,7 +59,7 @@ class Cases:
 
     Attributes:
         cases: the runs.
-        sizes: the sizes of the free dimensions that were drawn for.
+        sizes: the sizes of the dynamic dimensions that were drawn for.
         notes: what could not be tried.
     """
 
@@ -173,8 +173,9 @@ class CaseFinder:
         return None if shapes is None else self._drawer.draw(setting.policy, shapes, (number, sample))
 
     def _add_drawn(self, setting: _Setting, number: int) -> None:
-        self._found.sizes.append(setting.sizes)
-        sizes = ", ".join(f"{name}={size}" for name, size in setting.sizes.items())
+        known = {**self._plan.fixed, **setting.sizes}
+        self._found.sizes.append(known)
+        sizes = ", ".join(f"{name}={size}" for name, size in known.items())
         samples = self._request.samples if self._source.inputs or self._source.overridable else 1
         for sample in range(samples):
             label = f"sample {sample + 1} at {sizes}" if sizes else f"sample {sample + 1}"

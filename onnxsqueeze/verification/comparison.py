@@ -50,7 +50,7 @@ class Record:
     """What has been found so far, for the report.
 
     Attributes:
-        sizes: the sizes of the free dimensions that were drawn for.
+        sizes: the sizes of the dynamic dimensions that were drawn for.
         notes: what the reader should know of the evidence.
         evidence: the compared outputs; None until the original has run.
     """
@@ -67,7 +67,7 @@ class Record:
         doubled = [output.float64_deviation for output in outputs if output.float64_deviation is not None]
         return VerifyReport(
             passed=error is None,
-            deviation=worst.deviation if worst else math.inf,
+            deviation=worst.deviation if worst else math.inf if self.evidence is None else 0.0,
             tolerance=worst.tolerance if worst else 0.0,
             outputs=outputs,
             first_deviating=error.first_deviating if error else None,
@@ -115,7 +115,7 @@ class Comparison:
         self._progress("evaluating in float64", 0.8)
         indexed = dict(enumerate(cases))
         self._evaluate(indexed, evidence, actual, USUAL)
-        if (doubtful := evidence.excusable()) is not None:
+        if (doubtful := evidence.doubtful()) is not None:
             self._progress("taking a second look at a deviation in float64", 0.85)
             self._evaluate({i: case for i, case in indexed.items() if case is doubtful}, evidence, actual, SECOND_LOOK)
         self._judge(evidence)

@@ -118,18 +118,18 @@ class Evidence:
             )
         ]
 
-    def excusable(self) -> Case | None:
-        """Return the case of the worst failure if all of them may yet turn out to be rounding, else None.
+    def doubtful(self) -> Case | None:
+        """Return the case with the largest deviation, if it takes float64 to tell whether that is rounding, else None.
 
-        That is so if they are small, and no evaluation in float64 has shown the deviation.
+        That is so if it is neither within the strict tolerance, nor beyond any rounding, nor in float64 itself.
         """
-        failures = self.failures()
-        limit = largest_plausible(self._float_types)
-        if not failures or any(one.how == FLOAT64 or self.relative(one) > limit for one in failures):
+        if self._rtol is not None or not self.findings:
             return None
-        if any(one.difference.exact or one.difference.problem for one in failures):
-            return None
-        return max(failures, key=self.relative).case
+        worst = max(self.findings, key=self.relative)
+        strict = default_tolerance(self._float_types, self._yardsticks[worst.output], measured=True)
+        small = self.relative(worst) <= largest_plausible(self._float_types) and worst.output in self._floating
+        failed = any(finding.how == FLOAT64 for finding in self.failures())
+        return worst.case if small and not failed and self.relative(worst) > strict else None
 
     def scale(self, case: Case, name: str) -> float:
         """Return the scale of an output in a run."""

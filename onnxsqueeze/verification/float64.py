@@ -53,8 +53,8 @@ class Budget:
 USUAL = Budget(reference_weights=SMALL, onnxruntime_weights=8_000_000, longest=0.5, total=0.5)
 """What a verification may spend without cause."""
 
-SECOND_LOOK = Budget(reference_weights=30_000_000, onnxruntime_weights=30_000_000, longest=20.0, total=0.0)
-"""What it may spend before it fails for a small deviation."""
+SECOND_LOOK = Budget(reference_weights=30_000_000, onnxruntime_weights=30_000_000, longest=10.0, total=0.0)
+"""What it may spend to find out whether a small deviation is rounding."""
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _unfit_for_onnxruntime(original: Source, case: Case, budget: Budget) -> str:
 
 
 def _in_order(cases: Mapping[int, Case]) -> list[int]:
-    """Return the cases' indices, the first samples first, so that each of the sizes has its turn: larger ones round more."""
+    """Return the cases' indices, first samples first: each of the sizes has its turn, and larger ones round more."""
     return sorted((index for index in cases if not cases[index].overriding), key=lambda index: cases[index].number)
 
 

@@ -42,14 +42,15 @@ def verify(
     Args:
         original: a model: its path, or in memory, unchanged by this.
         minimized: the model to compare with it.
-        rtol: the deviation to allow, relative to an output's scale, instead of the default, which is 2e-5 for a float32
-            model, 1e-9 for float64, 5e-3 for float16 and 4e-2 for bfloat16, or 4 yardsticks if that is more.
+        rtol: the deviation to allow, relative to an output's scale, instead of the default. That is 4 yardsticks, and at
+            least 2e-5 for a float32 model, 1e-9 for float64, 5e-3 for float16 and 4e-2 for bfloat16, or a quarter of that
+            where the yardstick comes from float64; at most 50 times as much.
         atol: an absolute deviation to allow in addition.
         samples: how many inputs to draw at each of the sizes, at least 1.
         inputs: the user's own inputs, to be run besides: the path of an npz file, or arrays by input name.
         dims: sizes of dynamic dimensions by name.
         input_shapes: shapes of inputs by name.
-        seed: of the random numbers; equal seeds draw equal inputs.
+        seed: of the random numbers, at least 0; equal seeds draw equal inputs.
         progress: is told how far the work is.
 
     Returns:
@@ -59,8 +60,9 @@ def verify(
         UsageError: when an argument does not fit the model, or the original runs at none of the sizes that were tried.
         InvalidModelError: when a model cannot be read.
     """
-    if samples < 1:
-        raise UsageError(f"the number of samples must be at least 1, not {samples}")
+    for name, number, least in (("number of samples", samples, 1), ("seed", seed, 0)):
+        if number < least:
+            raise UsageError(f"the {name} must be at least {least}, not {number}")
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, not {value}")
