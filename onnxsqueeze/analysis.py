@@ -42,6 +42,7 @@ class Analysis:
         self.context = Context(graph, known or Known())
         self.rules = self.context.rules
         self.pins: list[Pin] = []
+        self._constant: dict[str, Bools] = {}
         self._inference = ShapeInference(graph, self.context)
         self._seed()
         for node in graph.nodes:
@@ -118,7 +119,9 @@ class Analysis:
 
     def constant(self, name: str) -> Bools:
         """Return which elements of an activation are constant, at the granularity of its classes."""
-        return fit_all(self.context.fact(name).constant, self.context.ids(name).shape)
+        if name not in self._constant:
+            self._constant[name] = fit_all(self.context.fact(name).constant, self.context.ids(name).shape)
+        return self._constant[name]
 
     def backward(self, kept: Bools) -> Needs:
         """Return what is needed of each activation if at least the classes in ``kept`` stay."""

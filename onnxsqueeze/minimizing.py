@@ -38,13 +38,18 @@ class Result:
 
     Attributes:
         minimized: the smaller model taken apart, for saving without another copy.
-        report: layers, totals, reasons, verification.
         plan: which elements stay, and why.
+        make_report: makes the report.
     """
 
     minimized: Model
-    report: Report
     plan: Plan
+    make_report: Callable[[], Report]
+
+    @cached_property
+    def report(self) -> Report:
+        """Layers, totals, reasons, verification; made when it is first asked for."""
+        return self.make_report()
 
     @cached_property
     def model(self) -> ModelProto:
@@ -94,14 +99,18 @@ def minimize(
     tell("minimizing", None)
     analysis, plan, minimized = _smaller(analysis, round_to, keep)
     clock.lap("minimize")
-    report = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {})
+    found = None
     if verify and not plan.empty:
         original = source if isinstance(source, ModelProto) else model
         options = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
         found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **options)
-        report = replace(report, verification=found)
         clock.lap("verify")
-    return Result(minimized, replace(report, seconds=clock.laps), plan)
+
+    def report() -> Report:
+        made = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {})
+        return replace(made, verification=found, seconds=clock.laps)
+
+    return Result(minimized, plan, report)
 
 
 def inspect(

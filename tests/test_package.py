@@ -107,6 +107,7 @@ def test_the_worked_example_of_contributing_works(tmp_path: Path) -> None:
     (tmp_path / "grid_sample.py").write_text(rule, encoding="utf-8")
     (tmp_path / "test_grid_sample.py").write_text(f"{test}\nimport grid_sample\n", encoding="utf-8")
     paths = os.pathsep.join(str(path) for path in (tmp_path, ROOT / "tests", ROOT))
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    options = ["-n", "0", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    command = [sys.executable, "-m", "pytest", *options, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths})
     assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -135,12 +135,13 @@ def without_rows(network: nn.Module) -> None:
 
 
 def scattered(network: nn.Module) -> None:
-    """Mask B: the smallest 95 % of all weights go."""
+    """Mask B: 95 % of all weights go, those that are smallest relative to the largest of their layer."""
     weights = [layer.weight.detach() for layer in layers(network)]
-    magnitudes = torch.cat([weight.abs().ravel() for weight in weights])
-    threshold = magnitudes.kthvalue(int(0.95 * len(magnitudes))).values
-    for weight in weights:
-        weight[weight.abs() <= threshold] = 0
+    magnitudes = [weight.abs() / weight.abs().max() for weight in weights]
+    together = torch.cat([magnitude.ravel() for magnitude in magnitudes])
+    threshold = together.kthvalue(int(0.95 * len(together))).values
+    for weight, magnitude in zip(weights, magnitudes, strict=True):
+        weight[magnitude <= threshold] = 0
 
 
 def without_columns(network: nn.Module) -> None:
