@@ -83,14 +83,15 @@ class Editor:
         return max((axis for axis, length in enumerate(mask.shape) if length > 1), default=0)
 
     def permutation(self, name: str) -> npt.NDArray[np.int64] | None:
-        """Return the places of the kept channels of an interleaved tensor, in their new order; None for all others."""
+        """Return the places of the kept channels of an interleaved tensor, in their new order; None where that is the original."""
         order = self.context.elements.orders.get(name)
         if order is None or not order.merged or not self.narrowed(name):
             return None
         mask = self.mask(name).reshape(order.places, order.rows)
         place, row = np.nonzero(mask)  # as the original order has them
         rank = (np.cumsum(mask, axis=0) - 1)[place, row]
-        return np.lexsort((row, rank))
+        places = np.lexsort((row, rank))
+        return None if (np.diff(places) == 1).all() else places
 
     def arranged(self, array: Array, name: str, axis: int) -> Array:
         """Return the part of a vector over a tensor's channels that stays, in the tensor's new order."""
