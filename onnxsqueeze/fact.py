@@ -70,6 +70,17 @@ def outward(lower: Floats, upper: Floats, constant: Bools, relative: float) -> F
     return interval(np.where(constant, lower, below), np.where(constant, lower, above))
 
 
+def cancelled(total: Floats, magnitude: Floats) -> Bools:
+    """Whether a sum is so small beside its terms that a runtime's rounding may give it another sign.
+
+    Such a sum is no constant: a step function behind it could see either side. A 0 that stays a constant is exact.
+    """
+    return (magnitude > 0) & (np.abs(total) <= _CANCELLED * magnitude)
+
+
+_CANCELLED = 1e-5  # a few hundred float32 roundings
+
+
 def hull(facts: Iterable[Fact]) -> Fact:
     """Return the smallest fact that holds wherever one of ``facts`` does (shapes broadcast)."""
     first, *others = facts

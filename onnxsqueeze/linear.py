@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Fact, Floats, interval
+from onnxsqueeze.fact import Bools, Fact, Floats, cancelled, interval
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Classes, Groups, NotEmpty, Representative, choose_representatives
@@ -181,9 +181,9 @@ def bounds(node: Node, context: Context, linear: Linear) -> Fact:
     for group, rows in _chunks(linear, reading & ~(open_above & open_below)):
         slack = epsilon * (linear.matrix.shape[2] * linear.matrix.shape[3] + 2)
         least, most, least_terms, most_terms = _sums(linear, group, rows, lower[group], upper[group])
-        fixed = constant[group, rows]
         least, most = least + bias_low[group, rows], most + bias_high[group, rows]
         least_terms, most_terms = least_terms + np.abs(bias_low[group, rows]), most_terms + np.abs(bias_high[group, rows])
+        fixed = constant[group, rows] = constant[group, rows] & ~cancelled(least, least_terms)
         low[group, rows] = np.where(fixed, least, least - slack * least_terms)
         high[group, rows] = np.where(fixed, least, most + slack * most_terms)
     low[open_below], high[open_above] = -np.inf, np.inf

@@ -33,6 +33,7 @@ class Curve:
         direction: 1 where it never falls, -1 where it never rises, 0 otherwise (parameters given).
         low, high: what its values stay within.
         exact: whether a runtime computes it without rounding, so that a flat stretch makes a true constant.
+        steps: whether the function jumps, so that a constant right at a jump may fall on either side of it.
         above_zero: for direction 0, whether values stay below max(value(upper), 0), as those of GELU and its kin do.
     """
 
@@ -41,6 +42,7 @@ class Curve:
     low: float = -_INFINITY
     high: float = _INFINITY
     exact: bool = False
+    steps: bool = False
     above_zero: bool = False
     parameters: tuple[tuple[str, Any], ...] = ()
 
@@ -83,7 +85,7 @@ def _shrink(x: Floats, bias: float, lambd: float) -> Floats:
 _CURVES: dict[str, Curve] = {
     "Relu": Curve(lambda x: np.maximum(x, 0.0), low=0.0, exact=True),
     "LeakyRelu": Curve(lambda x, alpha: np.where(x < 0, alpha * x, x), exact=True, parameters=(("alpha", 0.01),)),
-    "ThresholdedRelu": Curve(lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, parameters=(("alpha", 1.0),)),
+    "ThresholdedRelu": Curve(lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, steps=True, parameters=(("alpha", 1.0),)),
     "Sigmoid": Curve(_sigmoid, low=0.0, high=1.0),
     "HardSigmoid": Curve(
         lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
@@ -103,13 +105,13 @@ _CURVES: dict[str, Curve] = {
     "Softsign": Curve(lambda x: x / (1 + np.abs(x)), low=-1.0, high=1.0),
     "Mish": Curve(lambda x: x * np.tanh(_softplus(x)), 0, low=-0.309, above_zero=True),
     "Swish": Curve(lambda x, alpha: x * _sigmoid(alpha * x), 0, parameters=(("alpha", 1.0),)),
-    "Shrink": Curve(_shrink, 0, exact=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
+    "Shrink": Curve(_shrink, 0, exact=True, steps=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
     "Abs": Curve(np.abs, 0, low=0.0, exact=True),
     "Neg": Curve(np.negative, -1, exact=True),
-    "Ceil": Curve(np.ceil, exact=True),
-    "Floor": Curve(np.floor, exact=True),
-    "Round": Curve(np.round, exact=True),
-    "Sign": Curve(np.sign, low=-1.0, high=1.0, exact=True),
+    "Ceil": Curve(np.ceil, exact=True, steps=True),
+    "Floor": Curve(np.floor, exact=True, steps=True),
+    "Round": Curve(np.round, exact=True, steps=True),
+    "Sign": Curve(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
     "Exp": Curve(np.exp, low=0.0),
     "Log": Curve(np.log),
     "Sqrt": Curve(np.sqrt, low=0.0),
@@ -142,6 +144,8 @@ def _direction(node: Node, curve: Curve) -> int:
 
 def image(fact: Fact, function: Callable[[Floats], Floats], curve: Curve, direction: int) -> Fact:
     """Return the fact of the function's values."""
+    if curve.steps:
+        fact = _apart(fact, function)
     constant = fact.constant
     at_lower, at_upper = function(fact.lower), function(fact.upper)
     if direction > 0:
@@ -156,6 +160,13 @@ def image(fact: Fact, function: Callable[[Floats], Floats], curve: Curve, direct
     if curve.exact:
         return interval(lower, upper)
     return outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
+
+
+def _apart(fact: Fact, function: Callable[[Floats], Floats]) -> Fact:
+    """Widen constants by what rounding may make of them where the function jumps nearby; 0 is exact."""
+    below, above = (fact.lower - np.abs(fact.lower) * _ERROR, fact.upper + np.abs(fact.upper) * _ERROR)
+    jumps = fact.constant & (np.abs(function(above) - function(below)) > np.abs(above - below) * 2)
+    return Fact(np.where(jumps, below, fact.lower), np.where(jumps, above, fact.upper))
 
 
 def pass_ids(node: Node, context: Context) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxsqueeze import broadcasting
 from onnxsqueeze.broadcasting import Combine, Pointwise, aligned, constant_operands, pointwise_rule
 from onnxsqueeze.dimension import Symbolic, Undecided
-from onnxsqueeze.fact import Bools, Fact, Floats, hull, interval, outward
+from onnxsqueeze.fact import Bools, Fact, Floats, cancelled, hull, interval, outward
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Array, Context, register
 
@@ -27,8 +27,9 @@ def _all_constant(facts: Sequence[Fact]) -> Bools:
 
 
 def _add(left: Fact, right: Fact) -> Fact:
-    constant = left.constant & right.constant
-    return outward(left.lower + right.lower, left.upper + right.upper, constant, _ROUNDING)
+    lower, upper = left.lower + right.lower, left.upper + right.upper
+    constant = left.constant & right.constant & ~cancelled(lower, np.abs(left.lower) + np.abs(right.lower))
+    return outward(lower, upper, constant, _ROUNDING)
 
 
 def _negated(fact: Fact) -> Fact:
@@ -88,6 +89,18 @@ def _constant_only(function: Callable[..., Array], low: float = -np.inf, high: f
         constant = _all_constant(facts)
         at = np.asarray(function(*(np.where(fact.constant, fact.lower, 1.0) for fact in facts))).astype(np.float64)
         return interval(np.where(constant, at, low), np.where(constant, at, high))
+
+    return bounds
+
+
+def _compared(function: Callable[..., Any]) -> Combine:
+    """Constants compare as they do in any precision if they are clearly apart."""
+    decided = _constant_only(function, 0.0, 1.0)
+
+    def bounds(node: Node, facts: Sequence[Fact]) -> Fact:
+        fact, (left, right) = decided(node, facts), facts
+        close = cancelled(left.lower - right.lower, np.abs(left.lower) + np.abs(right.lower))
+        return Fact(np.where(close, 0.0, fact.lower), np.where(close, 1.0, fact.upper))
 
     return bounds
 
@@ -165,7 +178,7 @@ def _shift(node: Node, left: Array, right: Array) -> Array:
 
 
 def _flag(function: Callable[..., Any]) -> Pointwise:
-    return Pointwise(lambda node, *inputs: np.asarray(function(*inputs)), _constant_only(function, 0.0, 1.0))
+    return Pointwise(lambda node, *inputs: np.asarray(function(*inputs)), _compared(function))
 
 
 def _logic(function: Callable[..., Any]) -> Pointwise:
@@ -186,10 +199,10 @@ _POINTWISE: dict[str, Pointwise] = {
     "Max": Pointwise(_nary(np.maximum), _many(_most)),
     "Mean": Pointwise(lambda node, *inputs: (sum(inputs) / len(inputs)).astype(inputs[0].dtype), _mean),
     "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _constant_only(np.power)),
-    "Mod": Pointwise(_modulo, lambda node, facts: _constant_only(lambda a, b: _modulo(node, a, b))(node, facts)),
+    "Mod": Pointwise(_modulo, lambda node, facts: _unknown_like(facts)),
     "PRelu": Pointwise(lambda node, x, slope: np.where(x < 0, x * slope, x).astype(x.dtype), _prelu),
     "Where": Pointwise(lambda node, c, x, y: np.where(c, x, y), _where, _where_reads),
-    "Equal": Pointwise(_equal, _constant_only(np.equal, 0.0, 1.0)),
+    "Equal": Pointwise(_equal, _compared(np.equal)),
     "Greater": _flag(np.greater),
     "GreaterOrEqual": _flag(np.greater_equal),
     "Less": _flag(np.less),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxsqueeze.fact import Fact, Floats, outward
+from onnxsqueeze.fact import Fact, Floats, cancelled, outward
 from onnxsqueeze.graph import Node
 from onnxsqueeze.linear import all_finite
 from onnxsqueeze.operators.activations import pass_ids, pass_need
@@ -44,7 +44,8 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     fact = context.fact(node.inputs[0])
     factor, summand = _affine(node, context)
     ends = [np.where(factor == 0, 0.0, factor * bound) + summand for bound in (fact.lower, fact.upper)]
-    return [outward(np.minimum(*ends), np.maximum(*ends), fact.constant | (factor == 0), 1e-5)]
+    sum_is_zero = cancelled(ends[0], np.abs(summand)) & (factor != 0)
+    return [outward(np.minimum(*ends), np.maximum(*ends), (fact.constant & ~sum_is_zero) | (factor == 0), 1e-5)]
 
 
 def _repair(node: Node, context: Context, editor: Editor) -> None:

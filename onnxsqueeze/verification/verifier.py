@@ -42,9 +42,9 @@ def verify(
     Args:
         original: a model: its path, or in memory, unchanged by this.
         minimized: the model to compare with it.
-        rtol: the deviation to allow, relative to an output's scale, instead of the default. That is 4 yardsticks, and at
-            least 2e-5 for a float32 model, 1e-9 for float64, 5e-3 for float16 and 4e-2 for bfloat16, or a quarter of that
-            where the yardstick comes from float64; at most 50 times as much.
+        rtol: the deviation to allow, relative to an output's scale, instead of the default. That is 4 yardsticks, and
+            at least 2e-5 for a float32 model, 1e-9 for float64, 5e-3 for float16 and 4e-2 for bfloat16, or a quarter of
+            that where the yardstick comes from float64; at most 50 times as much.
         atol: an absolute deviation to allow in addition.
         samples: how many inputs to draw at each of the sizes, at least 1.
         inputs: the user's own inputs, to be run besides: the path of an npz file, or arrays by input name.

@@ -115,12 +115,23 @@ def _weights(graph: GraphProto) -> list[TensorProto]:
 def _draw_weights(graph: GraphProto) -> list[TensorProto]:
     """Replace the ConstantOfShape nodes that stand for a light model's weights by random initializers."""
     nodes, shapes = _weight_nodes(graph)
-    if sum(int(shape.prod()) for shape in shapes) > LARGEST:
+    if not nodes or sum(int(shape.prod()) for shape in shapes) > LARGEST:
         return []
     for node in nodes:
         graph.node.remove(node)
+    _end_before_softmax(graph)
     random = np.random.default_rng(0)
     return [_weight(node.output[0], shape, random) for node, shape in zip(nodes, shapes, strict=True)]
+
+
+def _end_before_softmax(graph: GraphProto) -> None:
+    """Let the logits be the output: of random weights they are so far apart that the largest would be all one sees."""
+    output = graph.output[0].name
+    softmax = next((node for node in graph.node if node.op_type == "Softmax" and node.output[0] == output), None)
+    if softmax is not None:
+        graph.node.remove(softmax)
+        writer = next(node for node in graph.node if softmax.input[0] in node.output)
+        writer.output[0] = output
 
 
 def _weight_nodes(graph: GraphProto) -> tuple[list[NodeProto], list[npt.NDArray[np.int64]]]:

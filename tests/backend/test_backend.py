@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from .cases import load_cases
@@ -22,7 +24,7 @@ def test_backend_cases_come_back_right(capsys: pytest.CaptureFixture[str]) -> No
     cases = load_cases()
     survey = Survey(list(judge_all((key, variant) for key in cases for variant in VARIANTS)))
     with capsys.disabled():
-        print(f"\n{survey.summary()}")
+        print(f"\n{survey.summary()}", file=sys.stderr)  # pytest-xdist shows what its processes write there alone
     assert not survey.failures, "\n".join(survey.failures)
     shipped = sum(outcome.variant == SHIPPED for outcome in survey.compared)
     assert shipped >= max(FEWEST_SHIPPED, JUDGED * len(cases))
