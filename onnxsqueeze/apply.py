@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 
@@ -26,9 +27,9 @@ def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
         if _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
     skeleton, arrays, sources = editor.finish()
-    _update_shapes(skeleton.graph.value_info, editor)
     model = analysis.graph.model
     initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
+    _update_shapes(skeleton.graph.value_info, editor, initializers)
     counts = Counter(sources.values())
     copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
     return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
@@ -80,17 +81,21 @@ def _declare_inputs(graph: Graph, proto: onnx.GraphProto, initializers: Mapping[
     proto.input.extend(copies)
 
 
-def _update_shapes(declared: object, editor: Editor) -> None:
-    """Bring the declared shapes of intermediate tensors up to date; drop those of tensors that are gone."""
-    values = list(declared)  # type: ignore[call-overload]
-    for value in reversed(values):
-        name = value.name
-        if not editor.narrowed(name):
-            continue
-        if editor.plan.gone(name):
-            declared.remove(value)  # type: ignore[attr-defined]
-            continue
+def _update_shapes(declared: Any, editor: Editor, initializers: Mapping[str, Initializer]) -> None:
+    """Bring the declared shapes of tensors up to date; drop those of tensors that are gone."""
+    gone = [value for value in declared if _is_gone(value.name, editor, initializers)]
+    for value in gone:
+        declared.remove(value)
+    for value in declared:
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            length = editor.new_length(name, axis)
-            if length is not None:
+            if value.name in initializers:
+                dimension.dim_value = initializers[value.name].shape[axis]
+            elif (length := editor.new_length(value.name, axis)) is not None:
                 dimension.dim_value = length
+
+
+def _is_gone(name: str, editor: Editor, initializers: Mapping[str, Initializer]) -> bool:
+    """Whether a tensor fell away, or is an initializer that did or whose rank changed."""
+    if name in editor.context.graph.initializers:
+        return name not in initializers or len(initializers[name].shape) != editor.context.rank(name)
+    return editor.plan.gone(name)

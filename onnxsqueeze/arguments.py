@@ -138,7 +138,7 @@ report_options = _together(
         is_flag=True,
         callback=_remember,
         is_eager=True,
-        help="Print all reasons and times, and the traceback of an internal error.",
+        help="Print all reasons, and the traceback of an internal error.",
     ),
 )
 

@@ -137,7 +137,10 @@ def minimize(
             _write_json(json_path, {"input": str(source), "error": str(error), "verification": error.report.to_dict()})
             raise
         steps("writing")
-        report = _saved(result, target)
+        written, seconds = _save(result, target)
+    if quiet and json_path is None:
+        return
+    report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
     _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
     _warn(report, quiet)
     if not quiet and not _is_stdout(json_path):
@@ -199,14 +202,13 @@ def default_output(source: Path) -> Path:
     return source.with_name(f"{stem}.min.onnx")
 
 
-def _saved(result: Result, target: Path) -> Report:
-    """Write the model, and return the report with the size and the time of that."""
+def _save(result: Result, target: Path) -> tuple[int, float]:
+    """Write the model; return its bytes and the seconds that it took."""
     from onnxsqueeze.saving import save
 
     started = time.perf_counter()
     written = save(result.minimized, target)
-    seconds = {**result.report.seconds, "write": time.perf_counter() - started}
-    return replace(result.report, bytes_after=written, seconds=seconds)
+    return written, time.perf_counter() - started
 
 
 def _check_report_options(json_path: Path | None, quiet: bool, verbose: bool) -> None:

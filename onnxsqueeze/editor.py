@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from onnxsqueeze.graph import Node
 from onnxsqueeze.plan import Plan
 from onnxsqueeze.regularity import outer
 from onnxsqueeze.rule import Array, Context, FoldOverflow, absorbed_by_readers
+from onnxsqueeze.sizes import Sizes
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 
@@ -43,6 +45,11 @@ class Editor:
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
         self._offsets: dict[str, tuple[int, Floats]] = {}
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The sizes that the narrowed model computes."""
+        return Sizes(self)
 
     def mask(self, name: str) -> Bools:
         """Return which elements of a tensor stay (compact; all of them for a constant)."""
@@ -238,6 +245,7 @@ class Editor:
             for index, original in enumerate(self._nodes)
             for node in (*self._before[index], original, *self._after[index])
         ]
+        self._release_sources()
         self._surgeon.cleanup(recurse_subgraphs=False, recurse_functions=False)
         names = self._name_constants()
         skeleton = ModelProto()
@@ -248,6 +256,14 @@ class Editor:
         skeleton.graph.node.extend(nodes)
         arrays = {variable.name: array for variable, array, _ in self._constants.values() if variable.name in names}
         return skeleton, arrays, names
+
+    def _release_sources(self) -> None:
+        """What only asks for the shape of a tensor that was replaced becomes a constant, lest both be stored."""
+        replaced = {source for _, _, source in self._constants.values()}
+        for node in self._graph.nodes:
+            values = [self.context.value(name) for name in node.outputs if name]
+            if replaced.intersection(node.inputs) and len(values) == 1 and values[0] is not None and values[0].dtype.kind == "i":
+                self.replace(node, "Identity", [values[0]])
 
     def _edit(self, node: Node) -> gs.Node:
         edited = self._nodes[node.index]

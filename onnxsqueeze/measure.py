@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Integers of these types index, shape or select; integers of one byte or less are quantized weights.
 _NOT_WEIGHTS = {
-    getattr(onnx.TensorProto, name) for name in ("INT64", "INT32", "UINT64", "UINT32", "INT16", "UINT16", "BOOL", "STRING")
+    getattr(onnx.TensorProto, name)
+    for name in ("INT64", "INT32", "UINT64", "UINT32", "INT16", "UINT16", "BOOL", "STRING")
 }
 
 
@@ -47,9 +48,6 @@ def concrete_shapes(analysis: Analysis, dims: Mapping[str, int]) -> tuple[Mappin
     Args:
         analysis: of the model.
         dims: sizes that the user gave, by the dimension's name.
-
-    Raises:
-        UsageError: when the model has no such dimension.
     """
     inputs = analysis.context.shapes
     later = [size for name in analysis.graph.inputs for size in inputs.get(name, ())[1:]]
@@ -58,7 +56,6 @@ def concrete_shapes(analysis: Analysis, dims: Mapping[str, int]) -> tuple[Mappin
     from onnxsqueeze.verification.sizes import Role, SizePlan
 
     declared = [value for value in analysis.graph.proto.input if value.name in analysis.graph.inputs]
-    SizePlan.of(declared, dims, {})  # refuses unknown names
     plan = SizePlan.of(declared, {}, {})
     sizes = {name: dims.get(name, _DEFAULT_SIZE) for name, role in plan.roles.items() if role is not Role.BATCH}
     shapes = plan.shapes({**dict.fromkeys(plan.roles, 1), **sizes})

@@ -91,6 +91,7 @@ def minimize(
     clock = _Clock()
     tell("loading", None)
     model = load(source)
+    _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
     tell("analysing", None)
     analysis = Analysis(Graph(model), keep)
@@ -147,12 +148,21 @@ class _Clock:
         self._last = now
 
 
+def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse names that the model does not have before any work is done."""
+    if dims or input_shapes:
+        from onnxsqueeze.verification.sizes import SizePlan
+
+        inputs = [value for value in model.skeleton.graph.input if value.name not in model.initializers]
+        SizePlan.of(inputs, dims, input_shapes)
+
+
 def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
     from fnmatch import fnmatchcase
 
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
-            raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; `inspect` lists them")
+            raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
 def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str]) -> tuple[Analysis, Plan, Model]:

@@ -102,11 +102,7 @@ class Report:
 
 
 def make_report(analysis: Analysis, plan: Plan, result: Model, file_bytes: int, dims: Mapping[str, int]) -> Report:
-    """Compare the model that was analysed with the one that came out; ``dims`` are sizes to count MACs for.
-
-    Raises:
-        UsageError: when ``dims`` names a dimension that the model does not have.
-    """
+    """Compare the model that was analysed with the one that came out; ``dims`` are sizes to count MACs for."""
     shapes, sizes = concrete_shapes(analysis, dims)
     layers = tuple(_layers(analysis, plan, shapes))
     original = analysis.graph.model

@@ -193,6 +193,7 @@ class OpRule:
         link: gives each output its element classes and couples those of the inputs.
         need: what is needed of each input, given what is needed of each output.
         repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
+        sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
         adopts: adds a vector along an axis to what the node writes, through its own constants; False if it cannot.
@@ -213,6 +214,7 @@ class OpRule:
     link: Link = field(default=_link_opaque)
     need: Need = field(default=_need_everything)
     repair: Repair = field(default=_repair_nothing)
+    sizes: int | None = None
     absorbs: Absorbs | None = None
     adopts: Adopts | None = None
     order: Literal["", "keeps", "reads"] = ""

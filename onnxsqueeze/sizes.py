@@ -1,17 +1,18 @@
 """Computed sizes in the narrowed model: which nodes see its new shapes, and how requested shapes are put right.
 
-A Shape of a narrowed tensor gives the new lengths by itself, and mostly that is what its readers want. Where one of them
-would be misled (arithmetic on data, say), the Shapes that it depends on go on to give the original's lengths.
+A Shape of a narrowed tensor gives the new lengths by itself, and mostly that is what its readers want. Where one of
+them would be misled (arithmetic on data, say), the Shapes that it depends on go on to give the original lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxsqueeze.dimension import Dimension, Symbolic, as_values, symbol
+from onnxsqueeze.dimension import Dimension, Symbolic, as_values, known, symbol
 from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Array, Context, rule_for
@@ -23,22 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a node asks for and should ask for in the narrowed model, by entry of its requested shape.
+    """What a node asks for in the narrowed model and what it should ask for, by entry of its requested shape.
 
     Attributes:
-        asked: the entries as the graph computes them, None where they are known at run time only.
-        wanted: the same with every wrong entry replaced by the length that it should name.
+        computed: whether it is known what the graph computes; if not, it is what it was.
+        wanted: the entries, every wrong one replaced by the length that it should name.
         wrong: which entries those are.
     """
 
-    asked: list[Dimension] | None
+    computed: bool
     wanted: list[Dimension]
     wrong: Bools
-
-    @property
-    def correctable(self) -> bool:
-        """Whether what the wrong entries should name does not depend on run-time sizes."""
-        return not any(isinstance(size, Symbolic) for size, wrong in zip(self.wanted, self.wrong, strict=True) if wrong)
 
 
 class Sizes:
@@ -52,45 +48,55 @@ class Sizes:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._original = editor.context
-        self._shapes = dict(self._original.shapes)
+        self._shapes = dict(editor.context.shapes)
         for name in editor.plan.masks:
-            lengths = [editor.new_length(name, axis) for axis in range(self._original.rank(name))]
-            old = self._original.shape(name)
+            old = editor.context.shapes.get(name, ())
+            lengths = [editor.new_length(name, axis) for axis in range(len(old))]
             self._shapes[name] = tuple(b if a is None else a for a, b in zip(lengths, old, strict=True))
-        nodes = self._original.graph.nodes
-        self.frozen = {node.index for node in nodes if any(editor.plan.gone(name) for name in node.inputs)}
+        readers = [node for node in editor.context.graph.nodes if self._reads_shapes(node)]
+        self.frozen = {node.index for node in readers if any(editor.plan.gone(name) for name in node.inputs)}
         while misled := self._misled():
             self.frozen |= misled
 
     def request(self, node: Node) -> Request:
         """Compare what a node asks for with the lengths that its output shall have."""
-        output, name = node.outputs[0], node.inputs[_slot(node, self._original)]
+        output, name = node.outputs[0], node.inputs[slot(node, self._original)]
         before, now = _entries(self._original, name), _entries(self.narrowed, name)
-        rank, (count,) = self._original.rank(output), self._original.shape(name)
-        axes = node.attributes.get("axes") or range(rank - (count if isinstance(count, int) else rank), rank)
-        wanted: list[Dimension] = []
-        wrong = []
-        for place, axis in enumerate(axis % rank for axis in axes):
-            entry = (before[place], now[place]) if before is not None and now is not None else None
-            wrong.append(self._misses(node, axis, entry))
-            wanted.append(self._shapes[output][axis] if entry is None or wrong[-1] else entry[1])
-        return Request(now, wanted, np.array(wrong, dtype=bool))
+        rank, shape = self._original.rank(output), self._original.shape(name)
+        count = shape[0] if len(shape) == 1 and isinstance(shape[0], int) else rank
+        axes = [axis % rank for axis in node.attributes.get("axes") or range(rank - count, rank)]
+        lengths = [self._shapes[output][axis] for axis in axes]
+        if before is None or now is None:
+            changed = [self._editor.new_length(output, axis) is not None for axis in axes]
+            return Request(False, lengths, np.array(changed, dtype=bool))
+        wrong = [self._misses(node, *entry) for entry in zip(axes, before, now, strict=True)]
+        wanted = [length if flag else size for length, flag, size in zip(lengths, wrong, now, strict=True)]
+        return Request(True, wanted, np.array(wrong, dtype=bool))
 
-    def _misses(self, node: Node, axis: int, entry: tuple[Dimension, Dimension] | None) -> bool:
-        """Whether a request (as it was and as it is) does not give an axis its length."""
+    def _misses(self, node: Node, axis: int, before: Dimension, now: Dimension) -> bool:
+        """Whether an entry, as it was and as it is now, does not give an axis the length that it shall have."""
         source, output = node.inputs[0], node.outputs[0]
         length, old = self._editor.new_length(output, axis), self._original.shape(output)[axis]
-        if entry is None or (entry[0] == entry[1] == -1):
-            return entry is None and length is not None  # -1 is what the other entries leave
-        before, now = entry
         if now == (old if length is None else length):
             return False
-        if now != before or isinstance(now, Symbolic) or now == old:
-            return now != before or length is not None
-        # A number that is not the length itself refers to the input: 0 copies from the same place, 1 is spread from the end.
-        place = axis if now == 0 else axis + self._original.rank(source) - self._original.rank(output)
-        own = self._editor.new_length(source, place) if 0 <= place < self._original.rank(source) else None
-        return own != length
+        if now != before:
+            return True
+        if now == -1:
+            return False  # what the other entries leave
+        if isinstance(now, Symbolic) or now == old:
+            return length is not None
+        # Any other number refers to the input: 0 copies from the same place, 1 leaves an axis counted from the end.
+        rank = self._original.rank(source)
+        place = axis if now == 0 else axis + rank - self._original.rank(output)
+        return length != (self._editor.new_length(source, place) if 0 <= place < rank else None)
+
+    def agreed(self, name: str, request: Request) -> bool:
+        """Whether every reader of a requested shape wants the same of it."""
+        context = self._original
+        readers = [(node, place) for node, place in context.graph.readers[name] if not self._gone(node)]
+        if name in context.graph.outputs or any(place != context.rules[node.index].sizes for node, place in readers):
+            return False
+        return all(self.request(node).wanted == request.wanted for node, _ in readers)
 
     def _misled(self) -> set[int]:
         """Recompute all sizes; return the sources of those that some reader must not see changed."""
@@ -98,11 +104,11 @@ class Sizes:
         self.narrowed = Context(original.graph)
         self.narrowed.dtypes, self.narrowed.shapes = original.dtypes, dict(self._shapes)
         self.narrowed.values = dict(original.values)
-        sources: dict[str, set[int]] = {}  # by changed tensor, the nodes that it got its sizes from
+        sources: dict[str, set[int]] = {}  # by changed tensor, the nodes that its sizes come from
         misled: set[int] = set()
         for node in original.graph.nodes:
             origins = self._origins(node, sources)
-            if not origins or all(self._editor.plan.gone(name) for name in node.outputs if name):
+            if not origins or self._gone(node):
                 continue
             if not self._follows(node, sources):
                 misled |= origins
@@ -112,28 +118,27 @@ class Sizes:
                     sources[name] = origins
         return misled.union(*(sources.get(name, ()) for name in original.graph.outputs))
 
-    def _origins(self, node: Node, sources: dict[str, set[int]]) -> set[int]:
-        if node.index in self.frozen:
-            return set()
-        origins = set().union(*(sources.get(name, ()) for name in (*node.inputs, *node.captured)))
-        reads_shape = rule_for(node).evaluate is None and any(name in self._original.values for name in node.outputs)
-        if reads_shape and any(self._editor.narrowed(name) for name in node.inputs):
+    def _origins(self, node: Node, sources: Mapping[str, set[int]]) -> set[int]:
+        origins: set[int] = set().union(*(sources.get(name, ()) for name in (*node.inputs, *node.captured)))
+        if node.index not in self.frozen and self._touched(node) and self._reads_shapes(node):
             origins.add(node.index)
         return origins
 
-    def _follows(self, node: Node, sources: dict[str, set[int]]) -> bool:
-        """Whether a node may see changed sizes: it computes sizes itself, or requests a shape and can be put right."""
-        if all(name in self._original.values for name in node.outputs if name):
-            return self._recomputed(node)
-        slot = self._original.rules[node.index].sizes
+    def _follows(self, node: Node, sources: Mapping[str, set[int]]) -> bool:
+        """Whether a node may see changed sizes: it computes sizes itself, or requests a shape that can be put right."""
         changed = [place for place, name in enumerate(node.inputs) if name in sources]
-        if changed != [slot] or any(name in sources for name in node.captured):
+        if all(name in self._original.values for name in node.outputs if name):
+            return not (changed and self._touched(node)) and self._recomputes(node)
+        if changed != [self._original.rules[node.index].sizes] or any(name in sources for name in node.captured):
+            return False
+        name = node.inputs[changed[0]]
+        if self.narrowed.values[name].shape != self._original.values[name].shape:
             return False
         request = self.request(node)
-        touched = any(self._editor.narrowed(name) for name in (*node.inputs, *node.outputs))
-        return not request.wrong.any() or (touched and request.correctable)
+        wrong = [size for size, flag in zip(request.wanted, request.wrong, strict=True) if flag]
+        return not wrong or (self._touched(node) and all(known(size) for size in wrong))
 
-    def _recomputed(self, node: Node) -> bool:
+    def _recomputes(self, node: Node) -> bool:
         rule, values = rule_for(node), self.narrowed.values
         names = [name for name in node.outputs if name]
         for name in names:
@@ -141,69 +146,95 @@ class Sizes:
         if rule.evaluate is None and rule.infer is not None:
             rule.infer(node, self.narrowed)
         fold(node, rule, self.narrowed)
-        for name in names:
-            if name not in values:
-                return False
-            if values[name].shape != self._original.values[name].shape:
-                if self._editor.narrowed(name):
-                    return False
-                self.narrowed.shapes[name] = values[name].shape
+        if any(name not in values for name in names):
+            return False
+        self.narrowed.shapes.update({name: values[name].shape for name in names})
         return True
 
-    def agreed(self, name: str, wanted: list[Dimension]) -> bool:
-        """Whether all that read a requested shape want the same of it."""
-        context = self._original
-        readers = [(node, place) for node, place in context.graph.readers[name] if not self._editor.plan.gone(node.outputs[0])]
-        if name in context.graph.outputs or any(place != context.rules[node.index].sizes for node, place in readers):
-            return False
-        return all(self.request(node).wanted == wanted for node, _ in readers)
+    def _reads_shapes(self, node: Node) -> bool:
+        """Whether a node makes known values out of shapes, not of other values."""
+        return rule_for(node).evaluate is None and all(name in self._original.values for name in node.outputs if name)
+
+    def _touched(self, node: Node) -> bool:
+        return any(self._editor.narrowed(name) for name in (*node.inputs, *node.outputs))
+
+    def _gone(self, node: Node) -> bool:
+        return all(self._editor.plan.gone(name) for name in node.outputs if name)
 
 
 def patch_sizes(node: Node, context: Context, editor: Editor, otherwise: Array | None = None) -> None:
     """Put the requested shape of a node right where it does not name the lengths that its output shall have.
 
     Args:
-        node: whose rule says at which input it is.
-        otherwise: a constant that asks for the same, if there is one; taken rather than another node.
+        node: one whose rule says at which input it requests a shape.
+        context: of the original graph. editor: of the narrowed one.
+        otherwise: a constant that asks for the right lengths, if there is one; taken rather than another node.
     """
-    slot = _slot(node, context)
-    if not node.input(slot):
+    place = slot(node, context)
+    if not node.input(place):
         return
     request = editor.sizes.request(node)
     if not request.wrong.any():
         return
-    target = None if request.asked is None else as_values(request.wanted)
-    if target is not None and target.dtype != object:
-        editor.set_constant(node, slot, target)
-    elif _put_right_where_it_is_made(node.inputs[slot], request, editor):
+    target = as_values(request.wanted)
+    if request.computed and target.dtype != object:
+        editor.set_constant(node, place, target)
+    elif _put_right_at_producer(node.inputs[place], request, editor):
         return
     elif otherwise is not None:
-        editor.set_constant(node, slot, otherwise)
+        editor.set_constant(node, place, otherwise)
     else:
         wanted = [size if wrong else 0 for size, wrong in zip(request.wanted, request.wrong, strict=True)]
-        editor.insert_before(node, slot, "Where", [request.wrong, np.array(wanted, dtype=np.int64), None])
+        editor.insert_before(node, place, "Where", [request.wrong, as_values(wanted), None])
 
 
-def _put_right_where_it_is_made(name: str, request: Request, editor: Editor) -> bool:
-    """Change the constants that the wrong entries are copied from by the node that computes a requested shape."""
-    graph = editor.context.graph
-    maker = graph.producers.get(name)
-    if maker is None or any(editor.narrowed(tensor) for tensor in (*maker.inputs, *maker.outputs)):
+def slot(node: Node, context: Context) -> int:
+    """Return the position of the input at which a node requests a shape."""
+    place = context.rules[node.index].sizes
+    assert place is not None
+    return place
+
+
+def _put_right_at_producer(name: str, request: Request, editor: Editor) -> bool:
+    """Change the constants from which the node that computes a requested shape copies the wrong entries."""
+    producer = editor.context.graph.producers.get(name)
+    if producer is None or any(editor.narrowed(other) for other in (*producer.inputs, *producer.outputs)):
         return False
-    if request.asked is None or not editor.sizes.agreed(name, request.wanted):
+    if not request.computed or not editor.sizes.agreed(name, request):
         return False
-    found = _copied_entries(maker, editor.sizes.narrowed)
-    changed: dict[str, Array] = {}
-    for size, wrong, copied in zip(request.wanted, request.wrong, found, strict=True):
-        if wrong and copied is None:
-            return False
-        if wrong and copied is not None:
-            constant = changed.setdefault(copied[0], editor.sizes.narrowed.values[copied[0]].copy())
-
+    values = editor.sizes.narrowed
+    copied = _copied_entries(producer, values)
+    if copied is None:
+        return False
+    new = {copy: size for copy, size, wrong in zip(copied, request.wanted, request.wrong, strict=True) if wrong}
+    if None in new or any(new.get(copy, size) != size for copy, size in zip(copied, request.wanted, strict=True)):
+        return False  # an entry is computed, or one constant would have to be two
+    for place, source in enumerate(producer.inputs):
+        entries = {copy[1]: size for copy, size in new.items() if copy is not None and copy[0] == source}
+        if entries:
+            array = np.array(values.value(source))
+            array.flat[list(entries)] = list(entries.values())
+            editor.set_constant(producer, place, array)
     return True
 
 
-def _slot(node: Node, context: Context) -> int:
-    slot = context.rules[node.index].sizes
-    assert slot is not None
-    return slot
+def _copied_entries(node: Node, context: Context) -> list[tuple[str, int] | None] | None:
+    """Return of which entry of which constant each entry of an output is a copy, found out by giving them all names."""
+    trial = Context(context.graph)
+    named: dict[Dimension, tuple[str, int]] = {}
+    for name in node.inputs:
+        array = context.value(name) if name else None
+        if array is not None and array.dtype.kind == "i":
+            names = [symbol(f"entry {index} of {name}") for index in range(array.size)]
+            named.update({entry: (name, index) for index, entry in enumerate(names)})
+            trial.values[name] = np.array(names, dtype=object).reshape(array.shape)
+        elif name in context.values:
+            trial.values[name] = context.values[name]
+    fold(node, rule_for(node), trial)
+    made = trial.values.get(node.outputs[0])
+    return None if made is None else [named.get(entry) for entry in made.ravel()]
+
+
+def _entries(context: Context, name: str) -> list[Dimension] | None:
+    array = context.sizes(name)
+    return None if array is None else [entry if isinstance(entry, Symbolic) else int(entry) for entry in array.ravel()]

@@ -1,7 +1,7 @@
 """Write docs/operators.md: the operators that have a rule, from the registry itself.
 
-    python tools/list_operators.py            # writes the file
-    python tools/list_operators.py --print    # prints it
+python tools/list_operators.py            # writes the file
+python tools/list_operators.py --print    # prints it
 """
 
 from __future__ import annotations

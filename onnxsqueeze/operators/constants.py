@@ -9,7 +9,7 @@ import numpy as np
 import onnx.numpy_helper
 
 from onnxsqueeze.dimension import Shape, as_values, known, product
-from onnxsqueeze.fact import Bools, Fact, between
+from onnxsqueeze.fact import Fact, between
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import NotEmpty
@@ -56,11 +56,6 @@ def _size(entry: Any) -> Any:
     return int(entry) if known(entry) else entry
 
 
-def _fill_repair(node: Node, context: Context, editor: Editor) -> None:
-    """The value broadcasts, so only the requested lengths change."""
-    patch_sizes(node, 0, context, editor)
-
-
 def _shape_value(node: Node, shape: Shape) -> Array:
     start = node.attributes.get("start", 0)
     return as_values(list(shape[start : node.attributes.get("end")]))
@@ -88,31 +83,21 @@ def _link_shape(node: Node, context: Context) -> None:
 
 
 def _shape_repair(node: Node, context: Context, editor: Editor) -> None:
-    """What computes with sizes sees those of the original; whoever needs a changed one is told so on its own."""
-    name, known_value = node.inputs[0], context.value(node.outputs[0])
+    """The new lengths are what most readers want; where not, the entries that changed are set back."""
+    if node.index not in editor.sizes.frozen:
+        return
+    known_value = context.value(node.outputs[0])
     if known_value is not None:
         editor.replace(node, "Identity", [known_value])
         return
-    start = node.attributes.get("start", 0)
-    axes = range(context.rank(name))[start : node.attributes.get("end")]
-    changed = np.array([editor.new_length(name, axis) is not None for axis in axes])
-    read = _entries_read(node.outputs[0], len(changed), context)
-    if not (changed & read).any():
-        return
-    original = np.array([_size(context.shape(name)[axis]) if flag else 0 for axis, flag in zip(axes, changed, strict=True)])
-    editor.insert_after(node, "Where", [~changed, None, original.astype(np.int64)])
+    before, now = (_shape_value(node, shapes[node.inputs[0]]) for shapes in (context.shapes, editor.sizes.narrowed.shapes))
+    changed = before != now
+    editor.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
 
 
-def _entries_read(name: str, count: int, context: Context) -> Bools:
-    """Return which entries of a shape are read, as far as plain Gathers tell."""
-    read = np.zeros(count, dtype=bool)
-    for reader, position in context.graph.readers.get(name, ()):
-        indices = context.value(reader.input(1)) if reader.op == "Gather" and position == 0 else None
-        if indices is None or name in context.graph.outputs:
-            return np.ones(count, dtype=bool)
-        read[indices.ravel()] = True
-    return read
-
+def _size_repair(node: Node, context: Context, editor: Editor) -> None:
+    if node.index in editor.sizes.frozen:
+        editor.replace(node, "Identity", [context.values[node.outputs[0]]])
 
 
 def _known_size(node: Node, context: Context) -> Refusal | None:
@@ -132,7 +117,8 @@ register(
         infer=_filled_shape,
         forward=_filled_fact,
         need=lambda node, context, outputs: held_sizes(node),
-        repair=_fill_repair,
+        repair=patch_sizes,  # the value broadcasts, so only the requested lengths change
+        sizes=0,
     ),
     OpRule(
         "Shape",
@@ -146,7 +132,7 @@ register(
         infer=_infer_size,
         applies=_known_size,
         need=lambda node, context, outputs: [None],
-        repair=lambda node, context, editor: editor.replace(node, "Identity", [context.values[node.outputs[0]]]),
+        repair=_size_repair,
     ),
     OpRule("Range", evaluate=_range),
 )

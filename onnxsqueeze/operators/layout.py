@@ -148,13 +148,8 @@ def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
     _hand_on(node, editor)
     output = node.outputs[0]
     lengths = [editor.new_length(output, axis) for axis in range(context.rank(output))]
-    if all(length is None for length in lengths):
-        return
     target = None if node.attributes.get("allowzero") else _constant_target(*_shapes(node, context), lengths)
-    if context.value(node.inputs[1]) is None and target is not None:
-        editor.set_constant(node, 1, target)
-    else:
-        patch_sizes(node, 1, context, editor)
+    patch_sizes(node, context, editor, target)
 
 
 def _constant_target(source: Shape, target: Shape, lengths: Sequence[int | None]) -> Array | None:
@@ -227,7 +222,7 @@ def _same_elements(op: str, **fields: Any) -> OpRule:
 
 
 register(
-    _same_elements("Reshape", since=5, evaluate=_reshape_value, infer=_reshape_infer, repair=_reshape_repair),
+    _same_elements("Reshape", since=5, evaluate=_reshape_value, infer=_reshape_infer, repair=_reshape_repair, sizes=1),
     _same_elements("Flatten", evaluate=_flatten_value, infer=_flatten_infer),
     _same_elements("Squeeze", evaluate=_squeeze_value, infer=_squeeze_infer),
     _same_elements("Unsqueeze", evaluate=_unsqueeze_value, infer=_unsqueeze_infer),

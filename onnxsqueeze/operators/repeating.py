@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
-
-if TYPE_CHECKING:
-    from onnxsqueeze.editor import Editor
 
 
 def _tile_applies(node: Node, context: Context) -> Refusal | None:
@@ -100,10 +97,6 @@ def _is_one(size: Any) -> bool:
     return not isinstance(size, Symbolic) and size == 1
 
 
-def _expand_repair(node: Node, context: Context, editor: Editor) -> None:
-    patch_sizes(node, 1, context, editor)
-
-
 register(
     OpRule(
         "Expand",
@@ -112,6 +105,7 @@ register(
         forward=_expand_forward,
         link=_expand_link,
         need=_expand_need,
-        repair=_expand_repair,
+        repair=patch_sizes,
+        sizes=1,
     )
 )

@@ -152,12 +152,6 @@ def _resized_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return [tuple(size * int(scale) for size, scale in zip(source, scales, strict=True))]
 
 
-def _resize_repair(node: Node, context: Context, editor: Editor) -> None:
-    """Sizes, where given for all axes, name the channel count too."""
-    if node.input(3) and "axes" not in node.attributes:
-        patch_sizes(node, 3, context, editor)
-
-
 def _resize_fact(node: Node, context: Context) -> Sequence[Fact]:
     """Interpolation keeps a constant; a cubic may overshoot any other bounds."""
     (fact,) = _kept_fact(node, context)
@@ -168,7 +162,7 @@ def _resize_fact(node: Node, context: Context) -> Sequence[Fact]:
 
 
 register(
-    _pool("Resize", _resize_fact, applies=_resize_applies, infer=_resized_shape, repair=_resize_repair, since=10),
+    _pool("Resize", _resize_fact, applies=_resize_applies, infer=_resized_shape, repair=patch_sizes, sizes=3, since=10),
     _pool("Upsample", _resize_fact, applies=_resize_applies, infer=_resized_shape),
 )
 

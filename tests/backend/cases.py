@@ -71,6 +71,7 @@ def _node_cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")  # the generators overflow and divide by zero on purpose
         found = load_model_tests(kind="node")
     for case in found:
+        assert case.model is not None and case.data_sets is not None  # only cases in folders come without
         runs = [_run(case.model, inputs, outputs) for inputs, outputs in case.data_sets]
         yield Case("node", case.name, case.model, runs, case.rtol, case.atol)
 

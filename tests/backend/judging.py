@@ -187,7 +187,7 @@ def _first_change(original: ModelProto, minimized: ModelProto) -> str:
 
 def _elements(graph: GraphProto) -> int:
     """Count the elements of all stored tensors: initializers and Constant nodes, those of subgraphs included."""
-    count = sum(prod(tensor.dims) for tensor in graph.initializer)
+    count: int = sum(prod(tensor.dims) for tensor in graph.initializer)
     count += sum(prod(sparse.values.dims) for sparse in graph.sparse_initializer)
     for node in graph.node:
         for attribute in node.attribute:

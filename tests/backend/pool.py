@@ -90,7 +90,8 @@ def _serve(connection: Connection) -> None:
             task = connection.recv()
         except EOFError:
             return
+        key, variant = task
         try:
-            connection.send(judge(*task, stage=connection.send))
+            connection.send(judge(key, variant, connection.send))
         except Exception as error:  # of the harness itself, for the failures of a case are outcomes
             connection.send(RuntimeError("".join(traceback.format_exception(error))))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from command_line.perceptrons import perceptron, saved, weights
-from onnxsqueeze import minimizing
+from onnxsqueeze.editor import Editor
+from onnxsqueeze.graph import Node
 
 
 @pytest.fixture
@@ -28,12 +29,10 @@ def dense(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the surgery spoil a weight, as a wrong rule would."""
-    right = minimizing.apply
+    """Let every constant that a rule rewrites come out doubled, as a wrong rule might."""
+    right = Editor.set_constant
 
-    def spoiled(*args: Any) -> Any:
-        model = right(*args)
-        model.initializers["w2"] = model.initializers["w2"].with_array(2 * model.initializers["w2"].array)
-        return model
+    def doubled(self: Editor, node: Node, position: int, array: Any) -> None:
+        right(self, node, position, 2 * array)
 
-    monkeypatch.setattr(minimizing, "apply", spoiled)
+    monkeypatch.setattr(Editor, "set_constant", doubled)

@@ -80,7 +80,7 @@ def test_a_failed_verification_goes_into_the_json(pruned: Path, wrong: None) -> 
 
 
 def test_tolerances_are_passed_on(pruned: Path, wrong: None) -> None:
-    assert run("minimize", pruned, "--rtol", "2").exit_code == 0
+    assert run("minimize", pruned, "--rtol", "4").exit_code == 0  # both weights are doubled: the outputs are off by 3
     assert run("minimize", pruned, "--rtol", "0", "--atol", "1000").exit_code == 0
 
 

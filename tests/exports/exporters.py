@@ -7,12 +7,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from exports.architectures import Architecture
+from exports.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Exporter:
     """One of torch's exporters with its options.
 
     Attributes:
-        opset: the opset version to write; 0 for the exporter's own choice.
+        opset: the opset version to write.
         dynamo: the newer exporter, else the older one.
         optimize: constant folding, and BatchNorm folded into convolutions.
         resizable: dynamic image sizes, besides the batch.
@@ -34,56 +36,90 @@ class Exporter:
     @property
     def name(self) -> str:
         """A name for test ids."""
-        kind = "dynamo" if self.dynamo else "older"
-        return f"{kind}{self.opset or ''}{'-optimized' if self.optimize else ''}{'' if self.resizable else '-fixed'}"
+        parts = ["dynamo" if self.dynamo else "older", str(self.opset)]
+        return "-".join([*parts, *["optimized"] * self.optimize, *["fixed"] * (not self.resizable)])
 
-    def export(self, network: nn.Module, architecture: Architecture) -> onnx.ModelProto:
-        """Export a network in evaluation mode with input ``x``, output ``y`` and a dynamic batch."""
-        sizes = architecture.dynamic if self.resizable else ()
-        example = (torch.zeros(2, *architecture.sample),)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if self.dynamo:
-                return self._newer(network.eval(), example, sizes, architecture.multiple)
-            return self._older(network.eval(), example, sizes)
+    def sizes(self, architecture: str) -> tuple[int, ...]:
+        """Axes of the input with a dynamic size, besides the batch."""
+        return ARCHITECTURES[architecture].dynamic if self.resizable else ()
 
-    def _older(self, network: nn.Module, example: tuple[Tensor], sizes: tuple[int, ...]) -> onnx.ModelProto:
-        axes = {"x": {axis: f"size{axis}" if axis else "batch" for axis in (0, *sizes)}, "y": {0: "batch"}}
-        training = torch.onnx.TrainingMode.EVAL if self.optimize else torch.onnx.TrainingMode.PRESERVE
-        file = io.BytesIO()
-        torch.onnx.export(
-            network,
-            example,
-            file,
-            dynamo=False,
-            opset_version=self.opset,
-            do_constant_folding=self.optimize,
-            training=training,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes=axes,
-        )
-        return onnx.load_from_string(file.getvalue())
 
-    def _newer(
-        self, network: nn.Module, example: tuple[Tensor], sizes: tuple[int, ...], multiple: int
-    ) -> onnx.ModelProto:
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision at every export
-        shapes = {0: torch.export.Dim("batch")}
-        shapes |= {axis: multiple * torch.export.Dim(f"size{axis}", min=4, max=64) for axis in sizes}
-        program = torch.onnx.export(
-            network,
-            example,
-            dynamo=True,
-            opset_version=self.opset or None,
-            optimize=self.optimize,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_shapes=(shapes,),
-            verbose=False,
-        )
-        assert program is not None
-        return program.model_proto
+@cache
+def masked(architecture: str, mask: str) -> nn.Module:
+    """A network in evaluation mode with random weights, under a mask."""
+    torch.manual_seed(0)
+    network = spread(ARCHITECTURES[architecture].build()).eval()
+    if mask:
+        MASKS[mask](network)
+    return network
+
+
+def exported(architecture: str, mask: str, exporter: Exporter) -> onnx.ModelProto:
+    """Export a masked network with input ``x``, output ``y`` and a dynamic batch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if exporter.dynamo:
+            return _by_newer(architecture, mask, exporter)
+        return _by_older(architecture, mask, exporter)
+
+
+def _example(architecture: str) -> tuple[Tensor]:
+    return (torch.zeros(2, *ARCHITECTURES[architecture].sample),)
+
+
+def _by_older(architecture: str, mask: str, exporter: Exporter) -> onnx.ModelProto:
+    sizes = {axis: f"size{axis}" for axis in exporter.sizes(architecture)}
+    training = torch.onnx.TrainingMode.EVAL if exporter.optimize else torch.onnx.TrainingMode.PRESERVE
+    file = io.BytesIO()
+    torch.onnx.export(
+        masked(architecture, mask),
+        _example(architecture),
+        file,
+        dynamo=False,
+        opset_version=exporter.opset,
+        do_constant_folding=exporter.optimize,
+        training=training,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "batch"} | sizes, "y": {0: "batch"}},
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+def _by_newer(architecture: str, mask: str, exporter: Exporter) -> onnx.ModelProto:
+    """Trace the network once; masks and the exporter's own optimization apply to what that gave."""
+    program, encoded = _traced(architecture, exporter.opset, exporter.resizable)
+    model = onnx.load_from_string(encoded)
+    state = masked(architecture, mask).state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name].numpy(), tensor.name))
+    if exporter.optimize:
+        program.model = onnx_ir.from_proto(model)
+        program.optimize()
+        model = program.model_proto
+    return model
+
+
+@cache
+def _traced(architecture: str, opset: int, resizable: bool) -> tuple[torch.onnx.ONNXProgram, bytes]:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision at every export
+    multiple, sizes = ARCHITECTURES[architecture].multiple, ARCHITECTURES[architecture].dynamic if resizable else ()
+    shapes = {0: torch.export.Dim("batch")}
+    shapes |= {axis: multiple * torch.export.Dim(f"size{axis}", min=2, max=64) for axis in sizes}
+    program = torch.onnx.export(
+        masked(architecture, ""),
+        _example(architecture),
+        dynamo=True,
+        opset_version=opset,
+        optimize=False,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_shapes=(shapes,),
+        verbose=False,
+    )
+    assert program is not None
+    return program, program.model_proto.SerializeToString()
 
 
 def spread(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -102,8 +138,7 @@ def spread(network: nn.Module, seed: int = 0) -> nn.Module:
             elif kind == "weight" and tensor.dim() == 1:
                 uniform(tensor, 0.1, 1.0)
             elif kind == "weight":
-                bound = 1.5 / tensor[0].numel() ** 0.5
-                uniform(tensor, -bound, bound)
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5)
     return network
 
 
@@ -135,13 +170,12 @@ def without_rows(network: nn.Module) -> None:
 
 
 def scattered(network: nn.Module) -> None:
-    """Mask B: 95 % of all weights go, those that are smallest relative to the largest of their layer."""
+    """Mask B: the smallest 95 % of all weights go."""
     weights = [layer.weight.detach() for layer in layers(network)]
-    magnitudes = [weight.abs() / weight.abs().max() for weight in weights]
-    together = torch.cat([magnitude.ravel() for magnitude in magnitudes])
-    threshold = together.kthvalue(int(0.95 * len(together))).values
-    for weight, magnitude in zip(weights, magnitudes, strict=True):
-        weight[magnitude <= threshold] = 0
+    magnitudes = torch.cat([weight.abs().ravel() for weight in weights])
+    threshold = magnitudes.kthvalue(int(0.95 * len(magnitudes))).values
+    for weight in weights:
+        weight[weight.abs() <= threshold] = 0
 
 
 def without_columns(network: nn.Module) -> None:

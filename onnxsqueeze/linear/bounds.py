@@ -1,0 +1,124 @@
+"""Bounds of what a linear node computes: each weight that is not zero contributes the bounds of its channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.fact import Bools, Fact, Floats, cancelled, interval
+from onnxsqueeze.graph import Node
+from onnxsqueeze.linear.view import Linear, channel_bounds
+from onnxsqueeze.rule import Context
+
+_CHUNK = 1 << 21  # weight elements that are brought to float64 at a time
+_CACHED = 1 << 16  # weight elements that stay in a processor's cache while they are read tap by tap
+
+
+def _signs(linear: Linear) -> tuple[Bools, Bools]:
+    """Return where some tap is positive and where some is negative, [groups, out, in]."""
+    matrix = linear.matrix
+    if matrix.shape[3] == 1:
+        return matrix[..., 0] > 0, matrix[..., 0] < 0
+    positive, negative = np.empty(matrix.shape[:3], dtype=bool), np.empty(matrix.shape[:3], dtype=bool)
+    step = max(1, _CACHED // max(1, matrix.shape[2] * matrix.shape[3]))
+    for group in range(matrix.shape[0]):
+        for start in range(0, matrix.shape[1], step):
+            part = matrix[group, start : start + step]
+            most, least = part[..., 0].copy(), part[..., 0].copy()
+            for tap in range(1, part.shape[2]):
+                np.maximum(most, part[..., tap], out=most)
+                np.minimum(least, part[..., tap], out=least)
+            np.greater(most, 0, out=positive[group, start : start + step])
+            np.less(least, 0, out=negative[group, start : start + step])
+    return positive, negative
+
+
+def nonzero(linear: Linear, node: Node, context: Context) -> Bools:
+    """Return which channels each output reads, [groups, out, in]."""
+    key = ("nonzero", node.index)
+    if key not in context.scratch:
+        positive, negative = _signs(linear)
+        context.scratch[key] = np.logical_or(positive, negative, out=positive)
+    result: Bools = context.scratch[key]
+    return result
+
+
+def bias_of(linear: Linear, context: Context) -> tuple[Floats, Floats]:
+    """Return the bounds of the scaled bias as [groups, out]."""
+    if not linear.bias:
+        zero = np.zeros((linear.groups, linear.matrix.shape[1]))
+        return zero, zero
+    bias = np.asarray(context.value(linear.bias)).astype(np.float64) * linear.bias_scale
+    rows = bias.reshape(-1, bias.shape[-1] if bias.ndim else 1)
+    lower, upper = rows.min(axis=0), rows.max(axis=0)
+    return linear.per_group(lower, True), linear.per_group(upper, True)
+
+
+def bounds(node: Node, context: Context, linear: Linear) -> Fact:
+    """Bound the outputs: a weight contributes its channel's bounds only where it is not zero."""
+    lower, upper = (linear.per_group(bound, False) for bound in channel_bounds(context, linear.data, linear.data_axis))
+    if linear.bordered:
+        lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
+    positive, negative = _signs(linear)
+    if linear.scale < 0:
+        positive, negative = negative, positive
+    reads = positive | negative
+    context.scratch["nonzero", node.index] = reads
+    bias_low, bias_high = bias_of(linear, context)
+    varying = ~((lower == upper) & np.isfinite(lower))
+    constant = ~(reads & varying[:, None, :]).any(axis=2) & (bias_low == bias_high)
+    no_upper, no_lower = np.isposinf(upper)[:, None, :], np.isneginf(lower)[:, None, :]
+    open_above = (positive & no_upper).any(axis=2) | (negative & no_lower).any(axis=2)
+    open_below = (positive & no_lower).any(axis=2) | (negative & no_upper).any(axis=2)
+    low, high = np.full(constant.shape, -np.inf), np.full(constant.shape, np.inf)
+    epsilon = float(np.finfo(np.float32).eps) if linear.matrix.dtype.itemsize >= 4 else 2.0**-7
+    reading = reads.any(axis=2)
+    low[~reading], high[~reading] = bias_low[~reading], bias_high[~reading]
+    for group, rows in _chunks(linear, reading & ~(open_above & open_below)):
+        slack = epsilon * (linear.matrix.shape[2] * linear.matrix.shape[3] + 2)
+        least, most, least_terms, most_terms = _sums(linear, group, rows, lower[group], upper[group])
+        least, most = least + bias_low[group, rows], most + bias_high[group, rows]
+        least_terms, most_terms = least_terms + np.abs(bias_low[group, rows]), most_terms + np.abs(bias_high[group, rows])
+        fixed = constant[group, rows] = constant[group, rows] & ~cancelled(least, least_terms)
+        low[group, rows] = np.where(fixed, least, least - slack * least_terms)
+        high[group, rows] = np.where(fixed, least, most + slack * most_terms)
+    low[open_below], high[open_above] = -np.inf, np.inf
+    return _along(linear, context, node, _parted(low, high, constant))
+
+
+def _parted(lower: Floats, upper: Floats, constant: Bools) -> Fact:
+    """Separate bounds that rounding made equal although the value varies."""
+    met = (lower == upper) & ~constant
+    return interval(np.where(met, np.nextafter(lower, -np.inf), lower), np.where(met, np.nextafter(upper, np.inf), upper))
+
+
+def _along(linear: Linear, context: Context, node: Node, fact: Fact) -> Fact:
+    shape = [1] * context.rank(node.outputs[0])
+    shape[linear.output_axis] = -1
+    return Fact(fact.lower.reshape(shape), fact.upper.reshape(shape))
+
+
+def _chunks(linear: Linear, rows: Bools) -> Sequence[tuple[int, npt.NDArray[np.int64]]]:
+    """Split the chosen outputs of each group so that a chunk of the weight stays small."""
+    per_row = max(1, linear.matrix.shape[2] * linear.matrix.shape[3])
+    size = max(1, _CHUNK // per_row)
+    found = []
+    for group in np.nonzero(rows.any(axis=1))[0]:
+        chosen = np.nonzero(rows[group])[0]
+        found.extend((int(group), chosen[start : start + size]) for start in range(0, len(chosen), size))
+    return found
+
+
+def _sums(
+    linear: Linear, group: int, rows: npt.NDArray[np.int64], lower: Floats, upper: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the least and the most that each row can sum to, and the sums of the magnitudes of their terms."""
+    part = linear.matrix[group, rows].astype(np.float64) * linear.scale
+    positive, negative = np.maximum(part, 0.0).sum(axis=2), np.minimum(part, 0.0).sum(axis=2)
+    low, high = np.where(np.isfinite(lower), lower, 0.0), np.where(np.isfinite(upper), upper, 0.0)
+    least, most = positive @ low + negative @ high, positive @ high + negative @ low
+    least_terms = positive @ np.abs(low) - negative @ np.abs(high)
+    most_terms = positive @ np.abs(high) - negative @ np.abs(low)
+    return least, most, least_terms, most_terms

@@ -1,0 +1,140 @@
+"""Slicing a linear node's weight and bias, and folding what removed constants contributed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.graph import Node
+from onnxsqueeze.linear.view import Linear, constants
+from onnxsqueeze.regularity import choose_representatives
+from onnxsqueeze.rule import Array, Context, FoldOverflow
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+
+
+def repair(node: Node, context: Context, editor: Editor, linear: Linear) -> None:
+    """Slice the weight and the bias; fold what the removed constants contributed.
+
+    Raises:
+        FoldOverflow: names the removed constant that contributes most, if the data type cannot hold the sum.
+    """
+    kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
+    kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
+    values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
+    try:
+        _slice_weight(node, context, editor, linear, kept_out, kept_in, values)
+        taken = editor.taken_offset(linear.data)
+        if taken is not None:
+            values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
+        elif kept_in.all() and kept_out.all():
+            return
+        shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+        _rebias(node, context, editor, linear, kept_out, shift)
+    except FoldOverflow as overflow:
+        if not values.any():
+            raise
+        heaviest = np.abs(linear.matrix.astype(np.float64) * values[:, None, :, None]).max(axis=(1, 3)).argmax()
+        raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
+
+
+def _slice_weight(
+    node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, kept_in: Bools, values: Floats
+) -> None:
+    if kept_in.all() and kept_out.all():
+        return
+    weight = _sliced(linear.matrix, kept_out, kept_in)
+    if linear.bordered:
+        weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
+    permutation = editor.permutation(linear.data)
+    if permutation is not None:
+        weight = weight[:, :, permutation]
+    editor.check_finite(weight, linear.data, linear.matrix.dtype)
+    editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
+    if linear.groups > 1:
+        editor.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
+
+
+def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:
+    """Return the kept part [groups, out, in, taps]; each kept group keeps equally many of its own."""
+    groups = np.nonzero(kept_out.any(axis=1))[0]
+    if len(matrix) == 1:
+        part = matrix if kept_out.all() else matrix[:, kept_out[0]]
+        return part if kept_in.all() else part[:, :, kept_in[0]]
+    out, inner = (np.nonzero(kept[groups])[1].reshape(len(groups), -1) for kept in (kept_out, kept_in))
+    return matrix[groups[:, None, None], out[:, :, None], inner[:, None, :]]
+
+
+def _shift(linear: Linear, values: Floats) -> Floats:
+    """Return what the removed constants add to each output, [groups, out], in float64."""
+    shift = np.zeros(linear.matrix.shape[:2])
+    for group in np.nonzero(values.any(axis=1))[0]:
+        columns = np.nonzero(values[group])[0]
+        part = linear.matrix[group][:, columns].astype(np.float64).sum(axis=2)
+        shift[group] = part @ values[group, columns] * linear.scale
+    return shift
+
+
+def _behind_representative(
+    linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
+) -> Array:
+    """Let one kept constant channel of each group stand for the removed ones: W[:, r] += sum W[:, j] c_j / c_r."""
+    if not values.any():
+        return weight
+    all_values = np.nan_to_num(constants(linear, context))
+    chosen = choose_representatives(kept_in, all_values)
+    weight = weight.astype(np.float64)
+    for place, group in enumerate(np.nonzero(kept_out.any(axis=1))[0]):
+        columns = np.nonzero(values[group])[0]
+        if columns.size and chosen[group] >= 0:
+            part = linear.matrix[group][kept_out[group]][:, columns].astype(np.float64)
+            ratios = values[group, columns] / all_values[group, chosen[group]]
+            target = int(kept_in[group, : chosen[group]].sum())
+            weight[place, :, target] += np.einsum("oct,c->ot", part, ratios)
+    return weight
+
+
+def _rebias(
+    node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats
+) -> None:
+    """Slice the bias and add what was folded, in float64, cast once."""
+    shift = shift[kept_out]
+    if not linear.bias:
+        if shift.any():
+            editor.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
+        return
+    bias = np.asarray(context.value(linear.bias))
+    position = node.inputs.index(linear.bias, 2)
+    if linear.bias not in context.graph.initializers and not bias.any() and not shift.any():
+        editor.drop_inputs(node, [position])  # computed zeros need not be stored, nor computed from the weight's shape
+        return
+    moved = shift / linear.bias_scale if linear.bias_scale else shift
+    if linear.bias_scale == 0 and shift.any():
+        editor.set_attribute(node, "beta", 1.0)
+        bias = np.zeros_like(bias)
+    wide = bias.ndim > 0 and bias.shape[-1] > 1
+    if not moved.any() and (not wide or kept_out.all()):
+        return
+    sliced = bias[..., kept_out.ravel()] if wide else bias
+    total = sliced.astype(np.float64) + moved if moved.any() else sliced
+    editor.check_finite(total, linear.data, bias.dtype)
+    editor.set_constant(node, position, total.astype(bias.dtype, copy=False))
+
+
+def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
+    """A vector on the inputs becomes one on the outputs, where all positions see all taps."""
+    return node.inputs[position] == linear.data and axis == linear.data_axis and not linear.bordered
+
+
+def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: int, vector: Floats) -> bool:
+    """Add a vector to the outputs through the bias that the node has by now."""
+    bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
+    if bias is None or axis != linear.output_axis or not linear.bias_scale or bias.ndim > 1:
+        return False
+    total = bias.astype(np.float64) + vector / linear.bias_scale
+    editor.check_finite(total, node.outputs[0], bias.dtype)
+    editor.set_constant(node, linear.bias_position, total.astype(bias.dtype))
+    return True
