@@ -84,7 +84,7 @@ class Analysis:
         self._follow_order(node, rule)
 
     def _follow_order(self, node: Node, rule: OpRule) -> None:
-        """Interleaved channels stay so where the operator allows and all its data agrees; else they are straightened."""
+        """Interleaved channels stay so where the operator allows and its data agrees; else they are straightened."""
         elements = self.context.elements
         names = [name for name in (*node.inputs, *node.captured) if name in elements.ids]
         orders = [elements.orders.get(name) for name in names]
@@ -156,7 +156,7 @@ class Analysis:
 
 @dataclass
 class Needs:
-    """The backward sweep's answer: live elements by tensor (compact, in the shape of its classes) and what must stay."""
+    """The backward sweep's answer: live elements by tensor (compact, as its classes are) and what must stay."""
 
     live: dict[str, Bools]
     holds: list[tuple[str, Bools, Reason, str]]
@@ -171,5 +171,3 @@ class Needs:
 
 def _fitted(mask: Bools, shape: tuple[int, ...]) -> Bools:
     return fit_any(mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape), shape)
-
-

@@ -17,7 +17,7 @@ from onnxsqueeze.rule import Array
 
 
 def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
-    """Return the model that the plan describes, and the stored tensors that became several; the original stays as it is.
+    """Return the model that the plan describes, and which stored tensors became several. The original is not changed.
 
     Raises:
         FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.

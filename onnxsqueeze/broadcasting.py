@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.dimension import Dimension, Shape, Symbolic
-from onnxsqueeze.fact import Bools, Fact, unknown
+from onnxsqueeze.fact import Bools, Fact, any_along, unknown
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Broadcast
@@ -108,9 +108,7 @@ def _full_axes(context: Context, name: str, output: str) -> set[int]:
     return {axis for axis, length in enumerate(shape) if own[axis] == length}
 
 
-def _joined(
-    context: Context, data: Sequence[str], full_axes: dict[str, set[int]], rank: int
-) -> npt.NDArray[np.int64]:
+def _joined(context: Context, data: Sequence[str], full_axes: dict[str, set[int]], rank: int) -> npt.NDArray[np.int64]:
     """Unite the inputs that do not broadcast along any axis on which others vary; they give the output its classes."""
     arrays = {name: aligned(context.ids(name), rank) for name in data}
     if not arrays:
@@ -199,7 +197,15 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
 
     fields.setdefault("repair", repair)
     return OpRule(
-        op, evaluate=evaluate, infer=_infer, applies=applies, forward=forward, link=link, need=need, order="keeps", **fields
+        op,
+        evaluate=evaluate,
+        infer=_infer,
+        applies=applies,
+        forward=forward,
+        link=link,
+        need=need,
+        order="keeps",
+        **fields,
     )
 
 
@@ -220,4 +226,4 @@ def _infer(node: Node, context: Context) -> Sequence[Shape | None]:
 
 
 def _unaligned(mask: Bools, rank: int, own: int) -> Bools:
-    return mask.any(axis=tuple(range(rank - own))) if rank > own else mask
+    return any_along(mask, tuple(range(rank - own))) if rank > own else mask

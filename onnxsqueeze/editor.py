@@ -1,7 +1,7 @@
-"""Obeys a plan: rules rewrite their nodes through an `Editor`, which slices, adds and replaces through onnx-graphsurgeon.
+"""Obeys a plan: rules rewrite their nodes through an `Editor`, which slices, adds and replaces by onnx-graphsurgeon.
 
-Graphsurgeon sees a bare copy of the graph, without attributes that it would lose and without weights. Nodes that no rule
-touched are written back exactly as they came, and what the file says beside its nodes is never rebuilt.
+Graphsurgeon sees a bare copy of the graph, without attributes that it would lose and without weights. Nodes that no
+rule touched are written back exactly as they came, and what the file says beside its nodes is never rebuilt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
 
 from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.fact import Bools, Floats, any_along
 from onnxsqueeze.graph import Node
 from onnxsqueeze.plan import Plan
 from onnxsqueeze.regularity import outer
@@ -60,7 +60,7 @@ class Editor:
     def kept(self, name: str, axis: int) -> Bools:
         """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""
         mask = self.mask(name)
-        return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+        return any_along(mask, tuple(other for other in range(mask.ndim) if other != axis))
 
     def positions(self, name: str, axis: int) -> Bools:
         """Like `kept`, repeated to the axis's original length, which must be known."""
@@ -90,7 +90,7 @@ class Editor:
         return max((axis for axis, length in enumerate(mask.shape) if length > 1), default=0)
 
     def permutation(self, name: str) -> npt.NDArray[np.int64] | None:
-        """Return the places of the kept channels of an interleaved tensor, in their new order; None where that is the original."""
+        """Return the new order of an interleaved tensor's kept channels, None where it is the original one."""
         order = self.context.elements.orders.get(name)
         if order is None or not order.merged or not self.narrowed(name):
             return None
@@ -116,7 +116,7 @@ class Editor:
         if mask.all() or array.ndim == 0:
             return array
         if mask.ndim > array.ndim:
-            mask = mask.any(axis=tuple(range(mask.ndim - array.ndim)))
+            mask = any_along(mask, tuple(range(mask.ndim - array.ndim)))
         if np.array_equal(outer(mask), mask):
             part = _product_slice(array, mask)
             permutation = self.permutation(name)
@@ -171,7 +171,9 @@ class Editor:
         edited.op, edited.domain, edited.attrs = op, None, dict(attributes)
         edited.inputs = [self._operand(entry, node) for entry in inputs]
 
-    def insert_before(self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any) -> None:
+    def insert_before(
+        self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any
+    ) -> None:
         """Compute an input by a new node. None among its inputs stands for what the node reads there now."""
         edited = self._edit(node)
         operands = [edited.inputs[position] if entry is None else self._operand(entry, node) for entry in inputs]
@@ -179,7 +181,9 @@ class Editor:
         self._before[node.index].append(self._new_node(op, operands, result, attributes))
         self._put(node, position, result)
 
-    def insert_after(self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any) -> None:
+    def insert_after(
+        self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any
+    ) -> None:
         """Compute an output's value further by a new node. None among its inputs stands for what the node wrote."""
         edited = self._edit(node)
         output = edited.outputs[position]
@@ -261,8 +265,13 @@ class Editor:
         """What only asks for the shape of a tensor that was replaced becomes a constant, lest both be stored."""
         replaced = {source for _, _, source in self._constants.values()}
         for node in self._graph.nodes:
-            values = [self.context.value(name) for name in node.outputs if name]
-            if replaced.intersection(node.inputs) and len(values) == 1 and values[0] is not None and values[0].dtype.kind == "i":
+            values = [self.sizes.narrowed.value(name) for name in node.outputs if name]
+            if (
+                replaced.intersection(node.inputs)
+                and len(values) == 1
+                and values[0] is not None
+                and values[0].dtype.kind == "i"
+            ):
                 self.replace(node, "Identity", [values[0]])
 
     def _edit(self, node: Node) -> gs.Node:
@@ -288,7 +297,9 @@ class Editor:
         array = np.ascontiguousarray(array).reshape(array.shape)
         shared = array.size <= _SMALL or len(self._graph.readers.get(source, ())) > 1
         header = f"{source}|{array.dtype}|{array.shape}"
-        key = (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")
+        key = (
+            (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")
+        )
         if key not in self._shared:
             variable = self._variable(source or hint)
             self._shared[key] = variable
@@ -348,7 +359,9 @@ def _bare(analysis: Analysis) -> ModelProto:
     """Return the graph's nodes with names alone; what subgraphs capture stands as ordinary inputs."""
     graph = analysis.graph
     nodes = [
-        helper.make_node(node.op, [*node.inputs, *node.captured], list(node.outputs), name=node.proto.name, domain=node.domain)
+        helper.make_node(
+            node.op, [*node.inputs, *node.captured], list(node.outputs), name=node.proto.name, domain=node.domain
+        )
         for node in graph.nodes
     ]
     inputs = [onnx.ValueInfoProto(name=name) for name in graph.inputs]
@@ -376,7 +389,8 @@ def _ragged_slice(array: Array, mask: Bools) -> Array:
     varying = [axis for axis, length in enumerate(mask.shape) if length > 1]
     front = np.moveaxis(array, varying, range(len(varying)))
     chosen = mask.reshape([mask.shape[axis] for axis in varying])
-    rows = chosen.any(axis=-1)
-    lengths = [int(rows.any(axis=tuple(o for o in range(rows.ndim) if o != axis)).sum()) for axis in range(rows.ndim)]
+    rows = any_along(chosen, -1)
+    others = [tuple(other for other in range(rows.ndim) if other != axis) for axis in range(rows.ndim)]
+    lengths = [int(any_along(rows, axes).sum()) for axes in others]
     part = front[chosen].reshape(*lengths, -1, *front.shape[len(varying) :])
     return np.moveaxis(part, range(len(varying)), varying)

@@ -22,12 +22,12 @@ Ids = npt.NDArray[np.int64]
 class Order:
     """A tensor whose channels are interleaved rows, as behind a channel shuffle: [rows, places] became [places, rows].
 
-    Rows may keep different places, as long as each keeps equally many: the first kept places of all rows then come first.
-    A canonical order could not express that, so readers permute what they multiply the channels by.
+    Rows may keep different places, as long as each keeps equally many: the first kept places of all rows come first.
+    The original order could not express that, so readers permute what they multiply the channels by.
 
     Attributes:
         source: the tensor that holds the rows side by side. rows, places: the axes' lengths.
-        axis: the tensor's axis along which the channels are interleaved; where it still has two axes, that of the places.
+        axis: the tensor's axis along which channels are interleaved; while there are two still, that of the places.
         merged: whether places and rows share one axis already.
     """
 

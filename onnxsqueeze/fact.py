@@ -26,7 +26,8 @@ class Fact:
     @property
     def constant(self) -> Bools:
         """Which elements take one finite value for every input."""
-        return (self.lower == self.upper) & np.isfinite(self.lower)
+        constant: Bools = (self.lower == self.upper) & np.isfinite(self.lower)
+        return constant
 
     @property
     def wholly_constant(self) -> bool:
@@ -48,11 +49,15 @@ def exactly(value: npt.ArrayLike) -> Fact:
     """Return the fact of a constant tensor; elements that are not finite are unknown."""
     array = np.asarray(value).astype(np.float64)
     finite = np.isfinite(array)
-    return Fact(np.where(finite, array, -np.inf), np.where(finite, array, np.inf)) if not finite.all() else Fact(array, array)
+    return (
+        Fact(np.where(finite, array, -np.inf), np.where(finite, array, np.inf))
+        if not finite.all()
+        else Fact(array, array)
+    )
 
 
 def interval(lower: Floats, upper: Floats) -> Fact:
-    """Return ``[lower, upper]``, widened to no knowledge wherever a bound came out as NaN or as a non-finite constant."""
+    """Return ``[lower, upper]``, widened to no knowledge wherever a bound came out as NaN or both as one infinity."""
     lower, upper = np.broadcast_arrays(lower, upper)
     lost = np.isnan(lower) | np.isnan(upper) | ((lower == upper) & ~np.isfinite(lower)) | (lower > upper)
     if lost.any():
@@ -109,10 +114,15 @@ def compact(fact: Fact) -> Fact:
     return Fact(lower, upper)
 
 
+def any_along(mask: Bools, axes: int | tuple[int, ...], keepdims: bool = False) -> Bools:
+    """Return whether anything holds along ``axes`` (an array also where none of the axes is left)."""
+    return np.asarray(mask.any(axis=axes, keepdims=keepdims))
+
+
 def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
     """Bring a compact mask to a compact shape of the same rank: any() where that has length 1, repeated elsewhere."""
     axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] != 1)
-    reduced = mask.any(axis=axes, keepdims=True) if axes else mask
+    reduced = any_along(mask, axes, keepdims=True) if axes else mask
     return np.broadcast_to(reduced, shape)
 
 

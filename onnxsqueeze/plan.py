@@ -42,8 +42,8 @@ class Plan:
 def make_plan(analysis: Analysis, policy: Sequence[Constraint] = (), pins: Sequence[Pin] = ()) -> Plan:
     """Find the smallest set of classes that must stay.
 
-    Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is kept
-    is fed back into the backward sweep until nothing changes.
+    Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is
+    kept is fed back into the backward sweep until nothing changes.
     """
     kept = _pinned(analysis, [*analysis.pins, *pins])
     constraints = _constraints(analysis, policy)
@@ -71,7 +71,9 @@ def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
 
 
 def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
-    kept = Kept(np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis), {})
+    kept = Kept(
+        np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis), {}
+    )
     for pin in pins:
         if analysis.context.is_activation(pin.tensor):
             classes = analysis.classes_of(pin.tensor)
@@ -83,7 +85,7 @@ def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
 
 
 def _costs(analysis: Analysis) -> Floats:
-    """Return the weight elements that hang on each class; one that varies costs its inputs too, so a constant is cheaper."""
+    """Return the weight elements that hang on each class. One that varies costs its inputs too."""
     cost = np.zeros(analysis.classes)
     for node in analysis.graph.nodes:
         rule = analysis.rules[node.index]

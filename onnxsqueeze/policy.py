@@ -1,4 +1,4 @@
-"""The cost policy: where keeping a few more original channels makes the result faster. It may un-remove, never invent."""
+"""The cost policy: where keeping a few more original channels makes the result faster. It never invents any."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _next_multiple(multiple: int, kept: int, original: int) -> int:
 def blocked(divisor: int, kept: int, original: int) -> int:
     """Return how many channels onnxruntime's blocked kernels compute in the time of ``kept``, or a little more.
 
-    Counts that are no multiple of 4 fall off the blocked path; some operators want whole blocks of 16. With no more than
-    3/8 of the channels left nothing is slower than it was. (Measured by tools/measure_rounding.py.)
+    Counts that are no multiple of 4 fall off the blocked path; some operators want whole blocks of 16. With no more
+    than 3/8 of the channels left nothing is slower than it was. (Measured by tools/measure_rounding.py.)
     """
     four = -(-kept // 4) * 4
     if 8 * four <= 3 * original:
@@ -73,8 +73,10 @@ def _automatic(analysis: Analysis) -> Sequence[Constraint]:
     convolved: set[bytes] = set()
     for node in analysis.graph.nodes:
         alignment = analysis.rules[node.index].alignment
-        for ids in _channel_ids(analysis, node) if alignment else []:
-            groups, divisor = alignment(node, analysis.context)
+        if alignment is None:
+            continue
+        groups, divisor = alignment(node, analysis.context)
+        for ids in _channel_ids(analysis, node):
             table = ids.reshape(groups, -1) if ids.size % max(1, groups) == 0 else ids.reshape(1, -1)
             key = repr(table.shape).encode() + analysis.labels[table].tobytes()
             arrays[key] = table

@@ -1,4 +1,4 @@
-"""Operators that copy chosen positions along axes, on compact arrays: forward on facts and classes, backward on needs."""
+"""Operators that copy chosen positions along axes: forward on compact facts and classes, backward on needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.dimension import Symbolic
-from onnxsqueeze.fact import Bools, Fact, fit_any
+from onnxsqueeze.fact import Bools, Fact, any_along, fit_any
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Context, Demand, OpRule, held_sizes
 
@@ -47,7 +47,7 @@ def given_back(mask: Bools, positions: Positions, shape: tuple[int, ...]) -> Boo
             np.logical_or.at(target, chosen, spread)
             mask = np.moveaxis(target, 0, axis)
         else:
-            mask = mask.any(axis=axis, keepdims=True)
+            mask = any_along(mask, axis, keepdims=True)
     return mask
 
 

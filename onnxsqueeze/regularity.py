@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Floats, fit_any
+from onnxsqueeze.fact import Bools, Floats, any_along, fit_any
 from onnxsqueeze.reason import Reason
 
 Classes = npt.NDArray[np.int64]
@@ -78,8 +78,8 @@ class Box:
             kept.add(self.ids[outer(mask)], Reason.REGULAR)
             return
         last = max(axis for axis, length in enumerate(mask.shape) if length > 1)
-        rows = np.broadcast_to(outer(mask.any(axis=last, keepdims=True)), mask.shape)
-        fill_rows(kept, np.moveaxis(self.ids, last, -1), np.moveaxis(rows, last, -1).any(axis=-1))
+        rows = np.broadcast_to(outer(any_along(mask, last, keepdims=True)), mask.shape)
+        fill_rows(kept, np.moveaxis(self.ids, last, -1), any_along(np.moveaxis(rows, last, -1), -1))
 
 
 def outer(mask: Bools) -> Bools:
@@ -87,12 +87,12 @@ def outer(mask: Bools) -> Bools:
     result = np.full(mask.shape, True)
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
-        result = result & mask.any(axis=others, keepdims=True)
+        result = result & any_along(mask, others, keepdims=True)
     return result
 
 
 def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0, reason: Reason = Reason.REGULAR) -> None:
-    """Make every row of ``ids`` (last axis) chosen by ``rows`` keep as many elements as the fullest of them, or more."""
+    """Make every row of ``ids`` (last axis) that ``rows`` chooses keep as many elements as the fullest, or more."""
     table = ids.reshape(-1, ids.shape[-1])[rows.ravel()]
     mask = kept.mask[table]
     counts = mask.sum(axis=1)
@@ -121,9 +121,9 @@ class Broadcast:
     def enforce(self, kept: Kept) -> None:
         """Keep a small element if any of its big ones stays, and a place for each kept small one in every kept row."""
         big = kept.mask[self.big]
-        kept.add(self.small[fit_any(big.any(axis=self.axes, keepdims=True), self.small.shape)], Reason.BROADCAST)
+        kept.add(self.small[fit_any(any_along(big, self.axes, keepdims=True), self.small.shape)], Reason.BROADCAST)
         others = tuple(axis for axis in range(big.ndim) if axis not in self.axes)
-        rows = big.any(axis=others, keepdims=True)
+        rows = any_along(big, others, keepdims=True)
         kept.add(self.big[rows & np.broadcast_to(kept.mask[self.small], self.big.shape)], Reason.BROADCAST)
 
 
@@ -140,7 +140,7 @@ class Groups:
 
     def enforce(self, kept: Kept) -> None:
         """Add elements to the groups of which anything stays."""
-        rows = kept.mask[self.inputs].any(axis=1) | kept.mask[self.outputs].any(axis=1)
+        rows = any_along(kept.mask[self.inputs], 1) | any_along(kept.mask[self.outputs], 1)
         fill_rows(kept, self.inputs, rows, least=1)
         fill_rows(kept, self.outputs, rows, least=1)
 
@@ -181,7 +181,7 @@ class Representative:
         return Representative(self.tensor, labels[self.ids], self.constants)
 
     def enforce(self, kept: Kept) -> None:
-        """Keep the cheapest constant, among those large enough, of each group that lost some and kept none to stand in."""
+        """Keep the cheapest large enough constant of each group that lost some and kept none to stand in."""
         if self.tensor not in kept.live:
             return
         mask = kept.mask[self.ids]

@@ -180,9 +180,7 @@ def _kept(plan: Plan, rank: int, name: str, axis: int) -> np.ndarray[Any, Any]:
     return np.asarray(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
 
 
-def _channels(
-    analysis: Analysis, plan: Plan, node: Node, linear: Linear
-) -> tuple[int, int, int, dict[str, int]]:
+def _channels(analysis: Analysis, plan: Plan, node: Node, linear: Linear) -> tuple[int, int, int, dict[str, int]]:
     name = node.outputs[0]
     size = linear.groups * linear.matrix.shape[1]
     shape = analysis.context.ids(name).shape

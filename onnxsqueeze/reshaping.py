@@ -18,7 +18,7 @@ _MOST_ELEMENTS = 1 << 20  # a block is not spread out to more elements than this
 
 
 def blocks(source: Shape, target: Shape) -> list[Block]:
-    """Split the axes of two shapes of equal element count into pairs of runs with equal products, as fine as possible."""
+    """Split the axes of two shapes of equal element count into the shortest pairs of runs with equal products."""
     ahead = _boundaries(source, target)
     i, j = ahead[-1]
     behind = _boundaries(source[i:][::-1], target[j:][::-1])

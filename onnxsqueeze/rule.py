@@ -49,7 +49,8 @@ class FoldOverflow(Exception):
     """A folded constant does not fit the data type.
 
     Attributes:
-        tensor: the activation that must keep its constants. channel: of these only the one at (axis, position), if given.
+        tensor: the activation that must keep its constants.
+        channel: (axis, position) of the only one of them that must stay, None for all.
     """
 
     def __init__(self, tensor: str, channel: tuple[int, int] | None = None) -> None:
@@ -74,8 +75,8 @@ class Known:
 class Context:
     """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
 
-    ``rules`` holds the rule in force for each node, by index; ``known`` is what an earlier analysis of the same graph found
-    out; ``scratch`` is for rules to remember what they worked out.
+    ``rules`` holds the rule in force for each node, by index; ``known`` is what an earlier analysis of the same graph
+    found out; ``scratch`` is for rules to remember what they worked out.
     """
 
     def __init__(self, graph: Graph, known: Known = Known()) -> None:  # noqa: B008  (frozen, so it can be shared)
@@ -196,9 +197,9 @@ class OpRule:
         sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
-        adopts: adds a vector along an axis to what the node writes, through its own constants; False if it cannot.
-        order: what the operator makes of interleaved channels (see `Order`): "keeps" them so, "reads" them permuting its
-            weight, or "" where they must be straightened.
+        adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
+        order: what becomes of interleaved channels (see `Order`): the operator "keeps" them so, or "reads" them by
+            permuting its weight, or "" they must be straightened.
         alignment: (groups, the multiple of which onnxruntime's blocked kernels want the channels per group of an image).
         weights: the view of a node that multiplies by a weight, for reports and costs.
     """

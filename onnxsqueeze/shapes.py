@@ -56,7 +56,9 @@ class ShapeInference:
         if kind is not None:
             self._context.dtypes[name] = kind.tensor_type.elem_type
             shape = shape if shape is not None else self._shape(name, kind)
-        elif node.inputs and node.inputs[0] in self._context.dtypes:  # operators with a shape of their own keep the type
+        elif (
+            node.inputs and node.inputs[0] in self._context.dtypes
+        ):  # operators with a shape of their own keep the type
             self._context.dtypes[name] = self._context.dtypes[node.inputs[0]]
         if shape is not None:
             self._set(name, self._context.dtypes[name], shape)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Fact, Floats, cancelled, interval
+from onnxsqueeze.fact import Bools, Fact, Floats, any_along, cancelled, interval
 from onnxsqueeze.graph import Node
 from onnxsqueeze.linear.view import Linear, channel_bounds
 from onnxsqueeze.rule import Context
@@ -70,17 +70,20 @@ def bounds(node: Node, context: Context, linear: Linear) -> Fact:
     varying = ~((lower == upper) & np.isfinite(lower))
     constant = ~(reads & varying[:, None, :]).any(axis=2) & (bias_low == bias_high)
     no_upper, no_lower = np.isposinf(upper)[:, None, :], np.isneginf(lower)[:, None, :]
-    open_above = (positive & no_upper).any(axis=2) | (negative & no_lower).any(axis=2)
-    open_below = (positive & no_lower).any(axis=2) | (negative & no_upper).any(axis=2)
+    open_above = any_along(positive & no_upper, 2) | any_along(negative & no_lower, 2)
+    open_below = any_along(positive & no_lower, 2) | any_along(negative & no_upper, 2)
     low, high = np.full(constant.shape, -np.inf), np.full(constant.shape, np.inf)
     epsilon = float(np.finfo(np.float32).eps) if linear.matrix.dtype.itemsize >= 4 else 2.0**-7
-    reading = reads.any(axis=2)
+    reading = any_along(reads, 2)
     low[~reading], high[~reading] = bias_low[~reading], bias_high[~reading]
     for group, rows in _chunks(linear, reading & ~(open_above & open_below)):
         slack = epsilon * (linear.matrix.shape[2] * linear.matrix.shape[3] + 2)
         least, most, least_terms, most_terms = _sums(linear, group, rows, lower[group], upper[group])
         least, most = least + bias_low[group, rows], most + bias_high[group, rows]
-        least_terms, most_terms = least_terms + np.abs(bias_low[group, rows]), most_terms + np.abs(bias_high[group, rows])
+        least_terms, most_terms = (
+            least_terms + np.abs(bias_low[group, rows]),
+            most_terms + np.abs(bias_high[group, rows]),
+        )
         fixed = constant[group, rows] = constant[group, rows] & ~cancelled(least, least_terms)
         low[group, rows] = np.where(fixed, least, least - slack * least_terms)
         high[group, rows] = np.where(fixed, least, most + slack * most_terms)
@@ -91,7 +94,9 @@ def bounds(node: Node, context: Context, linear: Linear) -> Fact:
 def _parted(lower: Floats, upper: Floats, constant: Bools) -> Fact:
     """Separate bounds that rounding made equal although the value varies."""
     met = (lower == upper) & ~constant
-    return interval(np.where(met, np.nextafter(lower, -np.inf), lower), np.where(met, np.nextafter(upper, np.inf), upper))
+    return interval(
+        np.where(met, np.nextafter(lower, -np.inf), lower), np.where(met, np.nextafter(upper, np.inf), upper)
+    )
 
 
 def _along(linear: Linear, context: Context, node: Node, fact: Fact) -> Fact:
@@ -104,7 +109,7 @@ def _chunks(linear: Linear, rows: Bools) -> Sequence[tuple[int, npt.NDArray[np.i
     """Split the chosen outputs of each group so that a chunk of the weight stays small."""
     per_row = max(1, linear.matrix.shape[2] * linear.matrix.shape[3])
     size = max(1, _CHUNK // per_row)
-    found = []
+    found: list[tuple[int, npt.NDArray[np.int64]]] = []
     for group in np.nonzero(rows.any(axis=1))[0]:
         chosen = np.nonzero(rows[group])[0]
         found.extend((int(group), chosen[start : start + size]) for start in range(0, len(chosen), size))

@@ -97,9 +97,7 @@ def _behind_representative(
     return weight
 
 
-def _rebias(
-    node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats
-) -> None:
+def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats) -> None:
     """Slice the bias and add what was folded, in float64, cast once."""
     shift = shift[kept_out]
     if not linear.bias:

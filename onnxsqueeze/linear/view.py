@@ -57,7 +57,9 @@ class Linear:
 
     def per_group(self, channels: npt.NDArray[Any], outputs: bool) -> npt.NDArray[Any]:
         """Return a vector over channels as [groups, per group]."""
-        return np.broadcast_to(channels, (self.groups * self.matrix.shape[1 if outputs else 2],)).reshape(self.groups, -1)
+        return np.broadcast_to(channels, (self.groups * self.matrix.shape[1 if outputs else 2],)).reshape(
+            self.groups, -1
+        )
 
 
 View = Callable[[Node, Context], "Linear | Refusal"]
@@ -112,6 +114,6 @@ def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floa
 
 
 def constants(linear: Linear, context: Context) -> Floats:
-    """Return the value of each input channel that is the same constant at all positions, NaN elsewhere; [groups, in]."""
+    """Return the value of each input channel that is one constant at all positions, NaN elsewhere; [groups, in]."""
     lower, upper = channel_bounds(context, linear.data, linear.data_axis)
     return linear.per_group(np.where((lower == upper) & np.isfinite(lower), lower, np.nan), False)

@@ -54,8 +54,8 @@ def _erf(x: Floats) -> Floats:
 
 def _gelu(x: Floats, approximate: str) -> Floats:
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -85,7 +85,9 @@ def _shrink(x: Floats, bias: float, lambd: float) -> Floats:
 _CURVES: dict[str, Curve] = {
     "Relu": Curve(lambda x: np.maximum(x, 0.0), low=0.0, exact=True),
     "LeakyRelu": Curve(lambda x, alpha: np.where(x < 0, alpha * x, x), exact=True, parameters=(("alpha", 0.01),)),
-    "ThresholdedRelu": Curve(lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, steps=True, parameters=(("alpha", 1.0),)),
+    "ThresholdedRelu": Curve(
+        lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, steps=True, parameters=(("alpha", 1.0),)
+    ),
     "Sigmoid": Curve(_sigmoid, low=0.0, high=1.0),
     "HardSigmoid": Curve(
         lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
@@ -263,7 +265,14 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
 register(*(_rule(op, curve) for op, curve in _CURVES.items()))
 register(*(_test_rule(op, function) for op, function in _TESTS.items()))
 register(
-    OpRule("Identity", evaluate=lambda node, inputs: [inputs[0]], forward=_keep, link=pass_ids, need=pass_need, order="keeps"),
+    OpRule(
+        "Identity",
+        evaluate=lambda node, inputs: [inputs[0]],
+        forward=_keep,
+        link=pass_ids,
+        need=pass_need,
+        order="keeps",
+    ),
     OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need, order="keeps"),
     OpRule(
         "CastLike",
@@ -272,5 +281,13 @@ register(
         need=lambda node, context, outputs: [Demand(outputs[0]), None],
         repair=_cast_like_repair,
     ),
-    OpRule("Dropout", since=7, applies=_mask_unused, forward=_dropout_facts, link=_dropout_ids, need=pass_need, order="keeps"),
+    OpRule(
+        "Dropout",
+        since=7,
+        applies=_mask_unused,
+        forward=_dropout_facts,
+        link=_dropout_ids,
+        need=pass_need,
+        order="keeps",
+    ),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from onnxsqueeze import broadcasting
 from onnxsqueeze.broadcasting import Combine, Pointwise, aligned, constant_operands, pointwise_rule
 from onnxsqueeze.dimension import Symbolic, Undecided
-from onnxsqueeze.fact import Bools, Fact, Floats, cancelled, hull, interval, outward
+from onnxsqueeze.fact import Bools, Fact, cancelled, hull, interval, outward
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Array, Context, register
 
@@ -146,18 +146,20 @@ def _quotient(node: Node, left: Array, right: Array) -> Array:
     if left.dtype == object or right.dtype == object:
         return np.asarray(left // right)
     if left.dtype.kind in "iu":
-        return (np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
+        return np.asarray(np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
     return np.asarray(left / right).astype(left.dtype)
 
 
 def _modulo(node: Node, left: Array, right: Array) -> Array:
-    return np.fmod(left, right) if node.attributes.get("fmod", 0) else np.mod(left, right)
+    return np.asarray(np.fmod(left, right) if node.attributes.get("fmod", 0) else np.mod(left, right))
 
 
 def _equal(node: Node, left: Array, right: Array) -> Array:
     if left.dtype != object and right.dtype != object:
-        return left == right
-    flat = [_sizes_equal(a, b) for a, b in zip(*(array.ravel() for array in np.broadcast_arrays(left, right)), strict=True)]
+        return np.asarray(left == right)
+    flat = [
+        _sizes_equal(a, b) for a, b in zip(*(array.ravel() for array in np.broadcast_arrays(left, right)), strict=True)
+    ]
     return np.array(flat, dtype=bool).reshape(np.broadcast_shapes(left.shape, right.shape))
 
 
@@ -201,7 +203,7 @@ _POINTWISE: dict[str, Pointwise] = {
     "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _constant_only(np.power)),
     "Mod": Pointwise(_modulo, lambda node, facts: _unknown_like(facts)),
     "PRelu": Pointwise(lambda node, x, slope: np.where(x < 0, x * slope, x).astype(x.dtype), _prelu),
-    "Where": Pointwise(lambda node, c, x, y: np.where(c, x, y), _where, _where_reads),
+    "Where": Pointwise(lambda node, c, x, y: np.asarray(np.where(c, x, y)), _where, _where_reads),
     "Equal": Pointwise(_equal, _compared(np.equal)),
     "Greater": _flag(np.greater),
     "GreaterOrEqual": _flag(np.greater_equal),
@@ -283,7 +285,11 @@ def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
 def _moved_on(node: Node, position: int, operand: Array, context: Context, editor: Editor) -> bool:
     """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
     data, output = node.inputs[1 - position], node.outputs[0]
-    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output) or output in context.elements.orders:
+    if (
+        editor.taken_offset(data) is not None
+        or context.shape(data) != context.shape(output)
+        or output in context.elements.orders
+    ):
         return False
     vector = editor.sliced(aligned(operand, context.rank(output)), output)
     axis = _single_axis(vector.shape)
@@ -326,8 +332,8 @@ def _clip_by_attributes(node: Node, facts: Sequence[Fact]) -> Fact:
     return Fact(np.clip(facts[0].lower, low, high), np.clip(facts[0].upper, low, high))
 
 
-def _limit(node: Node, name: str, default: float) -> Floats:
-    return np.float64(node.attributes.get(name, default))
+def _limit(node: Node, name: str, default: float) -> float:
+    return float(node.attributes.get(name, default))
 
 
 def _clip_value(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
@@ -338,7 +344,13 @@ def _clip_value(node: Node, x: Array, low: Array | None = None, high: Array | No
 register(
     replace(pointwise_rule("Clip", Pointwise(_clip_value, _clip_bounds)), since=11),
     replace(
-        pointwise_rule("Clip", Pointwise(lambda node, x: np.clip(x, _limit(node, "min", -np.inf), _limit(node, "max", np.inf)), _clip_by_attributes)),
+        pointwise_rule(
+            "Clip",
+            Pointwise(
+                lambda node, x: np.clip(x, _limit(node, "min", -np.inf), _limit(node, "max", np.inf)),
+                _clip_by_attributes,
+            ),
+        ),
         until=10,
     ),
 )

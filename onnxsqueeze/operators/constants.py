@@ -90,8 +90,9 @@ def _shape_repair(node: Node, context: Context, editor: Editor) -> None:
     if known_value is not None:
         editor.replace(node, "Identity", [known_value])
         return
-    before, now = (_shape_value(node, shapes[node.inputs[0]]) for shapes in (context.shapes, editor.sizes.narrowed.shapes))
-    changed = before != now
+    name = node.inputs[0]
+    before = _shape_value(node, context.shape(name))
+    changed = before != _shape_value(node, editor.sizes.narrowed.shape(name))
     editor.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
 
 

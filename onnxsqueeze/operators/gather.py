@@ -74,7 +74,9 @@ def _gather_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
         return [Demand(np.expand_dims(live, axis)), *held_sizes(node)[1:]]
     spread = np.broadcast_to(mask, (*mask.shape[:axis], *indices.shape, *mask.shape[axis + rank :]))
     flat = spread.reshape(*mask.shape[:axis], indices.size, *mask.shape[axis + rank :])
-    live = given_back(flat, {axis: indices.ravel().astype(np.int64) % ids.shape[axis]}, with_length(flat.shape, axis, ids.shape[axis]))
+    live = given_back(
+        flat, {axis: indices.ravel().astype(np.int64) % ids.shape[axis]}, with_length(flat.shape, axis, ids.shape[axis])
+    )
     return [Demand(live), None]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxsqueeze.graph import Node
 from onnxsqueeze.linear import Linear, constant_weight, linear_rule
 from onnxsqueeze.reason import Reason
@@ -9,7 +11,7 @@ from onnxsqueeze.rule import Array, Context, Refusal, register
 
 
 def _swap(array: Array) -> Array:
-    return array[0, :, :, 0].T
+    return np.asarray(array[0, :, :, 0].T)
 
 
 def _same(array: Array) -> Array:

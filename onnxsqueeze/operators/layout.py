@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxsqueeze.dimension import Shape, Symbolic, divide, product, symbol
 from onnxsqueeze.elements import Order
-from onnxsqueeze.fact import Bools, Fact, compact
+from onnxsqueeze.fact import Bools, Fact, any_along, compact
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reshaping import blocks, reshape
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, absorbed_by_readers, held_sizes, register
@@ -97,7 +97,7 @@ def _merged_axis(source: Shape, target: Shape, axis: int) -> int | None:
 
 def _reshape_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     source, target = _shapes(node, context)
-    live = reshape(outputs[0], target, source, lambda array, axes: array.any(axis=axes, keepdims=True))
+    live = reshape(outputs[0], target, source, lambda array, axes: any_along(array, axes, True))
     return [Demand(live), *held_sizes(node)[1:]]
 
 
@@ -120,7 +120,10 @@ def _hand_on(node: Node, editor: Editor) -> None:
 
 def _reshape_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     data, target = inputs
-    sizes = [data.shape[axis] if size == 0 and not node.attributes.get("allowzero") else size for axis, size in enumerate(target)]
+    sizes = [
+        data.shape[axis] if size == 0 and not node.attributes.get("allowzero") else size
+        for axis, size in enumerate(target)
+    ]
     return [data.reshape([int(size) for size in sizes])]
 
 
@@ -130,7 +133,10 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     if target is None or node.inputs[0] not in context.shapes:
         return [None]
     source = context.shape(node.inputs[0])
-    sizes = [source[axis] if _is(size, 0) and not node.attributes.get("allowzero") else size for axis, size in enumerate(target)]
+    sizes = [
+        source[axis] if _is(size, 0) and not node.attributes.get("allowzero") else size
+        for axis, size in enumerate(target)
+    ]
     if not any(_is(size, -1) for size in sizes):
         return [tuple(size if isinstance(size, Symbolic) else int(size) for size in sizes)]
     rest = product(tuple(size for size in sizes if not _is(size, -1)))

@@ -73,7 +73,9 @@ def _padded(node: Node, context: Context, array: npt.NDArray[Any], filler: Any) 
         if (before or after) and _tracked(node, context, axis):
             length = known_axis(context, node.inputs[0], axis) or 1
             array = np.broadcast_to(array, with_length(array.shape, axis, length))
-            ends = [filler(with_length(array.shape, axis, count), axis, side) for side, count in enumerate((before, after))]
+            ends = [
+                filler(with_length(array.shape, axis, count), axis, side) for side, count in enumerate((before, after))
+            ]
             array = np.concatenate([ends[0], array, ends[1]], axis=axis)
     return array
 

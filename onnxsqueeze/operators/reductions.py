@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsqueeze.dimension import Symbolic, product
-from onnxsqueeze.fact import Bools, Fact, Floats, interval, outward
+from onnxsqueeze.fact import Bools, Fact, Floats, any_along, interval, outward
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import NotEmpty
-from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, register
+from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -39,14 +39,16 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     return None if _axes(node, context) is not None else Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} over computed axes")
 
 
-def _drop(node: Node, context: Context, array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _drop(node: Node, context: Context, array: Array) -> Array:
     """Remove the reduced axes, all of length 1, unless they are kept."""
     axes = _axes(node, context)
     assert axes is not None
-    return array if node.attributes.get("keepdims", 1) else array.reshape([s for a, s in enumerate(array.shape) if a not in axes])
+    if node.attributes.get("keepdims", 1):
+        return array
+    return array.reshape([length for axis, length in enumerate(array.shape) if axis not in axes])
 
 
-def _restore(node: Node, context: Context, array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _restore(node: Node, context: Context, array: Array) -> Array:
     axes = _axes(node, context)
     assert axes is not None
     return array if node.attributes.get("keepdims", 1) else np.expand_dims(array, axes)
@@ -83,13 +85,12 @@ def _sum(fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> Fact:
     """Sum bounds over static axes; over dynamic ones only zeros and signs survive."""
     count = product(tuple(shape[axis] for axis in axes if fact.lower.shape[axis] == 1))  # type: ignore[misc]
     lower, upper = fact.lower.sum(axis=axes, keepdims=True), fact.upper.sum(axis=axes, keepdims=True)
-    constant = fact.constant.all(axis=axes, keepdims=True)
+    constant = ~any_along(~fact.constant, axes, keepdims=True)
     if isinstance(count, Symbolic):
         lower, upper = np.where(lower >= 0, 0.0, -np.inf), np.where(upper <= 0, 0.0, np.inf)
         zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
         return Fact(np.where(zero, 0.0, lower), np.where(zero, 0.0, upper))
-    factor = float(count) * (1 if constant.all() else 1)
-    return outward(lower * factor, upper * factor, constant, 1e-5)
+    return outward(lower * float(count), upper * float(count), constant, 1e-5)
 
 
 def _link(node: Node, context: Context) -> None:

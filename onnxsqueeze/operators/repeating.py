@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.dimension import Shape, Symbolic
-from onnxsqueeze.fact import Bools, Fact, fit_any
+from onnxsqueeze.fact import Bools, Fact, any_along, fit_any
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, held_sizes, register
@@ -45,7 +45,7 @@ def _tile_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequen
     mask = outputs[0]
     for axis, length in enumerate(shape):
         if mask.shape[axis] > length > 1:
-            mask = mask.reshape(*mask.shape[:axis], -1, length, *mask.shape[axis + 1 :]).any(axis=axis)
+            mask = any_along(mask.reshape(*mask.shape[:axis], -1, length, *mask.shape[axis + 1 :]), axis)
     return [Demand(fit_any(mask, shape)), *held_sizes(node)[1:]]
 
 
@@ -78,7 +78,7 @@ def _expand_link(node: Node, context: Context) -> None:
 
 def _expand_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     extra = outputs[0].ndim - context.rank(node.inputs[0])
-    return [Demand(outputs[0].any(axis=tuple(range(extra)))), *held_sizes(node)[1:]]
+    return [Demand(any_along(outputs[0], tuple(range(extra)))), *held_sizes(node)[1:]]
 
 
 def _expand_infer(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -90,7 +90,12 @@ def _expand_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     rank = max(len(source), target.size)
     own = (1,) * (rank - len(source)) + tuple(source)
     wanted = (1,) * (rank - target.size) + tuple(target)
-    return [tuple(b if _is_one(a) else a for a, b in ((a, b if isinstance(b, Symbolic) else int(b)) for a, b in zip(own, wanted, strict=True)))]
+    return [
+        tuple(
+            b if _is_one(a) else a
+            for a, b in ((a, b if isinstance(b, Symbolic) else int(b)) for a, b in zip(own, wanted, strict=True))
+        )
+    ]
 
 
 def _is_one(size: Any) -> bool:

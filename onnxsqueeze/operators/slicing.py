@@ -155,9 +155,16 @@ def _split_repair(node: Node, context: Context, editor: Editor) -> None:
     """New sizes; outputs of which nothing stays are dropped."""
     axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
     sizes = _split_sizes(node, context)
-    if sizes is None or editor.new_length(node.inputs[0], axis) is None and not any(map(editor.plan.gone, node.outputs)):
+    if (
+        sizes is None
+        or editor.new_length(node.inputs[0], axis) is None
+        and not any(map(editor.plan.gone, node.outputs))
+    ):
         return
-    lengths = [int(np.broadcast_to(editor.kept(name, axis), (size,)).sum()) for name, size in zip(node.outputs, sizes, strict=True)]
+    lengths = [
+        int(np.broadcast_to(editor.kept(name, axis), (size,)).sum())
+        for name, size in zip(node.outputs, sizes, strict=True)
+    ]
     left = [length for length in lengths if length]
     if len(left) == 1:
         editor.bypass(node, 0, lengths.index(left[0]))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsqueeze.dimension import Shape, Symbolic, product
-from onnxsqueeze.fact import Bools, Fact, collapse, hull, interval
+from onnxsqueeze.fact import Bools, Fact, any_along, collapse, hull, interval
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, absorbed_by_readers, held_sizes, register
+from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, absorbed_by_readers, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 from onnxsqueeze.windows import window_shape
 
@@ -39,7 +39,7 @@ def _need_space(node: Node, context: Context, outputs: Sequence[Bools]) -> Seque
     for other in outputs[1:]:
         live = live | other
     axes = _space(context, node.inputs[0])
-    return [Demand(live.any(axis=axes, keepdims=True)), *held_sizes(node)[1:]]
+    return [Demand(any_along(live, axes, keepdims=True)), *held_sizes(node)[1:]]
 
 
 def _kept_fact(node: Node, context: Context) -> Sequence[Fact]:
@@ -49,7 +49,9 @@ def _kept_fact(node: Node, context: Context) -> Sequence[Fact]:
 
 
 def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
-    if len(node.outputs) > 1 and (node.outputs[1] in context.graph.outputs or context.graph.readers.get(node.outputs[1])):
+    if len(node.outputs) > 1 and (
+        node.outputs[1] in context.graph.outputs or context.graph.readers.get(node.outputs[1])
+    ):
         return Refusal(Reason.UNKNOWN_OPERATOR, "MaxPool whose indices are read")
     return None
 
@@ -93,7 +95,9 @@ def _hand_on(node: Node, context: Context, editor: Editor) -> None:
 
 def _hands_on(node: Node, context: Context, position: int, axis: int) -> bool:
     """A mean over positions passes a vector over channels on, unless padding counts as zeros."""
-    inside = not any(node.attributes.get("pads", ())) and not str(node.attributes.get("auto_pad", "")).startswith("SAME")
+    inside = not any(node.attributes.get("pads", ())) and not str(node.attributes.get("auto_pad", "")).startswith(
+        "SAME"
+    )
     exact = node.op == "GlobalAveragePool" or (inside and not node.attributes.get("ceil_mode", 0))
     return exact and axis == 1 and absorbed_by_readers(context, node.outputs[0], axis)
 
@@ -176,14 +180,15 @@ def _depth_applies(node: Node, context: Context) -> Refusal | None:
     return Refusal(Reason.UNKNOWN_SHAPE, node.operator) if isinstance(channels, Symbolic) else None
 
 
-def _blocks(node: Node, context: Context, array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _blocks(node: Node, context: Context, array: Array) -> Array:
     """Return a channel vector of the input as [batch, positions in a block, output channels]."""
     channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
     area = _block_area(node)
-    flat = np.broadcast_to(array.reshape(array.shape[0], -1), (array.shape[0], channels))
+    flat: Array = np.broadcast_to(array.reshape(array.shape[0], -1), (array.shape[0], channels))
     if node.attributes.get("mode", "DCR") == "CRD":
-        return flat.reshape(len(flat), channels // area, area).transpose(0, 2, 1)
-    return flat.reshape(len(flat), area, channels // area)
+        return np.asarray(flat.reshape(len(flat), channels // area, area).transpose(0, 2, 1))
+    blocked: Array = flat.reshape(len(flat), area, channels // area)
+    return blocked
 
 
 def _depth_link(node: Node, context: Context) -> None:

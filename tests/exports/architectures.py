@@ -112,7 +112,7 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(conv(1, 12, 3, 2), nn.Conv2d(12, 16, 3, 2, 1), nn.LeakyReLU(0.1))
-        self.code, self.decode = nn.Linear(16 * 4 * 4, 24), nn.Linear(24, 16 * 4 * 4)
+        self.narrow, self.widen = nn.Linear(16 * 4 * 4, 24), nn.Linear(24, 16 * 4 * 4)
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(16, 12, 3, 2, 1, output_padding=1, bias=False),
             nn.BatchNorm2d(12),
@@ -123,8 +123,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network."""
-        code = self.code(torch.flatten(self.encoder(x), 1))
-        return self.decoder(F.relu(self.decode(code)).view(-1, 16, 4, 4))
+        code = self.narrow(torch.flatten(self.encoder(x), 1))
+        return self.decoder(F.relu(self.widen(code)).view(-1, 16, 4, 4))
 
 
 class SuperResolution(nn.Module):
@@ -320,13 +320,15 @@ class Architecture:
         build: makes it with random weights.
         sample: shape of one input.
         dynamic: axes of the input, besides the batch, that are dynamic.
-        multiple: what dynamic sizes must be a multiple of.
+        extents: two sizes of the dynamic axes to run with.
+        sparsity: share of the weights that are zeroed where single weights are; depthwise convolutions bear less.
     """
 
     build: Callable[[], nn.Module]
     sample: tuple[int, ...]
     dynamic: tuple[int, ...] = ()
-    multiple: int = 1
+    extents: tuple[int, int] = (12, 17)
+    sparsity: float = 0.95
 
 
 IMAGE = (2, 3)
@@ -338,23 +340,23 @@ ARCHITECTURES = {
     ),
     "resnet": Architecture(lambda: residual(networks.basic), (3, 16, 16), IMAGE),
     "bottleneck": Architecture(lambda: residual(networks.bottleneck), (3, 16, 16), IMAGE),
-    "mobilenet": Architecture(lambda: inverted(nn.ReLU6, False), (3, 16, 16), IMAGE),
-    "mobilenetv3": Architecture(mobile_v3, (3, 16, 16), IMAGE),
-    "efficientnet": Architecture(lambda: inverted(nn.SiLU, True), (3, 16, 16), IMAGE),
-    "shufflenet": Architecture(ShuffleNet, (3, 32, 32), IMAGE),
+    "mobilenet": Architecture(lambda: inverted(nn.ReLU6, False), (3, 16, 16), IMAGE, sparsity=0.8),
+    "mobilenetv3": Architecture(mobile_v3, (3, 16, 16), IMAGE, sparsity=0.8),
+    "efficientnet": Architecture(lambda: inverted(nn.SiLU, True), (3, 16, 16), IMAGE, sparsity=0.8),
+    "shufflenet": Architecture(ShuffleNet, (3, 32, 32), IMAGE, (24, 33), 0.8),
     "densenet": Architecture(dense, (3, 12, 12), IMAGE),
     "inception": Architecture(inception, (3, 13, 13), IMAGE),
-    "googlenet": Architecture(google, (3, 30, 30), IMAGE),
-    "squeezenet": Architecture(squeeze, (3, 21, 21), IMAGE),
+    "googlenet": Architecture(google, (3, 30, 30), IMAGE, (30, 37)),
+    "squeezenet": Architecture(squeeze, (3, 21, 21), IMAGE, (21, 30)),
     "regnet": Architecture(grouped, (3, 12, 12), IMAGE),
-    "unet-transposed": Architecture(lambda: UNet("transposed"), (3, 16, 16), IMAGE, 4),
-    "unet-nearest": Architecture(lambda: UNet("nearest"), (3, 16, 16), IMAGE, 4),
-    "unet-bilinear": Architecture(lambda: UNet("bilinear"), (3, 16, 16), IMAGE, 4),
+    "unet-transposed": Architecture(lambda: UNet("transposed"), (3, 16, 16), IMAGE, (8, 12)),
+    "unet-nearest": Architecture(lambda: UNet("nearest"), (3, 16, 16), IMAGE, (8, 12)),
+    "unet-bilinear": Architecture(lambda: UNet("bilinear"), (3, 16, 16), IMAGE, (8, 12)),
     "unet-size": Architecture(lambda: UNet("size"), (3, 14, 14), IMAGE),
     "superresolution": Architecture(SuperResolution, (3, 8, 8), IMAGE),
-    "wavenet": Architecture(WaveNet, (4, 24), (2,)),
-    "tcn": Architecture(temporal, (4, 24), (2,)),
-    "volumes": Architecture(volumetric, (1, 8, 8, 8), (2, 3, 4)),
+    "wavenet": Architecture(WaveNet, (4, 24), (2,), (24, 31)),
+    "tcn": Architecture(temporal, (4, 24), (2,), (24, 31)),
+    "volumes": Architecture(volumetric, (1, 8, 8, 8), (2, 3, 4), (8, 10)),
     "autoencoder": Architecture(Autoencoder, (1, 16, 16)),
     "gated": Architecture(Gated, (3, 12, 12), IMAGE),
     "mixer": Architecture(Mixer, (6, 12), (1,)),

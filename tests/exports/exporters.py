@@ -50,7 +50,7 @@ def masked(architecture: str, mask: str) -> nn.Module:
     torch.manual_seed(0)
     network = spread(ARCHITECTURES[architecture].build()).eval()
     if mask:
-        MASKS[mask](network)
+        MASKS[mask](network, ARCHITECTURES[architecture].sparsity)
     return network
 
 
@@ -104,9 +104,8 @@ def _by_newer(architecture: str, mask: str, exporter: Exporter) -> onnx.ModelPro
 @cache
 def _traced(architecture: str, opset: int, resizable: bool) -> tuple[torch.onnx.ONNXProgram, bytes]:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision at every export
-    multiple, sizes = ARCHITECTURES[architecture].multiple, ARCHITECTURES[architecture].dynamic if resizable else ()
-    shapes = {0: torch.export.Dim("batch")}
-    shapes |= {axis: multiple * torch.export.Dim(f"size{axis}", min=2, max=64) for axis in sizes}
+    sizes = ARCHITECTURES[architecture].dynamic if resizable else ()
+    shapes = {0: torch.export.Dim("batch")} | dict.fromkeys(sizes, torch.export.Dim.AUTO)
     program = torch.onnx.export(
         masked(architecture, ""),
         _example(architecture),
@@ -162,23 +161,23 @@ def by_channel(layer: nn.Module, outputs: bool) -> Tensor:
     return weight if outputs != transposed else weight.transpose(0, 1)
 
 
-def without_rows(network: nn.Module) -> None:
+def without_rows(network: nn.Module, sparsity: float) -> None:
     """Mask A: half of all units and filters lose their incoming weights and keep their biases; not the classifier."""
     for layer in list(layers(network))[:-1]:
         rows = by_channel(layer, outputs=True)
         rows[chosen(len(rows))] = 0
 
 
-def scattered(network: nn.Module) -> None:
-    """Mask B: the smallest 95 % of all weights go."""
+def scattered(network: nn.Module, sparsity: float) -> None:
+    """Mask B: the smallest of all weights go."""
     weights = [layer.weight.detach() for layer in layers(network)]
     magnitudes = torch.cat([weight.abs().ravel() for weight in weights])
-    threshold = magnitudes.kthvalue(int(0.95 * len(magnitudes))).values
+    threshold = magnitudes.kthvalue(int(sparsity * len(magnitudes))).values
     for weight in weights:
         weight[weight.abs() <= threshold] = 0
 
 
-def without_columns(network: nn.Module) -> None:
+def without_columns(network: nn.Module, sparsity: float) -> None:
     """Mask C: nothing reads half of the channels; the input's are all read."""
     for layer in list(layers(network))[1:]:
         columns = by_channel(layer, outputs=False)
