@@ -13,7 +13,7 @@ from onnxsqueeze.editor import Editor
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.loading import Initializer, Model
 from onnxsqueeze.plan import Plan
-from onnxsqueeze.rule import Array
+from onnxsqueeze.rule import Array, StillRead
 
 
 def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
@@ -21,12 +21,16 @@ def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
 
     Raises:
         FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
+        StillRead: when a node that stays needs something of a tensor that goes; likewise.
     """
     editor = Editor(analysis, plan)
     for node in analysis.graph.nodes:
         if _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
     skeleton, arrays, sources = editor.finish()
+    for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
+        if plan.gone(name):
+            raise StillRead(name)
     model = analysis.graph.model
     initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
     _update_shapes(skeleton.graph.value_info, editor, initializers)

@@ -21,7 +21,7 @@ from onnxsqueeze.plan import Plan, make_plan, newly_settled
 from onnxsqueeze.policy import rounding
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.report import Report, make_report
-from onnxsqueeze.rule import FoldOverflow
+from onnxsqueeze.rule import FoldOverflow, StillRead
 from onnxsqueeze.saving import encoded_size
 
 if TYPE_CHECKING:
@@ -181,6 +181,9 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str]) -> tu
             minimized, copied = apply(analysis, plan)
         except FoldOverflow as overflow:
             pins.append(Pin(overflow.tensor, Reason.OVERFLOW, channel=overflow.channel))
+            continue
+        except StillRead as error:
+            pins.append(Pin(error.tensor, Reason.NOT_EMPTY))
             continue
         if weight_elements(minimized) <= weight_elements(model):
             return analysis, plan, minimized

@@ -59,6 +59,14 @@ class FoldOverflow(Exception):
         self.channel = channel
 
 
+class StillRead(Exception):
+    """A node that stays reads a tensor of which the plan keeps nothing. ``tensor`` names it."""
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+
+
 @dataclass(frozen=True)
 class Known:
     """What an earlier analysis and plan of the same graph found out.

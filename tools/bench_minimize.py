@@ -175,7 +175,7 @@ def measure_latency(pair: Pair, threads: int, rounds: int) -> Latency:
     shape = [1, *sessions[0].get_inputs()[0].shape[1:]]
     feed = {"image": np.random.default_rng(0).random(shape, dtype=np.float32)}
     runs = [lambda session=session: session.run(None, feed) for session in sessions]
-    times = interleaved_times(runs, rounds, seconds=0.005)  # type: ignore[arg-type]
+    times = interleaved_times(runs, rounds)
     middle = np.median(times, axis=0) * 1e3
     found = ratio(times[:, 0], times[:, 1])
     return Latency(
@@ -279,7 +279,7 @@ def bench_latencies(cache: Path, names: Sequence[str], rounds: int, quick: bool,
 
 @click.command()
 @click.option("--models", "names", default=",".join(ALL), show_default=True, help="Comma-separated architectures.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of each timing. [default: 5 runs, 75 latencies]")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of each timing. [default: 5 runs, 40 latencies]")
 @click.option("--only", type=click.Choice(["time", "memory", "latency"]), multiple=True, help="Only these parts.")
 @click.option("--quick", is_flag=True, help="mlp, vgg16 and mobilenet, fewer rounds, one thread.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of exported models. [default: a temporary one]")
@@ -304,7 +304,7 @@ def main(
             if part in parts:
                 console.print(table(costs))
     if "latency" in parts:
-        latencies = bench_latencies(cache, chosen, rounds or (15 if quick else 75), quick, console)
+        latencies = bench_latencies(cache, chosen, rounds or (15 if quick else 40), quick, console)
         console.print(latency_table(latencies))
     if json_path:
         numbers = {"costs": [asdict(cost) for cost in costs], "latencies": [asdict(each) for each in latencies]}

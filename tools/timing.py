@@ -66,31 +66,34 @@ def run_child(command: Sequence[str], folder: Path, bytecode: Path) -> Usage:
     return Usage(*numbers)
 
 
-def interleaved_times(runs: Sequence[Callable[[], object]], rounds: int, seconds: float = 0.004) -> np.ndarray:
+def interleaved_times(runs: Sequence[Callable[[], object]], rounds: int, seconds: float = 0.005) -> np.ndarray:
     """Time several calls in turn, so that a busy moment of the machine hits all of them alike.
+
+    In each round each call is repeated, and its fastest repeat counts: what other processes take is no part of it.
 
     Args:
         runs: the calls.
         rounds: how often each is timed.
-        seconds: how long one timing should take at least; short calls are repeated.
+        seconds: how long the repeats of one call should take together; at least three are made.
 
     Returns:
         float64[rounds, len(runs)] seconds per call.
     """
-    repeats = []
-    for run in runs:
-        run()
-        start = time.perf_counter()
-        run()
-        repeats.append(max(1, round(seconds / (time.perf_counter() - start))))
+    repeats = [max(3, round(seconds / _fastest(run, 4))) for run in runs]
     times = np.empty((rounds, len(runs)))
     for row in range(rounds):
         for column in np.random.default_rng(row).permutation(len(runs)):
-            start = time.perf_counter()
-            for _ in range(repeats[column]):
-                runs[column]()
-            times[row, column] = (time.perf_counter() - start) / repeats[column]
+            times[row, column] = _fastest(runs[column], repeats[column])
     return times
+
+
+def _fastest(run: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of several calls."""
+    moments = [time.perf_counter()]
+    for _ in range(repeats):
+        run()
+        moments.append(time.perf_counter())
+    return float(np.diff(moments).min())
 
 
 def ratio(times: np.ndarray, reference: np.ndarray) -> Ratio:

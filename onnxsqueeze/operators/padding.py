@@ -12,6 +12,7 @@ from onnxsqueeze.fact import Bools, Fact, collapse, hull
 from onnxsqueeze.graph import Node
 from onnxsqueeze.positions import known_axis, with_length
 from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import NotEmpty
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, held_sizes, register
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def _link(node: Node, context: Context) -> None:
     def fresh(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
         return np.broadcast_to(context.elements.fresh(with_length((1,) * len(shape), axis, shape[axis])), shape)
 
-    context.elements.ids[node.outputs[0]] = _padded(node, context, ids, fresh)
+    output = context.elements.ids[node.outputs[0]] = _padded(node, context, ids, fresh)
+    if output.size > ids.size:
+        context.elements.constraints.append(NotEmpty(ids, output))
     if sum(length > 1 for length in ids.shape) > 1:
         context.elements.strict.update((node.inputs[0], node.outputs[0]))
 

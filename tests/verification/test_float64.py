@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from verification.networks import changed, network, node, nudged, perceptron, tensor
 
 from onnxsqueeze.loading import load, to_proto
 from onnxsqueeze.verification import float64, verify
 from onnxsqueeze.verification.reference_cost import reference_seconds
 from onnxsqueeze.verification.widening import widened
+from verification.networks import changed, network, node, nudged, perceptron, tensor
 
 
 def test_an_operator_that_the_reference_lacks_goes_to_onnxruntime() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.verification import verify
+from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 BOOL, STRING, INT32 = TensorProto.BOOL, TensorProto.STRING, TensorProto.INT32
 

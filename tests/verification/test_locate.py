@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 from onnxsqueeze.verification import verify
+from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 
 def test_a_tensor_that_rightly_differs_is_not_blamed() -> None:
