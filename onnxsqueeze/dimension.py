@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +73,7 @@ class Symbolic:
         return "*".join(factors) + (f"{self.offset:+d}" if self.offset else "")
 
 
-Dimension = Union[int, Symbolic]
+Dimension = int | Symbolic
 Shape = tuple[Dimension, ...]
 Array = npt.NDArray[np.generic]
 

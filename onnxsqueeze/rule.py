@@ -208,7 +208,7 @@ class OpRule:
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
         order: what becomes of interleaved channels (see `Order`): the operator "keeps" them so, or "reads" them by
             permuting its weight, or "" they must be straightened.
-        alignment: (groups, the multiple of which onnxruntime's blocked kernels want the channels per group of an image).
+        alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
         weights: the view of a node that multiplies by a weight, for reports and costs.
     """
 

@@ -5,7 +5,7 @@ is *safe* when the narrowed stack is no slower than the original one. Beside eac
 copies (``ReorderInput`` and ``ReorderOutput``) that onnxruntime put into its optimized graph: they explain most of
 what the clock says, and they do not depend on how busy the machine is.
 
-    python tools/measure_rounding.py                     # everything, one thread, about six minutes
+    python tools/measure_rounding.py                     # everything, one thread, about four minutes
     python tools/measure_rounding.py --case dense --threads 2 --rounds 40
 """
 

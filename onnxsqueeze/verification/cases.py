@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,8 +18,9 @@ from onnxsqueeze.verification.sessions import RefusedError, Session, Values
 from onnxsqueeze.verification.sizes import SizePlan, Sizes, batch_for
 from onnxsqueeze.verification.source import Source
 
-_FIRST_ATTEMPTS = 100  # for each policy; a refusal costs little
+_FIRST_ATTEMPTS = {Policy.FITTING: 100, Policy.POSITIVE: 20, Policy.ONES: 20}
 _SECOND_ATTEMPTS = 60
+_MOST_ELEMENTS = 2**21  # of all inputs together, unless the first choice has more: more would take long to try
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ class Cases:
 @dataclass(frozen=True)
 class _Setting:
     policy: Policy
-    rank: int
     sizes: Sizes
 
 
@@ -95,7 +96,8 @@ class CaseFinder:
         self._plan = SizePlan.of(source.inputs, request.dims, request.input_shapes)
         self._drawer = Drawer(source, IntegerRanges(source), request.seed)
         self._found = Cases()
-        self._refusal = ""
+        self._most_elements = max(_MOST_ELEMENTS, 4 * self._elements(next(self._plan.first_choices())))
+        self._refusal = ""  # why the first run since this was reset was refused
 
     def find(self) -> Cases:
         """Return runs of drawn inputs at two sizes of each dynamic dimension, and of the user's own samples.
@@ -110,10 +112,10 @@ class CaseFinder:
             self._add_drawn(setting, 0)
             second = self._second_sizes(setting)
             if second != setting.sizes:
-                self._add_drawn(_Setting(setting.policy, setting.rank, second), 1)
-        elif self._found.cases:
-            self._found.notes.append("only your samples were run: the original refuses inputs drawn at random")
+                self._add_drawn(_Setting(setting.policy, second), 1)
         else:
+            self._found.notes.append("only your samples were run: the original refuses inputs drawn at random")
+        if not self._found.cases:
             raise UsageError(
                 f"cannot verify: onnxruntime runs the original on no inputs that were tried ({self._refusal}); "
                 "give sizes with --dim NAME=SIZE or --input-shape NAME:1,3,224,224, or samples with --inputs FILE.npz"
@@ -134,22 +136,22 @@ class CaseFinder:
         return fallback
 
     def _settings(self) -> Iterator[_Setting]:
-        for policy, rank in itertools.product(Policy, self._plan.ranks()):
-            for sizes in itertools.islice(self._plan.first_choices(), _FIRST_ATTEMPTS):
-                yield _Setting(policy, rank, sizes)
+        for policy in Policy:
+            for sizes in itertools.islice(self._plan.first_choices(), _FIRST_ATTEMPTS[policy]):
+                yield _Setting(policy, sizes)
             if not self._source.inputs:
                 return
 
     def _second_sizes(self, setting: _Setting) -> Sizes:
         """Return sizes that differ from those of a setting in every free dimension that the original can vary."""
-        shapes = self._plan.shapes(setting.sizes, setting.rank) or {}
+        shapes = self._plan.shapes(setting.sizes) or {}
         choices = self._plan.second_choices(setting.sizes, batch_for(shapes, self._source.weights))
         sizes, open_ = dict(setting.sizes), list(setting.sizes)
         for group, new in itertools.islice(choices, _SECOND_ATTEMPTS):
             changed = {name: new[name] for name in group if name in open_}
             if not changed:
                 continue
-            if self._try(_Setting(setting.policy, setting.rank, {**sizes, **changed}), 0) is not None:
+            if self._try(_Setting(setting.policy, {**sizes, **changed}), 0) is not None:
                 sizes.update(changed)
                 open_ = [name for name in open_ if name not in changed]
         for name in open_:
@@ -169,8 +171,13 @@ class CaseFinder:
             return None
 
     def _feeds(self, setting: _Setting, number: int, sample: int) -> Values | None:
-        shapes = self._plan.shapes(setting.sizes, setting.rank)
-        return None if shapes is None else self._drawer.draw(setting.policy, shapes, (number, sample))
+        shapes = self._plan.shapes(setting.sizes)
+        if shapes is None or self._elements(setting.sizes) > self._most_elements:
+            return None
+        return self._drawer.draw(setting.policy, shapes, (number, sample))
+
+    def _elements(self, sizes: Sizes) -> int:
+        return sum(map(math.prod, (self._plan.shapes(sizes) or {}).values()))
 
     def _add_drawn(self, setting: _Setting, number: int) -> None:
         known = {**self._plan.fixed, **setting.sizes}
@@ -188,6 +195,7 @@ class CaseFinder:
                 self._add({**feeds, **overrides}, f"{label} with other values for initializers", samples, True)
 
     def _add(self, feeds: Values, label: str, number: int, overriding: bool = False) -> None:
+        self._refusal = ""
         expected = self._run(feeds)
         if expected is None:
             self._found.notes.append(f"{label} was left out: the original refuses it ({self._refusal})")
@@ -196,6 +204,7 @@ class CaseFinder:
 
     def _add_given(self, inputs: Samples) -> None:
         for number, feeds in enumerate(read_samples(inputs, self._source)):
+            self._refusal = ""
             expected = self._run(feeds)
             if expected is None:
                 raise UsageError(f"the original refuses your sample {number + 1}: {self._refusal}")

@@ -51,9 +51,10 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path}: samples must be an npz file with one array for each input, as of np.savez")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise UsageError(f"{path}: samples must be an npz file with one array for each input, as of np.savez")
+        with file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
         raise UsageError(f"{path}: the samples cannot be read: {one_line(error)}") from None

@@ -42,7 +42,6 @@ _FIRST = {
     Role.LENGTH: (8, 16, 64, 128, 256, 512, 32, 77, 400, 1024, 3000, 16000, 5, 4, 3, 2, 1),
 }
 _MANY_ELEMENTS = 2**14
-_RANKS = (2, 4, 3, 1, 0)  # to try for an input whose rank is unknown
 
 
 @dataclass
@@ -50,12 +49,12 @@ class SizePlan:
     """The dimensions of the graph inputs, and which of them are free.
 
     Attributes:
-        dims: for each input its dims: numbers, names, or expressions of names; None where the rank is unknown.
+        dims: for each input its dims: numbers, names, or expressions of names.
         roles: the dimensions whose sizes are free, by name; one without a name is called by its place, ``input[axis]``.
         fixed: the sizes that the user gave.
     """
 
-    dims: dict[str, tuple[Dim, ...] | None] = field(default_factory=dict)
+    dims: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
     fixed: Sizes = field(default_factory=dict)
 
@@ -74,7 +73,7 @@ class SizePlan:
         plan = SizePlan()
         for value in inputs:
             plan.dims[value.name] = _dims(value)
-            for axis, dim in enumerate(plan.dims[value.name] or ()):
+            for axis, dim in enumerate(plan.dims[value.name]):
                 for name in _names(dim):
                     plan.roles.setdefault(name, _role(value, axis, name))
         for name, size in sizes.items():
@@ -96,32 +95,20 @@ class SizePlan:
         if name not in self.dims:
             raise UsageError(f"the model has no input '{name}'; it has {', '.join(map(repr, self.dims)) or 'none'}")
         declared = self.dims[name]
-        if declared is not None and len(declared) != len(shape):
+        if len(declared) != len(shape):
             raise UsageError(f"the shape {list(shape)} of input '{name}' must have {len(declared)} dimensions")
-        for axis, dim in enumerate(declared or ()):
+        for axis, dim in enumerate(declared):
             if isinstance(dim, int) and dim != shape[axis]:
                 raise UsageError(f"input '{name}' has the size {dim} at axis {axis}, not {shape[axis]}")
             if isinstance(dim, str) and _names(dim) == [dim]:
                 self._fix(dim, shape[axis])
         self.dims[name] = shape
 
-    def shapes(self, sizes: Sizes, rank: int = 0) -> dict[str, tuple[int, ...]] | None:
-        """Return the inputs' shapes at these sizes, None where an expression makes a negative one.
-
-        Args:
-            sizes: the sizes of the free dimensions.
-            rank: the rank of inputs for which the model gives none; they get 2 along each axis.
-        """
+    def shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]] | None:
+        """Return the inputs' shapes at these sizes of the free dimensions, None where an expression is negative."""
         known = {**self.fixed, **sizes}
-        unknown: tuple[Dim, ...] = (2,) * rank
-        found = {}
-        for name, dims in self.dims.items():
-            found[name] = tuple(_evaluate(dim, known) for dim in (unknown if dims is None else dims))
+        found = {name: tuple(_evaluate(dim, known) for dim in dims) for name, dims in self.dims.items()}
         return None if any(size < 0 for shape in found.values() for size in shape) else found
-
-    def ranks(self) -> tuple[int, ...]:
-        """Return the ranks to try for inputs for which the model gives none."""
-        return _RANKS if None in self.dims.values() else (0,)
 
     def first_choices(self) -> Iterator[Sizes]:
         """Yield sizes for all free dimensions, the likeliest first; those of one role are equal."""
@@ -176,13 +163,10 @@ def _others(role: Role, size: int, largest_batch: int) -> list[int]:
     return list(dict.fromkeys(other for other in candidates if other > 0 and other != size))
 
 
-def _dims(value: ValueInfoProto) -> tuple[Dim, ...] | None:
-    tensor = input_type(value).tensor_type
-    if not tensor.HasField("shape"):
-        return None
+def _dims(value: ValueInfoProto) -> tuple[Dim, ...]:
     return tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or f"{value.name}[{axis}]"
-        for axis, dim in enumerate(tensor.shape.dim)
+        for axis, dim in enumerate(input_type(value).tensor_type.shape.dim)
     )
 
 
