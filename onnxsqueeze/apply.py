@@ -25,7 +25,9 @@ def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
     """
     editor = Editor(analysis, plan)
     for node in analysis.graph.nodes:
-        if _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
+        if node.index in editor.sizes.fixed:
+            editor.set_values(node, editor.sizes.fixed[node.index])
+        elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
     skeleton, arrays, sources = editor.finish()
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:

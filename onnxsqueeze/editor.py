@@ -171,6 +171,19 @@ class Editor:
         edited.op, edited.domain, edited.attrs = op, None, dict(attributes)
         edited.inputs = [self._operand(entry, node) for entry in inputs]
 
+    def set_values(self, node: Node, values: Sequence[Array]) -> None:
+        """Let constants stand for all that a node writes, so that it falls away."""
+        edited = self._edit(node)
+        outputs, edited.inputs, edited.outputs = list(edited.outputs), [], []
+        for name, output, value in zip(node.outputs, outputs, values, strict=True):
+            if not name:
+                continue
+            constant = self._constant(value, "", name)
+            if name in self._graph.outputs or any(place < 0 for _, place in self._graph.readers.get(name, ())):
+                self._after[node.index].append(self._new_node("Identity", [constant], output, {}))
+            else:
+                self._reroute(output, constant, name)
+
     def insert_before(
         self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any
     ) -> None:
@@ -236,11 +249,7 @@ class Editor:
             self.replace(node, "Identity", [source])
             self._nodes[node.index].outputs = [output]
             return
-        for reader in list(output.outputs):
-            for place, tensor in enumerate(reader.inputs):
-                if tensor is output:
-                    reader.inputs[place] = source
-        self._tensors[node.outputs[written]] = source
+        self._reroute(output, source, node.outputs[written])
 
     def finish(self) -> tuple[ModelProto, dict[str, Array], dict[str, str]]:
         """Return the new skeleton, the new constants by name, and for each the name of the tensor that it replaces."""
@@ -273,6 +282,14 @@ class Editor:
                 and values[0].dtype.kind == "i"
             ):
                 self.replace(node, "Identity", [values[0]])
+
+    def _reroute(self, old: gs.Tensor, new: gs.Tensor, name: str) -> None:
+        """Let every reader of a tensor, called ``name`` in the original graph, read another one."""
+        for reader in list(old.outputs):
+            for place, tensor in enumerate(reader.inputs):
+                if tensor is old:
+                    reader.inputs[place] = new
+        self._tensors[name] = new
 
     def _edit(self, node: Node) -> gs.Node:
         edited = self._nodes[node.index]

@@ -85,7 +85,7 @@ def minimize(
     Raises:
         InvalidModelError: when the model cannot be read or is not valid.
         UsageError: for an argument that cannot be followed.
-        VerificationError: when the result differs from the original.
+        VerificationError: when the result differs from the original, or could not be compared with it.
     """
     tell = progress or (lambda phase, fraction: None)
     clock = _Clock()
@@ -198,5 +198,5 @@ def _verified(original: Model | ModelProto, minimized: Model, **options: Any) ->
 
     found = verify(original, minimized, **options)
     if not found.passed:
-        raise VerificationError(f"the minimized model differs from the original: {found.reason}", found)
+        raise VerificationError(f"verification failed: {found.reason}", found)
     return found

@@ -67,7 +67,7 @@ class ShapeInference:
 
     def _by_schema(self, node: Node) -> dict[str, TypeProto]:
         kinds = {name: self._type(name) for name in node.inputs if name and name in self._context.dtypes}
-        if node.version == 0 or len(kinds) < sum(1 for name in node.inputs if name) or node.captured:
+        if node.version == 0 or len(kinds) < len(set(node.inputs) - {""}) or node.captured:
             return {}
         try:
             schema = onnx.defs.get_schema(node.op, node.version, node.domain)

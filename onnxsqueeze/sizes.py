@@ -43,6 +43,7 @@ class Sizes:
     Attributes:
         frozen: the nodes, by index, that must go on to give the sizes of the original.
         narrowed: shapes and values in the narrowed model, given that.
+        fixed: by index, the nodes that constants stand for, being frozen or reading what is gone, with these constants.
     """
 
     def __init__(self, editor: Editor) -> None:
@@ -53,10 +54,15 @@ class Sizes:
             old = editor.context.shapes.get(name, ())
             lengths = [editor.new_length(name, axis) for axis in range(len(old))]
             self._shapes[name] = tuple(b if a is None else a for a, b in zip(lengths, old, strict=True))
-        readers = [node for node in editor.context.graph.nodes if self._reads_shapes(node)]
-        self.frozen = {node.index for node in readers if any(editor.plan.gone(name) for name in node.inputs)}
+        self.frozen: set[int] = set()
         while misled := self._misled():
             self.frozen |= misled
+        nodes = [node for node in editor.context.graph.nodes if self._constant(node)]
+        self.fixed = {
+            node.index: [self.narrowed.values.get(name, np.empty(0)) for name in node.outputs]
+            for node in nodes
+            if node.index in self.frozen or self._reads_gone(node)
+        }
 
     def request(self, node: Node) -> Request:
         """Compare what a node asks for with the lengths that its output shall have."""
@@ -108,7 +114,7 @@ class Sizes:
         misled: set[int] = set()
         for node in original.graph.nodes:
             origins = self._origins(node, sources)
-            if not origins or self._gone(node):
+            if not origins or (self._gone(node) and not self._computes_sizes(node)):
                 continue
             if not self._follows(node, sources):
                 misled |= origins
@@ -127,8 +133,9 @@ class Sizes:
     def _follows(self, node: Node, sources: Mapping[str, set[int]]) -> bool:
         """Whether a node may see changed sizes: it computes sizes itself, or requests a shape that can be put right."""
         changed = [place for place, name in enumerate(node.inputs) if name in sources]
-        if all(name in self._original.values for name in node.outputs if name):
-            return not (changed and self._touched(node)) and self._recomputes(node)
+        if self._computes_sizes(node):
+            repaired = self._touched(node) and not (self._constant(node) and self._reads_gone(node))
+            return not (changed and repaired) and self._recomputes(node)
         if changed != [self._original.rules[node.index].sizes] or any(name in sources for name in node.captured):
             return False
         name = node.inputs[changed[0]]
@@ -153,7 +160,16 @@ class Sizes:
 
     def _reads_shapes(self, node: Node) -> bool:
         """Whether a node makes known values out of shapes, not of other values."""
-        return rule_for(node).evaluate is None and all(name in self._original.values for name in node.outputs if name)
+        return rule_for(node).evaluate is None and self._computes_sizes(node)
+
+    def _computes_sizes(self, node: Node) -> bool:
+        return all(name in self._original.values for name in node.outputs if name)
+
+    def _constant(self, node: Node) -> bool:
+        return all(self._original.value(name) is not None for name in node.outputs if name)
+
+    def _reads_gone(self, node: Node) -> bool:
+        return any(self._editor.plan.gone(name) for name in node.inputs)
 
     def _touched(self, node: Node) -> bool:
         return any(self._editor.narrowed(name) for name in (*node.inputs, *node.outputs))

@@ -84,21 +84,11 @@ def _link_shape(node: Node, context: Context) -> None:
 
 def _shape_repair(node: Node, context: Context, editor: Editor) -> None:
     """The new lengths are what most readers want; where not, the entries that changed are set back."""
-    if node.index not in editor.sizes.frozen:
-        return
-    known_value = context.value(node.outputs[0])
-    if known_value is not None:
-        editor.replace(node, "Identity", [known_value])
-        return
-    name = node.inputs[0]
-    before = _shape_value(node, context.shape(name))
-    changed = before != _shape_value(node, editor.sizes.narrowed.shape(name))
-    editor.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
-
-
-def _size_repair(node: Node, context: Context, editor: Editor) -> None:
     if node.index in editor.sizes.frozen:
-        editor.replace(node, "Identity", [context.values[node.outputs[0]]])
+        name = node.inputs[0]
+        before = _shape_value(node, context.shape(name))
+        changed = before != _shape_value(node, editor.sizes.narrowed.shape(name))
+        editor.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
 
 
 def _known_size(node: Node, context: Context) -> Refusal | None:
@@ -133,7 +123,6 @@ register(
         infer=_infer_size,
         applies=_known_size,
         need=lambda node, context, outputs: [None],
-        repair=_size_repair,
     ),
     OpRule("Range", evaluate=_range),
 )

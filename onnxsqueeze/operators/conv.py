@@ -18,8 +18,14 @@ from onnxsqueeze.windows import window_shape
 
 def _common(node: Node, context: Context) -> Array | Refusal:
     weight = constant_weight(node, context, 1)
-    if not isinstance(weight, Refusal) and (weight.size == 0 or context.rank(node.inputs[0]) != weight.ndim):
+    if isinstance(weight, Refusal):
+        return weight
+    if weight.size == 0 or context.rank(node.inputs[0]) != weight.ndim:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    transposed, groups = node.op == "ConvTranspose", int(node.attributes.get("group", 1))
+    channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    if node.input(2) and context.shapes.get(node.inputs[2]) != (channels,):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with a bias of another shape than [channels]")
     return weight
 
 
