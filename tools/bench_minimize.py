@@ -1,6 +1,6 @@
 """Benchmark `onnxsqueeze minimize`: its own time and memory against onnxslim's, and the latency of what comes out.
 
-    python tools/bench_minimize.py                        # everything; about eight minutes on two cores
+    python tools/bench_minimize.py                        # everything; about five minutes on two cores
     python tools/bench_minimize.py --quick                # fewer networks and rounds
     python tools/bench_minimize.py --only latency --models mobilenet --json out.json
 
@@ -156,8 +156,8 @@ def peer_program() -> str:
 def measure_latency(pair: Pair, threads: int, rounds: int) -> Latency:
     """Minimize a model, and time the result and the reference in turn, batch 1.
 
-    Where a session's weights happen to lie in memory matters by up to a tenth, so there are two sessions of each, and the
-    faster one counts.
+    Where a session's weights happen to lie in memory matters by up to a tenth, so there are two sessions of each, and
+    the faster one counts.
 
     The sessions share onnxruntime's global thread pool, else the idle threads of one would disturb the others; as that
     pool can be sized only once, each call wants a fresh process.

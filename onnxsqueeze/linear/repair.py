@@ -100,15 +100,14 @@ def _behind_representative(
 def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats) -> None:
     """Slice the bias and add what was folded, in float64, cast once."""
     shift = shift[kept_out]
+    if linear.idle_bias:
+        editor.drop_inputs(node, [linear.bias_position])
     if not linear.bias:
         if shift.any():
             editor.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
         return
     bias = np.asarray(context.value(linear.bias))
     position = node.inputs.index(linear.bias, 2)
-    if linear.bias not in context.graph.initializers and not bias.any() and not shift.any():
-        editor.drop_inputs(node, [position])  # computed zeros need not be stored, nor computed from the weight's shape
-        return
     moved = shift / linear.bias_scale if linear.bias_scale else shift
     if linear.bias_scale == 0 and shift.any():
         editor.set_attribute(node, "beta", 1.0)

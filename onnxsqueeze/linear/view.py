@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Linear:
         bordered: positions may see fewer taps than others, so that no bias can stand for a constant input.
         scale: factor on the product (Gemm's alpha). bias_scale: factor on the bias (Gemm's beta).
         bias_position: the input that a bias may be added at, -1 where the operator has none.
+        idle_bias: whether zeros that the graph computes stand there, as exporters write them; they count as no bias.
         restore: brings an array [groups, out, in, taps] back to the weight's layout.
     """
 
@@ -44,6 +45,7 @@ class Linear:
     scale: float = 1.0
     bias_scale: float = 1.0
     bias_position: int = 2
+    idle_bias: bool = False
 
     @property
     def groups(self) -> int:
@@ -91,6 +93,8 @@ def _checked(linear: Linear, context: Context) -> Linear | Refusal:
         return Refusal(Reason.NOT_FINITE, linear.weight)
     if linear.bias and context.value(linear.bias) is None:
         return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
+    if linear.bias and linear.bias not in context.graph.initializers and not np.any(context.value(linear.bias)):
+        return replace(linear, bias="", idle_bias=True)
     return linear
 
 

@@ -321,7 +321,7 @@ class Architecture:
         sample: shape of one input.
         dynamic: axes of the input, besides the batch, that are dynamic.
         extents: two sizes of the dynamic axes to run with.
-        sparsity: share of the weights that are zeroed where single weights are; depthwise convolutions bear less.
+        sparsity: share of the weights that mask B zeroes: enough that channels die, and not all of them.
     """
 
     build: Callable[[], nn.Module]
@@ -334,11 +334,11 @@ class Architecture:
 IMAGE = (2, 3)
 ARCHITECTURES = {
     "mlp": Architecture(perceptron, (1, 8, 8)),
-    "lenet": Architecture(lambda: networks.lenet((8, 12, 24)), (1, 28, 28)),
+    "lenet": Architecture(lambda: networks.lenet((8, 12, 24)), (1, 28, 28), sparsity=0.98),
     "vgg": Architecture(
-        lambda: networks.vgg([16, "pool", 24, 24, "pool"], networks.IMAGE, 32, positions=9), (3, 12, 12)
+        lambda: networks.vgg([16, "pool", 24, 24, "pool"], networks.IMAGE, 32, positions=9), (3, 12, 12), sparsity=0.98
     ),
-    "resnet": Architecture(lambda: residual(networks.basic), (3, 16, 16), IMAGE),
+    "resnet": Architecture(lambda: residual(networks.basic), (3, 16, 16), IMAGE, sparsity=0.98),
     "bottleneck": Architecture(lambda: residual(networks.bottleneck), (3, 16, 16), IMAGE),
     "mobilenet": Architecture(lambda: inverted(nn.ReLU6, False), (3, 16, 16), IMAGE, sparsity=0.8),
     "mobilenetv3": Architecture(mobile_v3, (3, 16, 16), IMAGE, sparsity=0.8),
@@ -353,12 +353,12 @@ ARCHITECTURES = {
     "unet-nearest": Architecture(lambda: UNet("nearest"), (3, 16, 16), IMAGE, (8, 12)),
     "unet-bilinear": Architecture(lambda: UNet("bilinear"), (3, 16, 16), IMAGE, (8, 12)),
     "unet-size": Architecture(lambda: UNet("size"), (3, 14, 14), IMAGE),
-    "superresolution": Architecture(SuperResolution, (3, 8, 8), IMAGE),
+    "superresolution": Architecture(SuperResolution, (3, 8, 8), IMAGE, sparsity=0.98),
     "wavenet": Architecture(WaveNet, (4, 24), (2,), (24, 31)),
     "tcn": Architecture(temporal, (4, 24), (2,), (24, 31)),
     "volumes": Architecture(volumetric, (1, 8, 8, 8), (2, 3, 4), (8, 10)),
-    "autoencoder": Architecture(Autoencoder, (1, 16, 16)),
+    "autoencoder": Architecture(Autoencoder, (1, 16, 16), sparsity=0.9),
     "gated": Architecture(Gated, (3, 12, 12), IMAGE),
     "mixer": Architecture(Mixer, (6, 12), (1,)),
-    "patchwork": Architecture(Patchwork, (3, 8, 8)),
+    "patchwork": Architecture(Patchwork, (3, 8, 8), sparsity=0.99),
 }

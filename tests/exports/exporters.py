@@ -169,8 +169,8 @@ def without_rows(network: nn.Module, sparsity: float) -> None:
 
 
 def scattered(network: nn.Module, sparsity: float) -> None:
-    """Mask B: the smallest of all weights go."""
-    weights = [layer.weight.detach() for layer in layers(network)]
+    """Mask B: the smallest of all weights go, but for those of the classifier."""
+    weights = [layer.weight.detach() for layer in list(layers(network))[:-1]]
     magnitudes = torch.cat([weight.abs().ravel() for weight in weights])
     threshold = magnitudes.kthvalue(int(sparsity * len(magnitudes))).values
     for weight in weights:

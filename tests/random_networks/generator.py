@@ -34,7 +34,7 @@ LAYERS: dict[Layer, float] = {
 OPSETS = (11, 13, 18, LATEST)
 DTYPES = {np.float32: 0.9, np.float16: 0.05, np.float64: 0.05}
 SPATIAL = {0: 0.2, 1: 0.15, 2: 0.5, 3: 0.15}
-EXTENTS = {0: (1, 1), 1: (11, 14), 2: (8, 11), 3: (5, 6)}
+EXTENTS = {0: (1, 1), 1: (11, 14), 2: (8, 12), 3: (5, 6)}
 """By the number of spatial axes: the two sizes of an input that is dynamic; the first one where it is fixed."""
 
 LARGEST = 4000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from random_networks.network import Network, Tensor
+from random_networks.weighted import conv
 
 
 def split(net: Network, x: Tensor) -> Tensor | None:
@@ -61,8 +62,8 @@ def shuffle(net: Network, x: Tensor) -> Tensor | None:
 def computed_reshape(net: Network, x: Tensor) -> Tensor:
     """Flatten, and come back to the shape that was read before: Shape, Gather, Concat, Reshape."""
     sizes = net.sizes(net.extent(x, 0), net.extent(x, 1), *[net.extent(x, axis) for axis in x.space])
-    y = net.add("Relu", net.add("Flatten", x, axis=1) if net.chance(0.5) else net.add("Reshape", x, net.integers(0, -1)))
-    return net.add("Reshape", y, sizes)
+    y = net.add("Flatten", x, axis=1) if net.chance(0.5) else net.add("Reshape", x, net.integers(0, -1))
+    return net.add("Reshape", net.add("Relu", y), sizes)
 
 
 def axis_and_back(net: Network, x: Tensor) -> Tensor:
@@ -89,9 +90,10 @@ def mirrored(net: Network, x: Tensor) -> Tensor | None:
 
 def depth_to_space(net: Network, x: Tensor) -> Tensor | None:
     """Turn channels into places."""
-    if x.spatial != 2 or x.channels % 4:
+    if x.spatial != 2:
         return None
-    return net.add("DepthToSpace", x, blocksize=2, mode=net.pick("DCR", "CRD"))
+    y = x if x.channels % 4 == 0 else conv(net, x, units=net.pick(4, 8))
+    return y and net.add("DepthToSpace", y, blocksize=2, mode=net.pick("DCR", "CRD"))
 
 
 def space_to_depth(net: Network, x: Tensor) -> Tensor | None:
@@ -105,16 +107,17 @@ def resize(net: Network, x: Tensor) -> Tensor | None:
     """Double the places, by constant scales or by sizes that are computed."""
     if not x.spatial or x.elements > 1000:
         return None
-    mode = {"mode": net.pick("nearest", "linear"), "coordinate_transformation_mode": net.pick("asymmetric", "half_pixel")}
-    scales = net.constant([1, 1, *[2] * x.spatial], np.float32)
+    where = {"coordinate_transformation_mode": net.pick("asymmetric", "half_pixel")}
+    absent = None if net.opset >= 13 else net.constant([], np.float32)
     if x.spatial > 2 or net.chance(0.5):
-        return net.add("Resize", x, None if net.opset >= 13 else net.constant([], np.float32), scales, **mode | {"mode": "nearest"})
+        scales = net.constant([1, 1, *[2] * x.spatial], np.float32)
+        return net.add("Resize", x, absent, scales, mode="nearest", **where)
     doubled = []
     for axis in x.space:
         known = (np.array([2 * x.shapes[0][axis]]), np.array([2 * x.shapes[1][axis]]))
         doubled.append(net.add("Mul", net.extent(x, axis), net.integers(2), values=known))
-    absent = [None, None] if net.opset >= 13 else [net.constant([], np.float32), net.constant([], np.float32)]
-    return net.add("Resize", x, *absent, net.sizes(net.extent(x, 0), net.extent(x, 1), *doubled), **mode)
+    sizes = net.sizes(net.extent(x, 0), net.extent(x, 1), *doubled)
+    return net.add("Resize", x, absent, absent, sizes, mode=net.pick("nearest", "linear"), **where)
 
 
 def tile(net: Network, x: Tensor) -> Tensor | None:
@@ -131,9 +134,7 @@ def expand(net: Network, x: Tensor) -> Tensor | None:
     if not x.spatial:
         return None
     mean = net.add(net.pick("GlobalAveragePool", "GlobalMaxPool"), x)
-    sizes = net.sizes(1, x.channels, *net.extents(x)) if net.chance(0.5) else net.add(
-        "Shape", x, values=(np.array(x.shapes[0]), np.array(x.shapes[1]))
-    )
+    sizes = net.sizes(1, x.channels, *net.extents(x)) if net.chance(0.5) else net.shape(x)
     return net.add("Add", x, net.add("Expand", mean, sizes))
 
 
@@ -152,7 +153,8 @@ def reduced_space(net: Network, x: Tensor) -> Tensor | None:
         return None
     op = net.pick("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2", "ReduceSumSquare")
     since, keep = 13 if op == "ReduceSum" else 18, net.pick(0, 1, 1)
-    y = net.with_axes(op, net.add("Tanh", x), net.pick(x.space, [axis - x.rank for axis in x.space]), since, keepdims=keep)
+    axes = net.pick(x.space, [axis - x.rank for axis in x.space])
+    y = net.with_axes(op, net.add("Tanh", x), axes, since, keepdims=keep)
     return net.add("Mul", x, net.add("Sigmoid", y)) if keep else y
 
 

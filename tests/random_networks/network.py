@@ -163,7 +163,9 @@ class Network:
 
     # -- nodes ------------------------------------------------------------------------------------------------------
 
-    def add(self, op: str, *inputs: Tensor | None, values: tuple[Array, Array] | None = None, **attributes: Any) -> Tensor:
+    def add(
+        self, op: str, *inputs: Tensor | None, values: tuple[Array, Array] | None = None, **attributes: Any
+    ) -> Tensor:
         """Add a node with one output, of which the values may be known."""
         made = self.split(op, *inputs, outputs=1, **attributes)[0]
         return Tensor(made.name, made.shapes, values)
@@ -197,9 +199,13 @@ class Network:
             return self.add(op, x, self.integers(*axes), **attributes)
         return self.add(op, x, axes=list(axes), **attributes)
 
+    def shape(self, x: Tensor) -> Tensor:
+        """Read the shape of a tensor."""
+        return self.add("Shape", x, values=(np.array(x.shapes[0]), np.array(x.shapes[1])))
+
     def extent(self, x: Tensor, axis: int) -> Tensor:
         """Compute the extent of an axis, as a vector of one: Shape, Gather, Unsqueeze."""
-        shape = self.add("Shape", x, values=(np.array(x.shapes[0]), np.array(x.shapes[1])))
+        shape = self.shape(x)
         size = (np.array(x.shapes[0][axis]), np.array(x.shapes[1][axis]))
         entry = self.add("Gather", shape, self.constant(axis, np.int64), axis=0, values=size)
         vector = self.with_axes("Unsqueeze", entry, [0])
@@ -222,7 +228,8 @@ class Network:
         """Return the checked model; a dim of an output is dynamic where it differs between the two sizes."""
         infos = []
         for number, x in enumerate(outputs):
-            dims = [a if a == b else f"output_{number}_{axis}" for axis, (a, b) in enumerate(zip(*x.shapes, strict=True))]
+            extents = enumerate(zip(*x.shapes, strict=True))
+            dims = [a if a == b else f"output_{number}_{axis}" for axis, (a, b) in extents]
             infos.append(helper.make_tensor_value_info(x.name, self.elem_type, dims))
         graph = helper.make_graph(self.nodes, "random", self.inputs, infos, self.initializers)
         opset = helper.make_opsetid("", self.opset)

@@ -9,8 +9,8 @@ from random_networks.network import Network, Tensor
 
 ACTIVATIONS = {
     1: (
-        "Relu", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "Abs", "Neg",
-        "Erf", "Sin", "Cos", "Atan", "Asinh", "Identity", "ThresholdedRelu", "Shrink", "Dropout", "Celu",
+        "Relu", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "Abs",
+        "Neg", "Erf", "Sin", "Cos", "Atan", "Asinh", "Identity", "ThresholdedRelu", "Shrink", "Dropout",
     ),
     14: ("HardSwish",),
     18: ("Mish",),
@@ -56,7 +56,10 @@ def arithmetic(net: Network, x: Tensor) -> Tensor:
     op = net.pick("Add", "Mul", "Sub", "Max", "Min", "Sum", "Mean")
     value = net.sparse(x.channels if net.chance(0.6) else 1, share=0.4)
     constant = net.constant(net.sparse()) if net.chance(0.1) else net.per_channel(x, value)
-    return net.add(op, *net.pick((x, constant), (constant, x)))
+    first, second = net.pick((x, constant), (constant, x))
+    if op == "Mean":  # onnx's own evaluator adds into the first operand
+        first, second = x, constant
+    return net.add(op, first, second)
 
 
 def division(net: Network, x: Tensor) -> Tensor:
@@ -136,6 +139,8 @@ def largest(net: Network, x: Tensor) -> Tensor:
     return net.split("TopK", x, net.integers(net.whole(1, x.channels)), outputs=2, axis=1)[0]
 
 
-def running_sum(net: Network, x: Tensor) -> Tensor:
+def running_sum(net: Network, x: Tensor) -> Tensor | None:
     """Add up along the channels or another axis."""
+    if net.opset < 14 and net.dtype is np.float16:
+        return None
     return net.add("CumSum", x, net.constant(net.pick(1, x.rank - 1), np.int64))

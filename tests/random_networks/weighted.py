@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from random_networks.network import Network, Tensor
 
 
@@ -42,12 +44,14 @@ def transposed_conv(net: Network, x: Tensor) -> Tensor | None:
     """Add a transposed convolution, sometimes in two groups."""
     if not x.spatial or x.elements > 1000:
         return None
-    groups = 2 if x.channels % 2 == 0 and net.chance(0.3) else 1
+    evaluated = net.dtype is np.float64  # by onnx's own evaluator, which knows one group only
+    groups = 2 if x.channels % 2 == 0 and not evaluated and net.chance(0.3) else 1
     units = net.whole(1, 4)
     kernel, stride = net.pick((2, 2), (3, 1), (3, 2), (1, 2))
     weight = net.weight(x.channels, units, *[kernel] * x.spatial, axes=(1, 0))
     options: dict[str, Any] = {"pads": [1] * 2 * x.spatial} if kernel == 3 and net.chance(0.5) else {}
-    return net.add("ConvTranspose", x, weight, *net.bias(units * groups), group=groups, strides=[stride] * x.spatial, **options)
+    options |= {"group": groups, "strides": [stride] * x.spatial}
+    return net.add("ConvTranspose", x, weight, *net.bias(units * groups), **options)
 
 
 def gemm(net: Network, x: Tensor) -> Tensor | None:
