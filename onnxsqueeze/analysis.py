@@ -45,8 +45,12 @@ class Analysis:
         self._constant: dict[str, Bools] = {}
         self._inference = ShapeInference(graph, self.context)
         self._seed()
+        reachable = _reachable(graph)
         for node in graph.nodes:
-            self._forward(node)
+            if node.index in reachable:
+                self._forward(node)
+            else:
+                self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
         self._pin_requested(keep)
         self.labels, self.classes = self.context.elements.canonical()
 
@@ -81,20 +85,6 @@ class Analysis:
             if name:
                 context.facts[name] = fact
         rule.link(node, context)
-        self._follow_order(node, rule)
-
-    def _follow_order(self, node: Node, rule: OpRule) -> None:
-        """Interleaved channels stay so where the operator allows and its data agrees; else they are straightened."""
-        elements = self.context.elements
-        names = [name for name in (*node.inputs, *node.captured) if name in elements.ids]
-        orders = [elements.orders.get(name) for name in names]
-        if not any(orders) or rule.order == "reads" or any(name in elements.orders for name in node.outputs):
-            return
-        if rule.order == "keeps" and all(order == orders[0] for order in orders):
-            elements.orders.update({name: orders[0] for name in node.outputs if name and orders[0]})
-            return
-        for name in names:
-            elements.straighten(name)
 
     def _resolve(self, node: Node) -> OpRule:
         rule = rule_for(node)
@@ -152,6 +142,18 @@ class Analysis:
             if self.context.is_activation(name):
                 demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
                 needs.add(name, demand, self.context.ids(name).shape)
+
+
+def _reachable(graph: Graph) -> set[int]:
+    """Return the nodes that some graph output depends on, by index."""
+    found: set[int] = set()
+    names = list(graph.outputs)
+    while names:
+        node = graph.producers.get(names.pop())
+        if node is not None and node.index not in found:
+            found.add(node.index)
+            names.extend((*node.inputs, *node.captured))
+    return found
 
 
 @dataclass

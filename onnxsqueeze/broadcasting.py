@@ -204,7 +204,6 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
         forward=forward,
         link=link,
         need=need,
-        order="keeps",
         **fields,
     )
 

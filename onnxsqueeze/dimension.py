@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,47 +19,64 @@ class Symbolic:
     """``coefficient * product of names + offset``: what a run-time size is known to be, e.g. ``64*batch`` or ``H-2``.
 
     A sum of different sizes or an inexact quotient becomes one opaque name, built from its operands so that equal
-    expressions stay equal.
+    expressions stay equal. Floating-point arithmetic on sizes (``floating``) may leave a fraction, named ``~...``.
     """
 
     coefficient: int
     names: tuple[str, ...]
     offset: int = 0
+    floating: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is sure to be a whole number."""
+        return not any(name.startswith("~") for name in self.names)
 
     def __mul__(self, other: Dimension) -> Dimension:
+        floating = _floating(self, other)
         if isinstance(other, Symbolic):
             left, right = _monomial(self), _monomial(other)
-            return Symbolic(left.coefficient * right.coefficient, tuple(sorted(left.names + right.names)))
+            names = tuple(sorted(left.names + right.names))
+            return Symbolic(left.coefficient * right.coefficient, names, floating=floating)
+        if not _is_whole(other):
+            return _opaque(self, "*", other, fraction=True)
         if other > 0:
-            return Symbolic(self.coefficient * int(other), self.names, self.offset * int(other))
+            return Symbolic(self.coefficient * int(other), self.names, self.offset * int(other), floating)
         return _not_a_size(self, "*", other)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Dimension) -> Dimension:
-        quotient = divide(self, other)
-        return _opaque(self, "//", other) if quotient is None else quotient
+        quotient = divide(self, other) if _is_whole(other) else None
+        if quotient is None:
+            return _opaque(self, "//", other, fraction=True)
+        size: Dimension = retyped(quotient, _floating(self, other))
+        return size
 
     __truediv__ = __floordiv__
 
     def __rfloordiv__(self, other: int) -> Dimension:
-        return _opaque(other, "//", self)
+        return _opaque(other, "//", self, fraction=True)
+
+    __rtruediv__ = __rfloordiv__
 
     def __add__(self, other: Dimension) -> Dimension:
+        floating = _floating(self, other)
+        if not _is_whole(other) or (isinstance(other, Symbolic) and other.names != self.names):
+            return _opaque(self, "+", other)
         if not isinstance(other, Symbolic):
-            return Symbolic(self.coefficient, self.names, self.offset + int(other))
-        if other.names == self.names:
-            return Symbolic(self.coefficient + other.coefficient, self.names, self.offset + other.offset)
-        return _opaque(self, "+", other)
+            return Symbolic(self.coefficient, self.names, self.offset + int(other), floating)
+        return Symbolic(self.coefficient + other.coefficient, self.names, self.offset + other.offset, floating)
 
     __radd__ = __add__
 
     def __sub__(self, other: Dimension) -> Dimension:
-        if not isinstance(other, Symbolic):
-            return Symbolic(self.coefficient, self.names, self.offset - int(other))
-        if other.names == self.names and other.coefficient <= self.coefficient:
+        floating = _floating(self, other)
+        if not isinstance(other, Symbolic) and _is_whole(other):
+            return Symbolic(self.coefficient, self.names, self.offset - int(other), floating)
+        if isinstance(other, Symbolic) and other.names == self.names and other.coefficient <= self.coefficient:
             difference, offset = self.coefficient - other.coefficient, self.offset - other.offset
-            return Symbolic(difference, self.names, offset) if difference else offset
+            return Symbolic(difference, self.names, offset, floating) if difference else offset
         return _opaque(self, "-", other)
 
     def __rsub__(self, other: int) -> Dimension:
@@ -125,6 +144,20 @@ def known(dimension: Dimension) -> bool:
     return not isinstance(dimension, Symbolic)
 
 
+def retyped(size: Any, floating: bool) -> Any:
+    """Return a size as a floating-point number or as an integer, towards which fractions are cut off."""
+    if not isinstance(size, Symbolic):
+        return float(size) if floating else int(size)
+    return replace(size, floating=floating) if floating or size.whole else symbol(f"int({size})")
+
+
+def rounded(size: Any, function: Callable[..., Any], name: str) -> Any:
+    """Return a floating-point size rounded to a whole number by a function, which goes by a name."""
+    if not isinstance(size, Symbolic):
+        return float(function(size))
+    return size if size.whole else replace(symbol(f"{name}({size})"), floating=True)
+
+
 def as_values(entries: list[Dimension]) -> Array:
     """Return sizes as an int64 array, or as an object array where one of them is symbolic."""
     if all(known(entry) for entry in entries):
@@ -140,11 +173,26 @@ def _is_zero(dimension: Dimension) -> bool:
 
 def _monomial(size: Symbolic) -> Symbolic:
     """Return a size without an offset, under a name of its own where it has one."""
-    return symbol(f"({size})") if size.offset else size
+    return _named(f"({size})", size.floating, size.whole) if size.offset else size
 
 
-def _opaque(left: Dimension, operator: str, right: Dimension) -> Symbolic:
-    return symbol(f"({left}{operator}{right})")
+def _opaque(left: Dimension, operator: str, right: Dimension, fraction: bool = False) -> Symbolic:
+    """Return a size that is only known by its expression; of integers a quotient is whole too."""
+    floating = _floating(left, right)
+    whole = not floating or (not fraction and _is_whole(left) and _is_whole(right))
+    return _named(f"({left}{operator}{right})", floating, whole)
+
+
+def _named(name: str, floating: bool, whole: bool) -> Symbolic:
+    return Symbolic(1, (name if whole else f"~{name}",), floating=floating)
+
+
+def _floating(*operands: Dimension) -> bool:
+    return any(getattr(size, "floating", isinstance(size, float)) for size in operands)
+
+
+def _is_whole(size: Dimension) -> bool:
+    return size.whole if isinstance(size, Symbolic) else size == int(size)
 
 
 def _not_a_size(left: Dimension, operator: str, right: Dimension) -> Dimension:

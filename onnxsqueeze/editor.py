@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
@@ -77,34 +76,13 @@ class Editor:
         mask = self.mask(name)
         if mask.shape[axis] == 1 or not mask.any():
             return None
-        if axis == self._ragged_axis(name, mask):
+        if axis == max(
+            place for place, length in enumerate(mask.shape) if length > 1
+        ):  # rows may differ along the last
             count = int(mask.sum(axis=axis).max())
         else:
             count = int(self.kept(name, axis).sum())
         return None if count == mask.shape[axis] else count
-
-    def _ragged_axis(self, name: str, mask: Bools) -> int:
-        """Return the axis along which rows may keep different positions."""
-        if name in self.context.elements.orders:
-            return self.context.elements.orders[name].axis
-        return max((axis for axis, length in enumerate(mask.shape) if length > 1), default=0)
-
-    def permutation(self, name: str) -> npt.NDArray[np.int64] | None:
-        """Return the new order of an interleaved tensor's kept channels, None where it is the original one."""
-        order = self.context.elements.orders.get(name)
-        if order is None or not order.merged or not self.narrowed(name):
-            return None
-        mask = self.mask(name).reshape(order.places, order.rows)
-        place, row = np.nonzero(mask)  # as the original order has them
-        rank = (np.cumsum(mask, axis=0) - 1)[place, row]
-        places = np.lexsort((row, rank))
-        return None if (np.diff(places) == 1).all() else places
-
-    def arranged(self, array: Array, name: str, axis: int) -> Array:
-        """Return the part of a vector over a tensor's channels that stays, in the tensor's new order."""
-        part = array[np.broadcast_to(self.kept(name, axis), array.shape)]
-        permutation = self.permutation(name)
-        return part if permutation is None else part[permutation]
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the numpy dtype of a tensor."""
@@ -118,12 +96,7 @@ class Editor:
         if mask.ndim > array.ndim:
             mask = any_along(mask, tuple(range(mask.ndim - array.ndim)))
         if np.array_equal(outer(mask), mask):
-            part = _product_slice(array, mask)
-            permutation = self.permutation(name)
-            if permutation is None:
-                return part
-            axis = self.context.elements.orders[name].axis - self.context.rank(name) + array.ndim
-            return part if axis < 0 or part.shape[axis] == 1 else part.take(permutation, axis=axis)
+            return _product_slice(array, mask)
         return _ragged_slice(array, mask)
 
     def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:
@@ -237,9 +210,11 @@ class Editor:
     def constant_at(self, node: Node, position: int) -> Array | None:
         """Return the constant that a node has at an input by now, None if it has none there."""
         inputs = self._nodes[node.index].inputs
-        tensor = inputs[position] if position < len(inputs) else None
-        if id(tensor) in self._constants:
-            return self._constants[id(tensor)][1]
+        if position >= len(inputs):
+            return None
+        held = self._constants.get(id(inputs[position]))
+        if held is not None:
+            return held[1]
         return self.context.value(node.input(position)) if node.input(position) else None
 
     def bypass(self, node: Node, position: int, written: int = 0) -> None:

@@ -6,7 +6,6 @@ which all elements share one class (and which therefore cannot be narrowed, only
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,33 +17,14 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Order:
-    """A tensor whose channels are interleaved rows, as behind a channel shuffle: [rows, places] became [places, rows].
-
-    Rows may keep different places, as long as each keeps equally many: the first kept places of all rows come first.
-    The original order could not express that, so readers permute what they multiply the channels by.
-
-    Attributes:
-        source: the tensor that holds the rows side by side. rows, places: the axes' lengths.
-        axis: the tensor's axis along which channels are interleaved; while there are two still, that of the places.
-        merged: whether places and rows share one axis already.
-    """
-
-    source: str
-    rows: int
-    places: int
-    axis: int
-    merged: bool
-
-
 class Elements:
     """The classes of all activations and what must hold between the classes that stay.
 
     Attributes:
         ids: by tensor name, the class of each element (compact). Call `canonical` for final class numbers.
         constraints: relations that may force more classes to stay.
-        orders: tensors whose channels are interleaved.
+        shuffles: by the tensor that a channel shuffle ends in, the one that it starts from; the same classes, permuted.
+        loose: the tensors inside of a shuffle, which need not be boxes since it can be done another way.
         strict: tensors whose kept elements must be a product of kept positions along each axis; elsewhere the
             positions along the last axis may differ from row to row as long as each row keeps equally many.
     """
@@ -52,7 +32,8 @@ class Elements:
     def __init__(self) -> None:
         self.ids: dict[str, Ids] = {}
         self.constraints: list[Constraint] = []
-        self.orders: dict[str, Order] = {}
+        self.shuffles: dict[str, str] = {}
+        self.loose: set[str] = set()
         self.strict: set[str] = set()
         self._count = 0
         self._pairs: list[tuple[Ids, Ids]] = []
@@ -79,11 +60,6 @@ class Elements:
                 self.union(np.broadcast_to(first, ids.shape), ids)
                 ids = first
         return ids
-
-    def straighten(self, name: str) -> None:
-        """Give up on interleaving: the rows must then keep the same places, which makes the canonical order right."""
-        if name in self.orders:
-            self.strict.add(self.orders[name].source)
 
     def canonical(self) -> tuple[npt.NDArray[np.int64], int]:
         """Return (class of each identifier, number of classes), the unions resolved."""

@@ -106,7 +106,7 @@ def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Const
     found: dict[bytes, Constraint] = {}
     for name in elements.ids:
         ids = analysis.classes_of(name)
-        if sum(length > 1 for length in ids.shape) > 1 and name not in elements.orders:
+        if sum(length > 1 for length in ids.shape) > 1 and name not in elements.loose:
             strict = name in elements.strict
             found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
     others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]

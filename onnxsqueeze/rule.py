@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -206,8 +206,6 @@ class OpRule:
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
-        order: what becomes of interleaved channels (see `Order`): the operator "keeps" them so, or "reads" them by
-            permuting its weight, or "" they must be straightened.
         alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
         weights: the view of a node that multiplies by a weight, for reports and costs.
     """
@@ -226,7 +224,6 @@ class OpRule:
     sizes: int | None = None
     absorbs: Absorbs | None = None
     adopts: Adopts | None = None
-    order: Literal["", "keeps", "reads"] = ""
     alignment: Alignment | None = None
     weights: Weights | None = None
 

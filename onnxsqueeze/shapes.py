@@ -145,14 +145,15 @@ def fold(node: Node, rule: OpRule, context: Context) -> None:
     if any(array is None and name for array, name in zip(inputs, node.inputs, strict=True)):
         return
     most = max([_MOST_SIZES, *(array.size for array in inputs if array is not None)])
-    for name, output in zip(node.outputs, _evaluated(rule, node, inputs), strict=False):
+    for name, output in zip(node.outputs, evaluated(rule, node, inputs), strict=False):
         if name and output is not None and np.size(output) <= most:
             context.values[name] = _plain(np.asarray(output), context.dtypes.get(name))
 
 
-def _evaluated(rule: OpRule, node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
+def evaluated(rule: OpRule, node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     """Return the outputs, or nothing where they cannot be computed or depend on a size known only at run time."""
-    assert rule.evaluate is not None
+    if rule.evaluate is None or node.captured:
+        return []
     given = [array for array in inputs if array is not None]
     if any(array.dtype == object for array in given) and any(array.size > _MOST_SIZES for array in given):
         return []

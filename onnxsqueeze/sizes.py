@@ -16,7 +16,7 @@ from onnxsqueeze.dimension import Dimension, Symbolic, as_values, known, symbol
 from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Array, Context, rule_for
-from onnxsqueeze.shapes import fold
+from onnxsqueeze.shapes import evaluated, fold
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -218,37 +218,33 @@ def _put_right_at_producer(name: str, request: Request, editor: Editor) -> bool:
         return False
     if not request.computed or not editor.sizes.agreed(name, request):
         return False
-    values = editor.sizes.narrowed
-    copied = _copied_entries(producer, values)
+    constants = [editor.sizes.narrowed.value(source) for source in producer.inputs]
+    copied = _copied_entries(producer, editor.sizes.narrowed)
     if copied is None:
         return False
     new = {copy: size for copy, size, wrong in zip(copied, request.wanted, request.wrong, strict=True) if wrong}
     if None in new or any(new.get(copy, size) != size for copy, size in zip(copied, request.wanted, strict=True)):
         return False  # an entry is computed, or one constant would have to be two
-    for place, source in enumerate(producer.inputs):
-        entries = {copy[1]: size for copy, size in new.items() if copy is not None and copy[0] == source}
-        if entries:
-            array = np.array(values.value(source))
+    for place, constant in enumerate(constants):
+        entries = {copy[1]: size for copy, size in new.items() if copy is not None and copy[0] == place}
+        if entries and constant is not None:
+            array = constant.copy()
             array.flat[list(entries)] = list(entries.values())
             editor.set_constant(producer, place, array)
     return True
 
 
-def _copied_entries(node: Node, context: Context) -> list[tuple[str, int] | None] | None:
-    """Return of which entry of which constant each entry of an output is a copy, found out by giving them all names."""
-    trial = Context(context.graph)
-    named: dict[Dimension, tuple[str, int]] = {}
-    for name in node.inputs:
-        array = context.value(name) if name else None
+def _copied_entries(node: Node, context: Context) -> list[tuple[int, int] | None] | None:
+    """Return of which entry of which constant input each entry of an output is a copy, found by naming them all."""
+    inputs = [context.sizes(name) if name else None for name in node.inputs]
+    named: dict[Dimension, tuple[int, int]] = {}
+    for place, array in enumerate(inputs):
         if array is not None and array.dtype.kind == "i":
-            names = [symbol(f"entry {index} of {name}") for index in range(array.size)]
-            named.update({entry: (name, index) for index, entry in enumerate(names)})
-            trial.values[name] = np.array(names, dtype=object).reshape(array.shape)
-        elif name in context.values:
-            trial.values[name] = context.values[name]
-    fold(node, rule_for(node), trial)
-    made = trial.values.get(node.outputs[0])
-    return None if made is None else [named.get(entry) for entry in made.ravel()]
+            names = [symbol(f"entry {index} of input {place}") for index in range(array.size)]
+            named.update({entry: (place, index) for index, entry in enumerate(names)})
+            inputs[place] = np.array(names, dtype=object).reshape(array.shape)
+    made = evaluated(rule_for(node), node, inputs)
+    return [named.get(entry) for entry in np.asarray(made[0]).ravel()] if len(made) == 1 else None
 
 
 def _entries(context: Context, name: str) -> list[Dimension] | None:

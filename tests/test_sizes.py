@@ -11,9 +11,12 @@ import pytest
 from onnx import numpy_helper
 from planted.checks import assert_equal_outputs, minimize, operators, size
 
+from onnxsqueeze.dimension import retyped, rounded, symbol
+
 CHANNELS = 8
 LIVE = [0, 2, 3, 5, 6, 7]  # three of each half
 SMALLEST = len(LIVE) * 3 + 2 * len(LIVE)  # weights of the two convolutions around what is tested
+FACTORS = {"dynamic": 0.7, "static": 1.0}  # for sizes; static ones are declared
 SHAPES = {"dynamic": ("N,3,H,W", "float[N,2,h,w] y"), "static": ("2,3,8,8", "float[2,2,8,8] y")}
 
 
@@ -194,11 +197,26 @@ def test_constant_of_the_shape_of_the_data_is_folded() -> None:
     assert operators(minimized(network(nodes), more=1)) == {"Conv": 2, "Mul": 1}
 
 
-def test_sizes_multiplied_in_floating_point() -> None:
-    """What exporters write for a scale factor: Cast, Mul, Floor, Cast."""
-    nodes = """s = Shape(x) f = Cast<to=1>(s) m = Mul(f, factors) l = Floor(m) t = Cast<to=7>(l)
-        z = Resize<mode="nearest">(x, , , t)"""
-    model = network(nodes, "static", factors=np.array([1, 1, 1.5, 1.5], np.float32))
+def test_constant_that_a_request_names_twice_changes_where_it_should() -> None:
+    """Four channels of each of four heads, of which two go, are called by one stored number."""
+    nodes = """wide = Conv(x, w2) s = Shape(wide) n, c, h, w = Split<axis=0, num_outputs=4>(s) l = Mul(h, w)
+        t = Concat<axis=0>(n, four, four, l) a = Reshape(wide, t) r = Relu(a) b = Reshape(r, s) z = Conv(b, w3)"""
+    first, third = np.ones((16, CHANNELS, 1, 1), np.float32), np.ones((CHANNELS, 16, 1, 1), np.float32)
+    third[:, 1::2] = 0
+    more = 2 * 3 + 8 * 8 + len(LIVE) * 8  # the first convolution's other two rows, and the two between
+    smaller = minimized(network(nodes, four=np.array([4]), w2=first, w3=third), more=more)
+    assert "Where" not in operators(smaller)
+    request = next(node for node in smaller.graph.node if node.op_type == "Concat").input
+    assert [stored(smaller, name) for name in request[1:3]] == [[4], [2]]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize("rounding", ["Floor", "Ceil", "Round"])
+def test_sizes_multiplied_in_floating_point(rounding: str, shapes: str) -> None:
+    """What exporters write for a scale factor."""
+    nodes = f"""s = Shape(x) f = Cast<to=1>(s) m = Mul(f, factors) l = {rounding}(m) t = Cast<to=7>(l)
+        u = Resize<mode="nearest">(x, , , t) z = MaxPool<kernel_shape=[2, 2], strides=[1, 1], pads=[0, 0, 1, 1]>(u)"""
+    model = network(nodes, shapes, factors=np.array([1, 1, FACTORS[shapes], FACTORS[shapes]], np.float32))
     smaller = minimized(model, more=4)
     assert operators(smaller) == operators(model)
 
@@ -208,3 +226,29 @@ def test_width_computed_from_the_channel_count_stays() -> None:
         t = Concat<axis=0>(head, l, l) z = Resize<mode="nearest">(x, , , t)"""
     model = network(nodes, "static", one=np.array([1]), factor=np.array(1, np.float32), head=np.array([2, CHANNELS]))
     minimized(model, more=0)
+
+
+# -- symbolic sizes in floating point ----------------------------------------------------------------------------------
+
+
+def test_fractions_of_sizes_are_told_from_whole_numbers() -> None:
+    height, width = (retyped(symbol(name), True) for name in "HW")
+    half = height * 0.5
+    assert not half.whole
+    assert half * 2.0 != height
+    assert retyped(half, False) != half
+    assert retyped(half * 2.0, False) != retyped(half, False) * 2
+    assert rounded(half, np.floor, "Floor").whole
+    assert rounded(half, np.floor, "Floor") != rounded(half, np.ceil, "Ceil")
+    assert not (height / width).whole
+    assert (symbol("H") // symbol("W")).whole  # type: ignore[union-attr]
+
+
+def test_exact_floating_point_arithmetic_keeps_sizes_equal() -> None:
+    height = retyped(symbol("H"), True)
+    assert retyped(height * 2.0, False) == symbol("H") * 2
+    assert retyped(height * 6.0 / 3.0, False) == symbol("H") * 2
+    assert retyped(height * 2.0 + 1.0, False) == symbol("H") * 2 + 1
+    assert height * 0.5 == height * 0.5
+    assert rounded(height * 2.0, np.floor, "Floor") == height * 2.0
+    assert (retyped(7, True), retyped(7.9, False), rounded(7.9, np.floor, "Floor")) == (7.0, 7, 7.0)

@@ -49,9 +49,6 @@ def _slice_weight(
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
         weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
-    permutation = editor.permutation(linear.data)
-    if permutation is not None:
-        weight = weight[:, :, permutation]
     editor.check_finite(weight, linear.data, linear.matrix.dtype)
     editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
@@ -104,6 +101,8 @@ def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_o
         editor.drop_inputs(node, [linear.bias_position])
     if not linear.bias:
         if shift.any():
+            if linear.bias_scale != 1:
+                editor.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
             editor.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
         return
     bias = np.asarray(context.value(linear.bias))
@@ -129,9 +128,10 @@ def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
 def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: int, vector: Floats) -> bool:
     """Add a vector to the outputs through the bias that the node has by now."""
     bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
-    if bias is None or axis != linear.output_axis or not linear.bias_scale or bias.ndim > 1:
+    scale = linear.bias_scale if linear.bias else 1.0
+    if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False
-    total = bias.astype(np.float64) + vector / linear.bias_scale
+    total = bias.astype(np.float64) + vector / scale
     editor.check_finite(total, node.outputs[0], bias.dtype)
     editor.set_constant(node, linear.bias_position, total.astype(bias.dtype))
     return True

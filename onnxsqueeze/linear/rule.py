@@ -19,8 +19,6 @@ from onnxsqueeze.rule import Context, Demand, OpRule, Refusal
 
 def link(node: Node, context: Context, linear: Linear) -> None:
     """Give the outputs classes of their own and note what slicing must respect."""
-    if linear.groups > 1:
-        context.elements.straighten(linear.data)
     elements = context.elements
     inputs = linear.per_group(channel_ids(context, linear.data, linear.data_axis), False)
     shape = [1] * context.rank(node.outputs[0])
@@ -95,6 +93,5 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         adopts=lambda node, context, editor, axis, vector: adopt(
             node, context, editor, viewed(node, context), axis, vector
         ),
-        order="reads",
         weights=viewed,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from onnxsqueeze.dimension import Shape
+from onnxsqueeze.dimension import Shape, Undecided, retyped, rounded
 from onnxsqueeze.fact import Bools, Fact, Floats, interval, outward, unknown
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
@@ -34,6 +35,7 @@ class Curve:
         low, high: what its values stay within.
         exact: whether a runtime computes it without rounding, so that a flat stretch makes a true constant.
         steps: whether the function jumps, so that a constant right at a jump may fall on either side of it.
+        rounding: whether it makes whole numbers, of sizes too.
         above_zero: for direction 0, whether values stay below max(value(upper), 0), as those of GELU and its kin do.
     """
 
@@ -43,6 +45,7 @@ class Curve:
     high: float = _INFINITY
     exact: bool = False
     steps: bool = False
+    rounding: bool = False
     above_zero: bool = False
     parameters: tuple[tuple[str, Any], ...] = ()
 
@@ -110,9 +113,9 @@ _CURVES: dict[str, Curve] = {
     "Shrink": Curve(_shrink, 0, exact=True, steps=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
     "Abs": Curve(np.abs, 0, low=0.0, exact=True),
     "Neg": Curve(np.negative, -1, exact=True),
-    "Ceil": Curve(np.ceil, exact=True, steps=True),
-    "Floor": Curve(np.floor, exact=True, steps=True),
-    "Round": Curve(np.round, exact=True, steps=True),
+    "Ceil": Curve(np.ceil, exact=True, steps=True, rounding=True),
+    "Floor": Curve(np.floor, exact=True, steps=True, rounding=True),
+    "Round": Curve(np.round, exact=True, steps=True, rounding=True),
     "Sign": Curve(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
     "Exp": Curve(np.exp, low=0.0),
     "Log": Curve(np.log),
@@ -183,12 +186,16 @@ def pass_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequenc
 
 def _rule(op: str, curve: Curve) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
-        return [_function(node, curve)(inputs[0].astype(np.float64)).astype(inputs[0].dtype)]
+        function = _function(node, curve)
+        if inputs[0].dtype == object and curve.rounding:
+            entries = np.frompyfunc(lambda size: rounded(size, function, op), 1, 1)(inputs[0])
+            return [np.asarray(entries, dtype=object)]
+        return [function(inputs[0].astype(np.float64)).astype(inputs[0].dtype)]
 
     def forward(node: Node, context: Context) -> Sequence[Fact]:
         return [image(context.fact(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, order="keeps")
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
 
 
 def _keep(node: Node, context: Context) -> Sequence[Fact]:
@@ -197,9 +204,20 @@ def _keep(node: Node, context: Context) -> Sequence[Fact]:
 
 def _cast_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
     if inputs[0].dtype == object:
-        return [inputs[0]]  # sizes stay symbolic whatever the type
+        floating = _SIZE_TYPES.get(node.attributes["to"])
+        if floating is None:
+            raise Undecided("a type that cannot hold every size")
+        return [np.asarray(np.frompyfunc(partial(retyped, floating=floating), 1, 1)(inputs[0]), dtype=object)]
     target = tensor_dtype_to_np_dtype(int(node.attributes["to"]))
     return [inputs[0].astype(target)]
+
+
+_SIZE_TYPES = {
+    int(onnx.TensorProto.FLOAT): True,
+    int(onnx.TensorProto.DOUBLE): True,
+    int(onnx.TensorProto.INT32): False,
+    int(onnx.TensorProto.INT64): False,
+}
 
 
 def _cast_fact(node: Node, context: Context) -> Sequence[Fact]:
@@ -259,7 +277,7 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         at = function(np.where(constant, fact.lower, 0.0)).astype(np.float64)
         return [Fact(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, order="keeps")
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
 
 
 register(*(_rule(op, curve) for op, curve in _CURVES.items()))
@@ -271,9 +289,8 @@ register(
         forward=_keep,
         link=pass_ids,
         need=pass_need,
-        order="keeps",
     ),
-    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need, order="keeps"),
+    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need),
     OpRule(
         "CastLike",
         infer=_cast_like_infer,
@@ -288,6 +305,5 @@ register(
         forward=_dropout_facts,
         link=_dropout_ids,
         need=pass_need,
-        order="keeps",
     ),
 )

@@ -144,10 +144,15 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
 def _quotient(node: Node, left: Array, right: Array) -> Array:
     """Integers divide towards zero."""
     if left.dtype == object or right.dtype == object:
-        return np.asarray(left // right)
+        return np.asarray(np.frompyfunc(_size_quotient, 2, 1)(left, right), dtype=object)
     if left.dtype.kind in "iu":
         return np.asarray(np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
     return np.asarray(left / right).astype(left.dtype)
+
+
+def _size_quotient(left: Any, right: Any) -> Any:
+    """Sizes divide like the numbers of their type."""
+    return left / right if isinstance(left, float) or isinstance(right, float) else left // right
 
 
 def _modulo(node: Node, left: Array, right: Array) -> Array:
@@ -285,11 +290,7 @@ def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
 def _moved_on(node: Node, position: int, operand: Array, context: Context, editor: Editor) -> bool:
     """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
     data, output = node.inputs[1 - position], node.outputs[0]
-    if (
-        editor.taken_offset(data) is not None
-        or context.shape(data) != context.shape(output)
-        or output in context.elements.orders
-    ):
+    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output):
         return False
     vector = editor.sliced(aligned(operand, context.rank(output)), output)
     axis = _single_axis(vector.shape)

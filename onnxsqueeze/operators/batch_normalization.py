@@ -55,7 +55,7 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     for position in range(1, 5):
         array = context.value(node.inputs[position])
         assert array is not None
-        sliced = editor.arranged(array, node.inputs[0], 1)
+        sliced = array[kept]
         if position == 3 and taken is not None:
             moved = sliced.astype(np.float64) - taken[1]
             editor.check_finite(moved, node.inputs[0], array.dtype)
@@ -88,7 +88,6 @@ register(
         link=pass_ids,
         need=pass_need,
         repair=_repair,
-        order="keeps",
         absorbs=_absorbs,
         adopts=_adopts,
     )

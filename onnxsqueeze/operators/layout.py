@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxsqueeze.dimension import Shape, Symbolic, divide, product, symbol
-from onnxsqueeze.elements import Order
 from onnxsqueeze.fact import Bools, Fact, any_along, compact
 from onnxsqueeze.graph import Node
-from onnxsqueeze.reshaping import blocks, reshape
+from onnxsqueeze.regularity import outer
+from onnxsqueeze.reshaping import reshape
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, absorbed_by_readers, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 
@@ -31,19 +30,13 @@ def _transpose_facts(node: Node, context: Context) -> Sequence[Fact]:
 
 
 def _transpose_link(node: Node, context: Context) -> None:
-    """Where two varying axes change places, their rows are interleaved, unless a reader wants them straight."""
-    elements, data, output = context.elements, node.inputs[0], node.outputs[0]
-    ids = context.ids(data)
+    """Where varying axes change places, rows may no longer keep different positions."""
+    ids = context.ids(node.inputs[0])
     order = _order(node, ids.ndim)
-    elements.ids[output] = ids.transpose(order)
+    context.elements.ids[node.outputs[0]] = ids.transpose(order)
     varying = [axis for axis in order if ids.shape[axis] > 1]
-    if varying == sorted(varying):
-        return
-    if len(varying) == 2 and data not in elements.orders and context.is_activation(data):
-        places, rows = varying
-        elements.orders[output] = Order(data, ids.shape[rows], ids.shape[places], order.index(places), merged=False)
-    else:
-        elements.strict.update((data, output))
+    if varying != sorted(varying):
+        context.elements.strict.update((node.inputs[0], node.outputs[0]))
 
 
 def _transpose_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -79,20 +72,54 @@ def _reshape_link(node: Node, context: Context) -> None:
     source, target = _shapes(node, context)
     ids = reshape(context.ids(node.inputs[0]), source, target, context.elements.merge)
     context.elements.ids[node.outputs[0]] = ids
-    order = context.elements.orders.get(node.inputs[0])
-    axis = None if order is None or order.merged else _merged_axis(source, target, order.axis)
-    if order is not None and axis is not None and ids.size == order.rows * order.places:
-        context.elements.orders[node.outputs[0]] = replace(order, axis=axis, merged=True)
+    transpose = _shuffle(node, context)
+    if transpose is not None:
+        context.elements.shuffles[node.outputs[0]] = context.graph.producers[transpose.inputs[0]].inputs[0]
+        context.elements.loose.update((transpose.inputs[0], transpose.outputs[0]))
 
 
-def _merged_axis(source: Shape, target: Shape, axis: int) -> int | None:
-    """Return the target's axis that just an axis and its next neighbour of the source became, None if there is none."""
-    for before, after in blocks(source, target):
-        inner = [place for place in before if source[place] != 1]
-        outer = [place for place in after if target[place] != 1]
-        if inner == [axis, axis + 1] and len(outer) == 1:
-            return outer[0]
-    return None
+def _shuffle(node: Node, context: Context) -> Node | None:
+    """Return the Transpose of a channel shuffle that ends in a Reshape: Reshape, Transpose, Reshape, nothing between.
+
+    It permutes the channels of one tensor, all else as it was, so that a Gather can do what is left of it.
+    """
+    transpose = context.graph.producers.get(node.inputs[0])
+    if transpose is None or transpose.op != "Transpose" or context.graph.sole_reader(node.inputs[0]) is None:
+        return None
+    first = context.graph.producers.get(transpose.inputs[0])
+    if first is None or first.op != "Reshape" or context.graph.sole_reader(transpose.inputs[0]) is None:
+        return None
+    root, output = first.inputs[0], node.outputs[0]
+    before, after = context.ids(root), context.ids(output)
+    alone = before.size == max(before.shape, default=1) > 1
+    if not context.is_activation(root) or not alone or context.shapes.get(root) != context.shape(output):
+        return None
+    same = before.shape == after.shape and np.array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
+    return transpose if same else None
+
+
+def _repair_shuffle(node: Node, context: Context, editor: Editor) -> bool:
+    """Gather what is left of shuffled channels, unless the shuffle's own nodes still do it; return whether it did."""
+    root = context.elements.shuffles.get(node.outputs[0])
+    transpose = context.graph.producers.get(node.inputs[0])
+    if root is None or transpose is None or not editor.narrowed(root):
+        return False
+    rows = editor.mask(transpose.inputs[0])
+    if np.array_equal(rows, outer(rows)):
+        return False
+    axis = int(np.argmax(context.ids(root).shape))
+    places = np.arange(context.ids(root).size).reshape(context.ids(root).shape)
+    inner = reshape(places, context.shape(root), context.shape(transpose.inputs[0]), _never)
+    inner = inner.transpose(_order(transpose, inner.ndim))
+    moved = reshape(inner, context.shape(node.inputs[0]), context.shape(node.outputs[0]), _never).ravel()
+    rank = np.cumsum(editor.positions(root, axis)) - 1
+    indices = rank[moved[editor.positions(node.outputs[0], axis)]]
+    editor.replace(node, "Gather", [root, indices.astype(np.int64)], axis=axis)
+    return True
+
+
+def _never(array: Array, axes: tuple[int, ...]) -> Array:
+    raise AssertionError("a shuffle whose classes are told apart has no axes to merge")
 
 
 def _reshape_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -152,6 +179,8 @@ def _is(size: Any, number: int) -> bool:
 
 def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
     _hand_on(node, editor)
+    if _repair_shuffle(node, context, editor):
+        return
     output = node.outputs[0]
     lengths = [editor.new_length(output, axis) for axis in range(context.rank(output))]
     target = None if node.attributes.get("allowzero") else _constant_target(*_shapes(node, context), lengths)

@@ -104,7 +104,7 @@ def _hands_on(node: Node, context: Context, position: int, axis: int) -> bool:
 
 def _pool(op: str, forward: object = _kept_fact, **fields: object) -> OpRule:
     fields.setdefault("infer", _pool_shape)
-    return OpRule(op, forward=forward, link=_link_space, need=_need_space, order="keeps", **fields)  # type: ignore[arg-type]
+    return OpRule(op, forward=forward, link=_link_space, need=_need_space, **fields)  # type: ignore[arg-type]
 
 
 def _pool_shape(node: Node, context: Context) -> Sequence[Shape | None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from planted.checks import assert_recovers
+from planted.checks import assert_equal_outputs, assert_recovers, minimize, size
 from planted.layers import Twin
 
 
@@ -160,3 +160,25 @@ def test_whole_network_that_is_constant_keeps_its_function() -> None:
     y = twin.gemm(x, twin.units(live=3))
     assert np.isfinite(y.fill).all()
     assert_recovers(twin.pair(y))
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_gemm_whose_scale_of_a_missing_bias_matters_once_it_has_one(beta: float) -> None:
+    """Without C a Gemm's beta multiplies nothing; the folded constants must not be multiplied by it either."""
+    random = np.random.default_rng(5)
+    first = random.standard_normal((6, 4)).astype(np.float32)
+    first[[1, 3]] = 0
+    tensors = {"w1": first, "b1": np.full(6, 0.5, np.float32), "w2": random.standard_normal((3, 6)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2"], ["y"], transB=1, alpha=0.5, beta=beta),
+    ]
+    ends = ([helper.make_tensor_value_info(name, 1, ["N", size])] for name, size in (("x", 4), ("y", 3)))
+    initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "gemm", *ends, initializers), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    result = minimize(model).model
+    assert size(result) == 4 * 4 + 4 + 3 * 4 + 3
+    assert_equal_outputs(model, result)

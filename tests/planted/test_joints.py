@@ -221,7 +221,8 @@ def test_channel_shuffle_whose_groups_keep_other_places(twin: Twin, groups: int)
         units = twin.groups(groups, live=3, dead=2, zero=1)
         x = _shuffle(twin, twin.relu(twin.conv(x, units, kernel=1)), groups)
         x = twin.op("HardSwish" if twin.opset > 13 else "Tanh", x)
-    assert_recovers(twin.pair(twin.conv(x, twin.units(live=4), kernel=1)))
+    pair = twin.pair(twin.conv(x, twin.units(live=4), kernel=1))
+    assert_recovers(pair, more=["Gather"])  # one instead of the three nodes of a shuffle whose rows differ
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.5])
