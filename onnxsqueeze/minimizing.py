@@ -17,6 +17,7 @@ from onnxsqueeze.errors import UsageError, VerificationError
 from onnxsqueeze.graph import Graph
 from onnxsqueeze.loading import Model, load, to_proto
 from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.normalise import normalised
 from onnxsqueeze.plan import Plan, make_plan, newly_settled
 from onnxsqueeze.policy import rounding
 from onnxsqueeze.reason import Reason
@@ -94,11 +95,13 @@ def minimize(
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
     tell("analysing", None)
-    analysis = Analysis(Graph(model), keep)
+    analysis = Analysis(Graph(normalised(model)), keep)
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
     analysis, plan, minimized = _smaller(analysis, round_to, keep)
+    if plan.empty:
+        minimized = model
     clock.lap("minimize")
     found = None
     if verify and not plan.empty:
