@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +50,7 @@ class Symbolic:
     def __floordiv__(self, other: Dimension) -> Dimension:
         quotient = divide(self, other) if _is_whole(other) else None
         if quotient is None:
-            return _opaque(self, "//", other, fraction=True)
+            return _divided_again(self, other) or _opaque(self, "//", other, fraction=True)
         size: Dimension = retyped(quotient, _floating(self, other))
         return size
 
@@ -174,6 +175,13 @@ def _is_zero(dimension: Dimension) -> bool:
 def _monomial(size: Symbolic) -> Symbolic:
     """Return a size without an offset, under a name of its own where it has one."""
     return _named(f"({size})", size.floating, size.whole) if size.offset else size
+
+
+def _divided_again(size: Symbolic, divisor: Dimension) -> Symbolic | None:
+    """Return (x // a) // b as x // (a b), so that sizes reached in one step and in several are recognised as equal."""
+    plain = size.coefficient == 1 and size.offset == 0 and len(size.names) == 1 and not size.floating
+    found = re.fullmatch(r"\((.*)//(\d+)\)", size.names[0]) if plain and isinstance(divisor, int) else None
+    return symbol(f"({found[1]}//{int(found[2]) * divisor})") if found else None
 
 
 def _opaque(left: Dimension, operator: str, right: Dimension, fraction: bool = False) -> Symbolic:

@@ -21,7 +21,7 @@ _FIRST_WITH_FREE_INITIALIZERS = 4  # the IR version since which an initializer n
 
 
 def normalised(model: Model) -> Model:
-    """Return a model in which each part of a constant split of a tensor is a Slice; the argument where there is none."""
+    """Return a model in which each part of a tensor split by constants is a Slice; the argument if there is none."""
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
         return model
     if all(node.op_type != "SplitToSequence" for node in model.skeleton.graph.node):
@@ -52,7 +52,7 @@ def _parts(node: Node, graph: Graph) -> list[tuple[Node, tuple[int, int]]]:
 
 
 def _bounds(split: Array, index: int) -> tuple[int, int]:
-    """One number is the length of every part (the last may be shorter, which a Slice clamps), a vector gives them all."""
+    """A number is the length of every part (the last may be shorter, as a Slice clamps), a vector gives them all."""
     if split.ndim == 0:
         return index * int(split), (index + 1) * int(split)
     ends = np.cumsum(split)

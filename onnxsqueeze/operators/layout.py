@@ -72,22 +72,22 @@ def _reshape_link(node: Node, context: Context) -> None:
     source, target = _shapes(node, context)
     ids = reshape(context.ids(node.inputs[0]), source, target, context.elements.merge)
     context.elements.ids[node.outputs[0]] = ids
-    transpose = _shuffle(node, context)
-    if transpose is not None:
-        context.elements.shuffles[node.outputs[0]] = context.graph.producers[transpose.inputs[0]].inputs[0]
-        context.elements.loose.update((transpose.inputs[0], transpose.outputs[0]))
+    shuffle = _shuffle(node, context)
+    if shuffle is not None:
+        first, transpose = shuffle
+        context.elements.shuffles[node.outputs[0]] = first.inputs[0]
+        inner = (first.outputs[0], transpose.inputs[0], transpose.outputs[0], node.inputs[0])
+        context.elements.loose.update(inner)
 
 
-def _shuffle(node: Node, context: Context) -> Node | None:
-    """Return the Transpose of a channel shuffle that ends in a Reshape: Reshape, Transpose, Reshape, nothing between.
+def _shuffle(node: Node, context: Context) -> tuple[Node, Node] | None:
+    """Return Reshape and Transpose of a channel shuffle that ends in a Reshape, with nothing else between them.
 
     It permutes the channels of one tensor, all else as it was, so that a Gather can do what is left of it.
     """
-    transpose = context.graph.producers.get(node.inputs[0])
-    if transpose is None or transpose.op != "Transpose" or context.graph.sole_reader(node.inputs[0]) is None:
-        return None
-    first = context.graph.producers.get(transpose.inputs[0])
-    if first is None or first.op != "Reshape" or context.graph.sole_reader(transpose.inputs[0]) is None:
+    transpose = _only_source(node, "Transpose", context)
+    first = None if transpose is None else _only_source(transpose, "Reshape", context)
+    if first is None or transpose is None:
         return None
     root, output = first.inputs[0], node.outputs[0]
     before, after = context.ids(root), context.ids(output)
@@ -95,13 +95,23 @@ def _shuffle(node: Node, context: Context) -> Node | None:
     if not context.is_activation(root) or not alone or context.shapes.get(root) != context.shape(output):
         return None
     same = before.shape == after.shape and np.array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
-    return transpose if same else None
+    return (first, transpose) if same else None
+
+
+def _only_source(node: Node, op: str, context: Context) -> Node | None:
+    """Return the node of an operator that a node alone reads, through an Identity (a clone) at most."""
+    source = context.graph.producers.get(node.inputs[0])
+    if source is None or context.graph.sole_reader(node.inputs[0]) is None:
+        return None
+    if source.op == "Identity":
+        return _only_source(source, op, context)
+    return source if source.op == op else None
 
 
 def _repair_shuffle(node: Node, context: Context, editor: Editor) -> bool:
     """Gather what is left of shuffled channels, unless the shuffle's own nodes still do it; return whether it did."""
     root = context.elements.shuffles.get(node.outputs[0])
-    transpose = context.graph.producers.get(node.inputs[0])
+    transpose = _only_source(node, "Transpose", context)
     if root is None or transpose is None or not editor.narrowed(root):
         return False
     rows = editor.mask(transpose.inputs[0])

@@ -86,7 +86,8 @@ def _input(net: Network, spatial: int) -> Tensor:
 def _layer(net: Network, x: Tensor) -> Tensor:
     """Draw layers until one applies."""
     while True:
-        made = _weighted(net.random, LAYERS)(net, x)
+        layer: Layer = _weighted(net.random, LAYERS)
+        made = layer(net, x)
         if made is not None:
             return made
 

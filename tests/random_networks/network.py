@@ -24,12 +24,13 @@ class Tensor:
 
     Attributes:
         name: what it is called. shapes: its shape at both sizes of the input.
-        values: what it holds at both, if that is known.
+        values: what it holds at both, if that is known. dtype: its type, if it is not the network's own.
     """
 
     name: str
     shapes: tuple[Shape, Shape]
     values: tuple[Array, Array] | None = None
+    dtype: Any = None
 
     @property
     def channels(self) -> int:
@@ -184,7 +185,8 @@ class Network:
         types, data = {}, {}
         for tensor in inputs:
             value = tensor.values[case] if tensor.values else None
-            elem_type = self.elem_type if value is None else helper.np_dtype_to_tensor_dtype(value.dtype)
+            dtype = tensor.dtype or self.dtype if value is None else value.dtype
+            elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             types[tensor.name] = helper.make_tensor_type_proto(elem_type, tensor.shapes[case])
             if value is not None:
                 data[tensor.name] = numpy_helper.from_array(value)

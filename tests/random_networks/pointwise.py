@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from onnx import TensorProto
 
@@ -77,10 +79,8 @@ def choice(net: Network, x: Tensor) -> Tensor:
 
 def comparison(net: Network, x: Tensor) -> Tensor:
     """Choose by a condition that is computed, or multiply with it."""
-    known = np.zeros((), np.bool_)  # tells the type; no shape is computed from the value
     limit = net.per_channel(x, 0.3 + net.random.random(net.pick(1, x.channels)))
-    above = net.add(net.pick("Greater", "Less"), x, limit)
-    above = Tensor(above.name, above.shapes, tuple(np.broadcast_to(known, shape) for shape in above.shapes))
+    above = replace(net.add(net.pick("Greater", "Less"), x, limit), dtype=np.bool_)
     if net.chance(0.5):
         return net.add("Where", above, x, net.constant(net.pick(0, 0.3)))
     return net.add("Mul", x, net.add("Cast", above, to=net.elem_type))
