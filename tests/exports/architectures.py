@@ -149,7 +149,7 @@ class Patchwork(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 24, 3), nn.Conv2d(24, 32, 3, bias=False)
         self.norm, self.third, self.fourth = nn.BatchNorm2d(32), nn.Conv2d(16, 16, 3), nn.Conv2d(20, 16, 3, 2)
-        self.slope, self.hidden, self.head = nn.PReLU(16), nn.Linear(16 * 16, 30), nn.Linear(30, CLASSES)
+        self.slope, self.hidden, self.head = nn.PReLU(16), nn.Linear(16 * 4, 30), nn.Linear(30, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network."""
@@ -159,7 +159,7 @@ class Patchwork(nn.Module):
         left = F.hardtanh(self.third(F.pad(left, (1, 1, 1, 1))), -2.0, 1.5)
         x = torch.cat([left, F.elu(middle)], dim=1) + F.pad(F.leaky_relu(right), (0, 0, 0, 0, 0, 8))
         x = self.slope(self.fourth(F.pad(x, (0, 1, 0, 1))))
-        x = x.view(x.size(0), -1)
+        x = F.adaptive_avg_pool2d(x, (2, 2)).view(x.size(0), -1)
         return self.head(F.silu(self.hidden(x)))
 
 
@@ -356,9 +356,9 @@ ARCHITECTURES = {
     "superresolution": Architecture(SuperResolution, (3, 8, 8), IMAGE, sparsity=0.98),
     "wavenet": Architecture(WaveNet, (4, 24), (2,), (24, 31)),
     "tcn": Architecture(temporal, (4, 24), (2,), (24, 31)),
-    "volumes": Architecture(volumetric, (1, 8, 8, 8), (2, 3, 4), (8, 10)),
+    "volumes": Architecture(volumetric, (1, 8, 8, 8), (2, 3, 4), (8, 10), 0.98),
     "autoencoder": Architecture(Autoencoder, (1, 16, 16), sparsity=0.9),
     "gated": Architecture(Gated, (3, 12, 12), IMAGE),
     "mixer": Architecture(Mixer, (6, 12), (1,)),
-    "patchwork": Architecture(Patchwork, (3, 8, 8), sparsity=0.99),
+    "patchwork": Architecture(Patchwork, (3, 8, 8), sparsity=0.97),
 }
