@@ -99,6 +99,8 @@ def _internal_error(error: Exception, ctx: click.Context) -> int:
 @click.version_option(onnxsqueeze.__version__)
 def main() -> None:
     """Make pruned ONNX models small: rewrite a model whose weights were masked exactly into a smaller dense one."""
+    # numpy's BLAS starts a thread for each core when it is imported, which takes longer than all the products here
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Write a smaller model that computes the same.")

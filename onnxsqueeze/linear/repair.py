@@ -70,8 +70,9 @@ def _shift(linear: Linear, values: Floats) -> Floats:
     shift = np.zeros(linear.matrix.shape[:2])
     for group in np.nonzero(values.any(axis=1))[0]:
         columns = np.nonzero(values[group])[0]
-        part = linear.matrix[group][:, columns].astype(np.float64).sum(axis=2)
-        shift[group] = part @ values[group, columns] * linear.scale
+        part = linear.matrix[group][:, columns].astype(np.float64)
+        taps = part.sum(axis=2) if part.shape[2] > 1 else part[..., 0]
+        shift[group] = taps @ values[group, columns] * linear.scale
     return shift
 
 

@@ -112,7 +112,7 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(conv(1, 12, 3, 2), nn.Conv2d(12, 16, 3, 2, 1), nn.LeakyReLU(0.1))
-        self.narrow, self.widen = nn.Linear(16 * 4 * 4, 24), nn.Linear(24, 16 * 4 * 4)
+        self.narrow, self.widen = nn.Linear(16 * 2 * 2, 24), nn.Linear(24, 16 * 4 * 4)
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(16, 12, 3, 2, 1, output_padding=1, bias=False),
             nn.BatchNorm2d(12),
@@ -123,7 +123,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network."""
-        code = self.narrow(torch.flatten(self.encoder(x), 1))
+        code = self.narrow(torch.flatten(F.adaptive_avg_pool2d(self.encoder(x), (2, 2)), 1))
         return self.decoder(F.relu(self.widen(code)).view(-1, 16, 4, 4))
 
 
@@ -132,7 +132,9 @@ class SuperResolution(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 24, 5, padding=2), nn.PReLU(24), nn.Conv2d(24, 20, 3, padding=1), nn.PReLU())
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 24, 5, padding=2), nn.PReLU(24), nn.Conv2d(24, 20, 3, padding=1), nn.PReLU()
+        )
         self.sub = nn.Sequential(nn.Conv2d(20, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU())
         self.last = nn.Conv2d(8, 12, 3, padding=1)
 
@@ -149,7 +151,7 @@ class Patchwork(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 24, 3), nn.Conv2d(24, 32, 3, bias=False)
         self.norm, self.third, self.fourth = nn.BatchNorm2d(32), nn.Conv2d(16, 16, 3), nn.Conv2d(20, 16, 3, 2)
-        self.slope, self.hidden, self.head = nn.PReLU(16), nn.Linear(16 * 4, 30), nn.Linear(30, CLASSES)
+        self.slope, self.hidden, self.head = nn.PReLU(16), nn.Linear(16 * 16, 30), nn.Linear(30, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network."""
@@ -159,7 +161,7 @@ class Patchwork(nn.Module):
         left = F.hardtanh(self.third(F.pad(left, (1, 1, 1, 1))), -2.0, 1.5)
         x = torch.cat([left, F.elu(middle)], dim=1) + F.pad(F.leaky_relu(right), (0, 0, 0, 0, 0, 8))
         x = self.slope(self.fourth(F.pad(x, (0, 1, 0, 1))))
-        x = F.adaptive_avg_pool2d(x, (2, 2)).view(x.size(0), -1)
+        x = x.view(x.size(0), -1)
         return self.head(F.silu(self.hidden(x)))
 
 
@@ -295,13 +297,13 @@ def temporal() -> nn.Module:
 
 
 def volumetric() -> nn.Module:
-    """Convolutions, BatchNorm and pools over volumes."""
+    """Convolutions, BatchNorm and pools over volumes (with biases: the newer exporter gets a missing one wrong)."""
     return nn.Sequential(
         nn.Conv3d(1, 12, 3, padding=1),
         nn.BatchNorm3d(12),
         nn.ReLU(),
         nn.MaxPool3d(2),
-        nn.Conv3d(12, 16, 3, padding=1, bias=False),
+        nn.Conv3d(12, 16, 3, padding=1),
         nn.BatchNorm3d(16),
         nn.ReLU(),
         nn.Conv3d(16, 20, (1, 3, 3)),

@@ -13,7 +13,12 @@ Activation = Callable[[], nn.Module]
 
 
 def conv(
-    inputs: int, outputs: int, kernel: Any = 3, stride: int = 1, groups: int = 1, activation: Activation | None = nn.ReLU
+    inputs: int,
+    outputs: int,
+    kernel: Any = 3,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Activation | None = nn.ReLU,
 ) -> nn.Sequential:
     """A zero-padded convolution without a bias, BatchNorm and an activation."""
     pads = tuple(size // 2 for size in kernel) if isinstance(kernel, tuple) else kernel // 2
@@ -38,7 +43,9 @@ class SqueezeExcitation(nn.Module):
 class MobileV3Block(nn.Module):
     """1x1, depthwise, gate, 1x1, and a residual where shapes allow."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, squeeze: bool, activation: Activation) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, stride: int, squeeze: bool, activation: Activation
+    ) -> None:
         super().__init__()
         self.residual = inputs == outputs and stride == 1
         self.body = nn.Sequential(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -26,12 +27,14 @@ class Exporter:
         dynamo: the newer exporter, else the older one.
         optimize: constant folding, and BatchNorm folded into convolutions.
         resizable: dynamic image sizes, besides the batch.
+        training: BatchNorm computes the statistics of each batch; the older exporter alone.
     """
 
     opset: int
     dynamo: bool
     optimize: bool
     resizable: bool = True
+    training: bool = False
 
     @property
     def name(self) -> str:
@@ -69,16 +72,17 @@ def _example(architecture: str) -> tuple[Tensor]:
 
 def _by_older(architecture: str, mask: str, exporter: Exporter) -> onnx.ModelProto:
     sizes = {axis: f"size{axis}" for axis in exporter.sizes(architecture)}
-    training = torch.onnx.TrainingMode.EVAL if exporter.optimize else torch.onnx.TrainingMode.PRESERVE
+    folding = torch.onnx.TrainingMode.EVAL if exporter.optimize else torch.onnx.TrainingMode.PRESERVE
+    network = copy.deepcopy(masked(architecture, mask)).train(exporter.training)  # training moves the statistics
     file = io.BytesIO()
     torch.onnx.export(
-        masked(architecture, mask),
+        network,
         _example(architecture),
         file,
         dynamo=False,
         opset_version=exporter.opset,
         do_constant_folding=exporter.optimize,
-        training=training,
+        training=folding,
         input_names=["x"],
         output_names=["y"],
         dynamic_axes={"x": {0: "batch"} | sizes, "y": {0: "batch"}},
@@ -141,22 +145,24 @@ def spread(network: nn.Module, seed: int = 0) -> nn.Module:
     return network
 
 
-def layers(network: nn.Module) -> Iterator[nn.Module]:
+Layer = nn.Linear | nn.modules.conv._ConvNd
+
+
+def layers(network: nn.Module) -> Iterator[Layer]:
     """Yield the layers whose weights a mask touches, in the order of their definition."""
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        if isinstance(module, Layer):
             yield module
 
 
 def chosen(width: int) -> Tensor:
-    """Half of the channels of a tensor, the same for all tensors of its width: residual streams lose them as a whole."""
+    """Half of a tensor's channels, the same for all tensors of its width: residual streams lose them as a whole."""
     return torch.randperm(width, generator=torch.Generator().manual_seed(width))[: width // 2]
 
 
-def by_channel(layer: nn.Module, outputs: bool) -> Tensor:
+def by_channel(layer: Layer, outputs: bool) -> Tensor:
     """A layer's weight with its output (or input) channels, per group, along the first axis."""
     weight = layer.weight.detach()
-    assert isinstance(weight, Tensor)
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     return weight if outputs != transposed else weight.transpose(0, 1)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import onnx
 import pytest
-import torch
+from onnx import ModelProto
 from planted.checks import assert_equal_outputs, assert_untouched_contract, size
 
 import onnxsqueeze as sq
 from exports.architectures import ARCHITECTURES
 from exports.exporters import MASKS, Exporter, exported
+from onnxsqueeze.reason import Reason
 
 OLDER = (
     (Exporter(11, dynamo=False, optimize=False), Exporter(17, dynamo=False, optimize=True)),
@@ -19,11 +19,50 @@ OLDER = (
 NEWER = (
     (Exporter(25, dynamo=True, optimize=False), Exporter(25, dynamo=True, optimize=True)),
     (Exporter(18, dynamo=True, optimize=False), Exporter(18, dynamo=True, optimize=True)),
-    (Exporter(25, dynamo=True, optimize=False, resizable=False), Exporter(25, dynamo=True, optimize=True, resizable=False)),
+    (
+        Exporter(23, dynamo=True, optimize=False, resizable=False),
+        Exporter(23, dynamo=True, optimize=True, resizable=False),
+    ),
 )
 
-SHARES: dict[str, tuple[float, float, float]] = {}
-"""The most of the weights, in percent, that round_to=1 keeps of any export, under each of MASKS."""
+# The most of the weights, in percent, that round_to=1 may keep of any export of a network, under each of MASKS. They were
+# measured, and what stays was checked layer by layer: no row or column is left that could go, but for
+# - one constant channel in front of each zero-padded convolution, and the others that a padded AveragePool spoils;
+# - channels at the same place as needed ones: residual streams, groups of a convolution, positions of a Flatten or a
+#   pixel shuffle, the other half of a gate;
+# - channels that one of several readers needs.
+# Two exports of a network and mask differ by BatchNorm parameters and a few scalars alone.
+SHARES = {
+    "mlp": (37.1, 65.8, 37.1),
+    "lenet": (26.8, 71.7, 50.2),
+    "vgg": (28.7, 38.1, 43.6),
+    "resnet": (32.0, 61.6, 26.4),
+    "bottleneck": (29.9, 8.9, 27.7),
+    "mobilenet": (35.2, 34.5, 35.1),
+    "mobilenetv3": (35.5, 94.8, 35.5),
+    "efficientnet": (37.0, 85.9, 37.0),
+    "shufflenet": (37.6, 82.8, 36.2),
+    "densenet": (32.8, 7.5, 41.9),
+    "inception": (37.2, 28.0, 27.2),
+    "googlenet": (43.5, 18.5, 36.5),
+    "squeezenet": (35.7, 16.6, 30.0),
+    "regnet": (43.9, 21.6, 32.8),
+    "unet-transposed": (29.4, 53.0, 34.1),
+    "unet-nearest": (29.9, 65.8, 35.6),
+    "unet-bilinear": (29.9, 65.8, 35.6),
+    "unet-size": (29.8, 65.8, 35.5),
+    "superresolution": (49.7, 37.2, 30.5),
+    "wavenet": (43.9, 64.8, 26.3),
+    "tcn": (33.3, 43.3, 28.9),
+    "volumes": (29.9, 4.2, 27.1),
+    "autoencoder": (46.3, 21.8, 33.5),
+    "gated": (68.8, 13.6, 29.6),
+    "mixer": (29.2, 38.6, 29.2),
+    "patchwork": (31.9, 95.7, 39.5),
+}
+
+MISSED = (Reason.UNKNOWN_OPERATOR, Reason.UNKNOWN_SHAPE, Reason.COMPUTED_WEIGHT, Reason.LARGER, Reason.OVERFLOW)
+"""Reasons that would be a pattern of an exporter's which is not understood."""
 
 
 def cases() -> list[tuple[str, Exporter]]:
@@ -35,18 +74,32 @@ def cases() -> list[tuple[str, Exporter]]:
     return found
 
 
+def minimize(model: ModelProto, round_to: str | int) -> sq.Result:
+    """Minimize an export and assert what holds for every result."""
+    before = model.SerializeToString(deterministic=True)
+    result = sq.minimize(model, round_to=round_to, verify=False)
+    assert_untouched_contract(model, result, before)
+    missed = [reason for reason in result.report.stayed if reason.startswith(tuple(entry.value for entry in MISSED))]
+    assert not missed
+    return result
+
+
 @pytest.mark.parametrize(("name", "exporter"), cases(), ids=lambda value: getattr(value, "name", value))
 def test_export_is_minimized_exactly(name: str, exporter: Exporter) -> None:
     for mask, most in zip(MASKS, SHARES[name], strict=True):
         model = exported(name, mask, exporter)
-        before = model.SerializeToString(deterministic=True)
-        smallest = sq.minimize(model, round_to=1, verify=False)
-        rounded = sq.minimize(model, verify=False)
-        for result in (smallest, rounded):
-            assert_untouched_contract(model, result, before)
-        assert_equal_outputs(
-            model, smallest.model, rounded.model, extents=ARCHITECTURES[name].extents, double=False
-        )
+        smallest, rounded = minimize(model, 1), minimize(model, "auto")
+        extents = ARCHITECTURES[name].extents
+        assert_equal_outputs(model, smallest.model, rounded.model, extents=extents, double=False)
         share = 100 * size(smallest.model) / size(model)
         assert share <= most, f"{mask}: {share:.1f} % left, where {most} % is enough: {dict(smallest.report.stayed)}"
         assert size(smallest.model) <= size(rounded.model)
+
+
+def test_batch_statistics_are_left_alone() -> None:
+    """In training mode BatchNorm computes its own parameters: what stands around it must stay as it is."""
+    model = exported("vgg", "rows", Exporter(17, dynamo=False, optimize=False, training=True))
+    result = sq.minimize(model, round_to=1, verify=False)
+    detail = f"{Reason.UNKNOWN_OPERATOR.value}: BatchNormalization in training mode"
+    assert detail in result.report.stayed
+    assert_equal_outputs(model, result.model, double=False)
