@@ -25,8 +25,8 @@ NEWER = (
     ),
 )
 
-# The most of the weights, in percent, that round_to=1 may keep of any export of a network, under each of MASKS. They were
-# measured, and what stays was checked layer by layer: no row or column is left that could go, but for
+# The most of the weights, in percent, that round_to=1 may keep of any export of a network, under each of MASKS. They
+# were measured, and what stays was looked at layer by layer: no row or column is left that could go, but for
 # - one constant channel in front of each zero-padded convolution, and the others that a padded AveragePool spoils;
 # - channels at the same place as needed ones: residual streams, groups of a convolution, positions of a Flatten or a
 #   pixel shuffle, the other half of a gate;
