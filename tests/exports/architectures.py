@@ -63,7 +63,7 @@ class ShuffleNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv(3, 12, 3, 2), nn.MaxPool2d(3, 2, 1))
-        self.stages = nn.Sequential(ShuffleDown(12, 24), ShuffleBlock(24), ShuffleBlock(24), ShuffleDown(24, 32))
+        self.stages = nn.Sequential(ShuffleDown(12, 24), ShuffleBlock(24), ShuffleDown(24, 32))
         self.last, self.head = conv(32, 40, 1), nn.Linear(40, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,12 +72,12 @@ class ShuffleNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """Two levels down, two up with skips; the output is an image."""
+    """Two levels down, two up with skips, each in its own way (see Decoder); the output is an image."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, lower: str, upper: str) -> None:
         super().__init__()
         self.first, self.second, self.bottom = conv(3, 12), conv(12, 20), conv(20, 28)
-        self.lower, self.upper = Decoder(28, 20, 20, how), Decoder(20, 12, 12, how)
+        self.lower, self.upper = Decoder(28, 20, 20, lower), Decoder(20, 12, 12, upper)
         self.head = nn.Conv2d(12, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,13 +188,13 @@ def residual(block: Callable[[Axis, Axis, int, int, str], nn.Module]) -> nn.Modu
     """A ResNet for small images with a stream of its own in each stage."""
     source = Axis("stem", 16)
     stem = nn.Sequential(networks.conv_norm(networks.IMAGE, source, 3), nn.MaxPool2d(3, 2, 1))
-    stages = [Stage(block, 16, 16, 2, 1), Stage(block, 24, 20, 2, 2)]  # type: ignore[arg-type]
+    stages = [Stage(block, 16, 16, 2, 1), Stage(block, 24, 20, 1, 2)]  # type: ignore[arg-type]
     return networks.resnet(stem, source, stages, CLASSES)
 
 
 def inverted(activation: Callable[[], nn.Module], squeeze: bool) -> nn.Module:
     """A MobileNetV2, or an EfficientNet with squeeze-and-excitation."""
-    plan = ((1, 8, 1, 1, 3), (3, 12, 2, 2, 3), (3, 16, 2, 1, 5))
+    plan = ((1, 8, 1, 1, 3), (3, 12, 2, 2, 3), (3, 16, 1, 1, 5))
     return networks.inverted_residuals(plan, activation, squeeze, CLASSES)
 
 
@@ -226,12 +226,11 @@ def dense() -> nn.Module:
         nn.Conv2d(32, 16, 1, bias=False),
         nn.AvgPool2d(2, 2),
         DenseLayer(16, 8),
-        DenseLayer(24, 8),
-        nn.BatchNorm2d(32),
+        nn.BatchNorm2d(24),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d((1, 1)),
         nn.Flatten(),
-        nn.Linear(32, CLASSES),
+        nn.Linear(24, CLASSES),
     )
 
 
@@ -281,7 +280,7 @@ def squeeze() -> nn.Module:
 
 def grouped() -> nn.Module:
     """A RegNet or ResNeXt: groups of four channels."""
-    blocks = [GroupedBlock(12, 24, 6, 2), GroupedBlock(24, 24, 6, 1), GroupedBlock(24, 32, 4, 2)]
+    blocks = [GroupedBlock(12, 24, 6, 2), GroupedBlock(24, 32, 4, 1)]
     return nn.Sequential(conv(3, 12), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES))
 
 
@@ -343,18 +342,16 @@ ARCHITECTURES = {
     "resnet": Architecture(lambda: residual(networks.basic), (3, 16, 16), IMAGE, sparsity=0.98),
     "bottleneck": Architecture(lambda: residual(networks.bottleneck), (3, 16, 16), IMAGE),
     "mobilenet": Architecture(lambda: inverted(nn.ReLU6, False), (3, 16, 16), IMAGE, sparsity=0.8),
-    "mobilenetv3": Architecture(mobile_v3, (3, 16, 16), IMAGE, sparsity=0.8),
-    "efficientnet": Architecture(lambda: inverted(nn.SiLU, True), (3, 16, 16), IMAGE, sparsity=0.8),
-    "shufflenet": Architecture(ShuffleNet, (3, 32, 32), IMAGE, (24, 33), 0.8),
+    "mobilenetv3": Architecture(mobile_v3, (3, 16, 16), IMAGE, sparsity=0.9),
+    "efficientnet": Architecture(lambda: inverted(nn.SiLU, True), (3, 16, 16), IMAGE, sparsity=0.9),
+    "shufflenet": Architecture(ShuffleNet, (3, 32, 32), IMAGE, (24, 33), 0.9),
     "densenet": Architecture(dense, (3, 12, 12), IMAGE),
     "inception": Architecture(inception, (3, 13, 13), IMAGE),
     "googlenet": Architecture(google, (3, 30, 30), IMAGE, (30, 37)),
     "squeezenet": Architecture(squeeze, (3, 21, 21), IMAGE, (21, 30)),
     "regnet": Architecture(grouped, (3, 12, 12), IMAGE),
-    "unet-transposed": Architecture(lambda: UNet("transposed"), (3, 16, 16), IMAGE, (8, 12)),
-    "unet-nearest": Architecture(lambda: UNet("nearest"), (3, 16, 16), IMAGE, (8, 12)),
-    "unet-bilinear": Architecture(lambda: UNet("bilinear"), (3, 16, 16), IMAGE, (8, 12)),
-    "unet-size": Architecture(lambda: UNet("size"), (3, 14, 14), IMAGE),
+    "unet": Architecture(lambda: UNet("transposed", "nearest"), (3, 16, 16), IMAGE, (8, 12)),
+    "unet-resized": Architecture(lambda: UNet("size", "bilinear"), (3, 14, 14), IMAGE, (10, 16)),
     "superresolution": Architecture(SuperResolution, (3, 8, 8), IMAGE, sparsity=0.98),
     "wavenet": Architecture(WaveNet, (4, 24), (2,), (24, 31)),
     "tcn": Architecture(temporal, (4, 24), (2,), (24, 31)),
@@ -362,5 +359,5 @@ ARCHITECTURES = {
     "autoencoder": Architecture(Autoencoder, (1, 16, 16), sparsity=0.9),
     "gated": Architecture(Gated, (3, 12, 12), IMAGE),
     "mixer": Architecture(Mixer, (6, 12), (1,)),
-    "patchwork": Architecture(Patchwork, (3, 8, 8), sparsity=0.97),
+    "patchwork": Architecture(Patchwork, (3, 8, 8), sparsity=0.98),
 }
