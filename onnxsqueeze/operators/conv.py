@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,13 +42,7 @@ def _behind_pad(node: Node, context: Context) -> bool:
     return producer is not None and pads_image_by_zeros(producer, context)
 
 
-def _conv(node: Node, context: Context) -> Linear | Refusal:
-    """y[o] = b[o] + sum over i, t of W[o, i, t] x[i, position + t], per group."""
-    weight = _common(node, context)
-    if isinstance(weight, Refusal):
-        return weight
-    out, inner, *kernel = weight.shape
-    groups = int(node.attributes.get("group", 1))
+def _linear(node: Node, matrix: Array, bordered: bool, restore: Callable[[Array], Array]) -> Linear:
     return Linear(
         data=node.inputs[0],
         weight=node.inputs[1],
@@ -56,10 +50,22 @@ def _conv(node: Node, context: Context) -> Linear | Refusal:
         position=1,
         data_axis=1,
         output_axis=1,
-        matrix=weight.reshape(groups, out // groups, inner, -1),
-        bordered=_pads_zeros(node, tuple(kernel)) or _behind_pad(node, context),
-        restore=lambda array: array.reshape(-1, array.shape[2], *kernel),
+        matrix=matrix,
+        bordered=bordered,
+        restore=restore,
     )
+
+
+def _conv(node: Node, context: Context) -> Linear | Refusal:
+    """y[o] = b[o] + sum over i, t of W[o, i, t] x[i, position + t], per group."""
+    weight = _common(node, context)
+    if isinstance(weight, Refusal):
+        return weight
+    out, inner, *kernel = weight.shape
+    groups = int(node.attributes.get("group", 1))
+    matrix = weight.reshape(groups, out // groups, inner, -1)
+    bordered = _pads_zeros(node, tuple(kernel)) or _behind_pad(node, context)
+    return _linear(node, matrix, bordered, lambda array: array.reshape(-1, array.shape[2], *kernel))
 
 
 def _conv_transpose(node: Node, context: Context) -> Linear | Refusal:
@@ -69,16 +75,10 @@ def _conv_transpose(node: Node, context: Context) -> Linear | Refusal:
         return weight
     inner, out, *kernel = weight.shape
     groups = int(node.attributes.get("group", 1))
-    return Linear(
-        data=node.inputs[0],
-        weight=node.inputs[1],
-        bias=node.input(2),
-        position=1,
-        data_axis=1,
-        output_axis=1,
-        matrix=weight.reshape(groups, inner // groups, out, -1).transpose(0, 2, 1, 3),
-        bordered=bool(np.prod(kernel) > 1 or any(stride > 1 for stride in node.attributes.get("strides", ()))),
-        restore=lambda array: array.transpose(0, 2, 1, 3).reshape(-1, array.shape[1], *kernel),
+    matrix = weight.reshape(groups, inner // groups, out, -1).transpose(0, 2, 1, 3)
+    bordered = bool(np.prod(kernel) > 1 or any(stride > 1 for stride in node.attributes.get("strides", ())))
+    return _linear(
+        node, matrix, bordered, lambda array: array.transpose(0, 2, 1, 3).reshape(-1, array.shape[1], *kernel)
     )
 
 
