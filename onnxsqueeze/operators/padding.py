@@ -116,14 +116,27 @@ def _link(node: Node, context: Context) -> None:
     """Added channels have classes of their own, so that they may leave again."""
     ids = context.ids(node.inputs[0])
 
+    added: list[npt.NDArray[np.int64]] = []
+
     def fresh(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
-        return np.broadcast_to(context.elements.fresh(with_length((1,) * len(shape), axis, shape[axis])), shape)
+        added.append(context.elements.fresh(with_length((1,) * len(shape), axis, shape[axis])))
+        return np.broadcast_to(added[-1], shape)
 
     output = context.elements.ids[node.outputs[0]] = _padded(node, context, ids, fresh)
     if output.size > ids.size:
         context.elements.constraints.append(NotEmpty(ids, output))
+        if _pads_space(node, context):
+            # one added channel stays: onnxruntime fuses a Pad of space alone into a pool behind it, whatever its value
+            context.elements.constraints.append(NotEmpty(np.concatenate([part.ravel() for part in added]), output))
     if sum(length > 1 for length in ids.shape) > 1:
         context.elements.strict.update((node.inputs[0], node.outputs[0]))
+
+
+def _pads_space(node: Node, context: Context) -> bool:
+    """Whether a Pad that adds channels pads other axes as well."""
+    pads = _pads(node, context)
+    assert pads is not None
+    return any(pad != (0, 0) and not _tracked(node, context, axis) for axis, pad in enumerate(pads))
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
+from onnx import helper, numpy_helper
 
-from planted.checks import assert_recovers
+from planted.checks import assert_equal_outputs, assert_recovers, minimize, size
 from planted.layers import Twin
 
 SPACES = [("L",), ("H", "W"), (7, 9), ("D", 8, "W")]
@@ -213,3 +214,28 @@ def test_kinds_are_what_they_say() -> None:
     x = twin.conv(twin.input("N", 3, "H", "W"), twin.units(live=4, const=3, rep=2, dead=2), pads=1)
     assert np.array_equal(x.constant, np.isin(x.kinds, (CONST, REPRESENTATIVE)))
     assert not twin.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1).constant.any()
+
+
+def test_pad_of_channels_and_space_in_front_of_a_pool_keeps_one_added_channel() -> None:
+    """Without one, onnxruntime would take the Pad for the pool's own padding, which is not zero but the least value."""
+    random = np.random.default_rng(3)
+    tensors = {
+        "w1": random.standard_normal((4, 3, 1, 1)).astype(np.float32),
+        "pads": np.array([0, 2, 1, 1, 0, 0, 1, 1]),
+        "zero": np.float32(0),
+        "w2": random.standard_normal((2, 6, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["h"]),
+        helper.make_node("Pad", ["h", "pads", "zero"], ["p"]),
+        helper.make_node("MaxPool", ["p"], ["m"], kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["m", "w2"], ["y"]),
+    ]
+    ends = ([helper.make_tensor_value_info(n, 1, ["N", c, s, s])] for n, c, s in (("x", 3, 6), ("y", 2, 7)))
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "pad", *ends, initializers), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    result = minimize(model).model
+    assert_equal_outputs(model, result)
+    assert size(result) == 4 * 3 + 2 * 5 + 1
