@@ -132,8 +132,7 @@ def repair(node: Node, context: Context, editor: Editor) -> None:
             continue
         sliced = editor.sliced(operand, output)
         if context.is_activation(name):
-            dtype = numpy_dtype(context.dtypes[name])
-            editor.set_constant(node, position, sliced.astype(dtype))
+            editor.set_constant(node, position, sliced.astype(editor.dtype(name)))
         elif sliced is not operand:
             stored = name in context.graph.initializers
             editor.set_constant(node, position, sliced if stored else _shortest(sliced, operand))
@@ -146,13 +145,6 @@ def _shortest(sliced: Array, operand: Array) -> Array:
         if sliced.shape[axis] < operand.shape[axis] and (sliced == first).all():
             sliced = first
     return sliced
-
-
-def numpy_dtype(data_type: int) -> np.dtype[Any]:
-    """Return the numpy dtype of an ONNX data type."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    return tensor_dtype_to_np_dtype(data_type)
 
 
 @dataclass(frozen=True)

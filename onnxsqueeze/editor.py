@@ -76,12 +76,10 @@ class Editor:
         mask = self.mask(name)
         if mask.shape[axis] == 1 or not mask.any():
             return None
-        if axis == max(
-            place for place, length in enumerate(mask.shape) if length > 1
-        ):  # rows may differ along the last
-            count = int(mask.sum(axis=axis).max())
-        else:
-            count = int(self.kept(name, axis).sum())
+        last = max(place for place, length in enumerate(mask.shape) if length > 1)
+        # rows may keep different positions along the last varying axis, but equally many
+        kept = mask.sum(axis=axis).max() if axis == last else self.kept(name, axis).sum()
+        count = int(kept)
         return None if count == mask.shape[axis] else count
 
     def dtype(self, name: str) -> np.dtype[Any]:
@@ -117,14 +115,6 @@ class Editor:
     def set_constant(self, node: Node, position: int, array: Array) -> None:
         """Give a node a new constant at an input position, named after the tensor that it replaces."""
         self._put(node, position, self._constant(array, node.input(position), f"{node.label}.constant"))
-
-    def set_input(self, node: Node, position: int, name: str) -> None:
-        """Let a node read another tensor of the original graph."""
-        self._put(node, position, self._tensors[name])
-
-    def set_inputs(self, node: Node, names: Sequence[str]) -> None:
-        """Replace all inputs of a node by tensors of the original graph."""
-        self._edit(node).inputs = [self._tensors[name] for name in names]
 
     def drop_inputs(self, node: Node, positions: Sequence[int]) -> None:
         """Remove inputs of a node that takes any number of them."""
@@ -185,7 +175,7 @@ class Editor:
         Add.
         """
         output = node.outputs[0]
-        if self._graph.sole_reader(output) is not None and self.readers_absorb(output, axis):
+        if self._graph.sole_reader(output) is not None and absorbed_by_readers(self.context, output, axis):
             self.hand_on(output, axis, vector)
             return
         self.check_finite(vector, output, dtype)
@@ -195,13 +185,15 @@ class Editor:
         shape = (-1,) + (1,) * (self.context.rank(output) - 1 - axis)
         self.insert_after(node, "Add", [None, vector.astype(dtype).reshape(shape)])
 
-    def readers_absorb(self, name: str, axis: int) -> bool:
-        """Whether every reader of a tensor can take up a vector that it should still be increased by."""
-        return absorbed_by_readers(self.context, name, axis)
-
     def hand_on(self, name: str, axis: int, vector: Floats) -> None:
         """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
         self._offsets[name] = (axis, vector)
+
+    def pass_on(self, node: Node) -> None:
+        """Hand a vector that a node's first input should still be increased by on to the readers of its output."""
+        taken = self.taken_offset(node.inputs[0])
+        if taken is not None:
+            self.hand_on(node.outputs[0], *taken)
 
     def taken_offset(self, name: str) -> tuple[int, Floats] | None:
         """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""

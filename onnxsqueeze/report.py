@@ -170,11 +170,6 @@ def _layer(analysis: Analysis, plan: Plan, node: Node, linear: Linear, shape: li
     )
 
 
-def _sparsity(weight: np.ndarray[Any, Any] | None) -> float:
-    assert weight is not None
-    return 1.0 - float(np.count_nonzero(weight.ravel() != 0)) / max(1, weight.size)
-
-
 def _kept(plan: Plan, rank: int, name: str, axis: int) -> np.ndarray[Any, Any]:
     mask = plan.masks.get(name, np.full((1,) * rank, True))
     return np.asarray(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))

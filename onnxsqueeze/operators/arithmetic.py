@@ -14,7 +14,7 @@ from onnxsqueeze.broadcasting import Combine, Pointwise, aligned, constant_opera
 from onnxsqueeze.dimension import Symbolic, Undecided
 from onnxsqueeze.fact import Bools, Fact, cancelled, hull, interval, outward
 from onnxsqueeze.graph import Node
-from onnxsqueeze.rule import Array, Context, register
+from onnxsqueeze.rule import Array, Context, absorbed_by_readers, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -305,7 +305,7 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, edito
     if producer is not None and adopts is not None and adopts(producer, context, editor, axis, flat):
         editor.bypass(node, 1 - position)
         return True
-    if editor.readers_absorb(output, axis):
+    if absorbed_by_readers(context, output, axis):
         editor.hand_on(output, axis, flat)
         editor.bypass(node, 1 - position)
         return True

@@ -149,12 +149,6 @@ def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
     return in_place and absorbed_by_readers(context, node.outputs[0], axis)
 
 
-def _hand_on(node: Node, editor: Editor) -> None:
-    taken = editor.taken_offset(node.inputs[0])
-    if taken is not None:
-        editor.hand_on(node.outputs[0], *taken)
-
-
 def _reshape_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     data, target = inputs
     sizes = [
@@ -188,7 +182,7 @@ def _is(size: Any, number: int) -> bool:
 
 
 def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
-    _hand_on(node, editor)
+    editor.pass_on(node)
     if _repair_shuffle(node, context, editor):
         return
     output = node.outputs[0]
@@ -262,7 +256,7 @@ def _given_axes(node: Node, context: Context) -> list[int] | None:
 
 
 def _same_elements(op: str, **fields: Any) -> OpRule:
-    fields.setdefault("repair", lambda node, context, editor: _hand_on(node, editor))
+    fields.setdefault("repair", lambda node, context, editor: editor.pass_on(node))
     return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, absorbs=_absorbs, **fields)
 
 

@@ -59,7 +59,7 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     axes, fact = _axes(node, context), context.fact(node.inputs[0])
     assert axes is not None
     if node.op in ("ReduceMean", "ReduceMax", "ReduceMin"):
-        lower, upper = _extremes(node.op, fact, axes, context.shape(node.inputs[0]))
+        lower, upper = _extremes(node.op, fact, axes)
         return [Fact(_drop(node, context, lower), _drop(node, context, upper))]
     if node.op == "ReduceSum":
         summed = _sum(fact, axes, context.shape(node.inputs[0]))
@@ -70,7 +70,7 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     return [Fact(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
 
 
-def _extremes(op: str, fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> tuple[Floats, Floats]:
+def _extremes(op: str, fact: Fact, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
     if op == "ReduceMax":
         return fact.lower.max(axis=axes, keepdims=True), fact.upper.max(axis=axes, keepdims=True)
     if op == "ReduceMin":
@@ -159,14 +159,14 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     gone = ~np.broadcast_to(mask, shape)
     repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
     removed = float(np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0).sum())
-    dtype = np.dtype(np.float32) if count is None else editor.dtype(name)
+    dtype = editor.dtype(name)
     if removed:
         assert not isinstance(repeat, Symbolic)
         total = removed * repeat / (count if node.op == "ReduceMean" and count else 1)
         editor.insert_after(node, "Add", [None, np.array(total, dtype=dtype)])
     if node.op == "ReduceMean":
         factor = float((~gone).sum()) / gone.size
-        editor.insert_after(node, "Mul", [None, np.array(factor, dtype=editor.dtype(name))])
+        editor.insert_after(node, "Mul", [None, np.array(factor, dtype=dtype)])
 
 
 register(

@@ -86,11 +86,8 @@ def _norm_area(node: Node, context: Context) -> int | None:
     return None if varies or node.attributes.get("ceil_mode", 0) else int(np.prod(node.attributes["kernel_shape"]))
 
 
-def _hand_on(node: Node, context: Context, editor: Editor) -> None:
-    """What the input should be increased by, the output should be as well."""
-    taken = editor.taken_offset(node.inputs[0])
-    if taken is not None:
-        editor.hand_on(node.outputs[0], *taken)
+def _pass_on(node: Node, context: Context, editor: Editor) -> None:
+    editor.pass_on(node)
 
 
 def _hands_on(node: Node, context: Context, position: int, axis: int) -> bool:
@@ -119,10 +116,10 @@ def _whole_blocks(node: Node, context: Context) -> tuple[int, int]:
 
 register(
     _pool("MaxPool", applies=_max_pool_applies, alignment=_whole_blocks),
-    _pool("AveragePool", _average_fact, absorbs=_hands_on, repair=_hand_on, alignment=_whole_blocks),
+    _pool("AveragePool", _average_fact, absorbs=_hands_on, repair=_pass_on, alignment=_whole_blocks),
     _pool("LpPool", _norm_fact),
     _pool("GlobalMaxPool", alignment=_whole_blocks),
-    _pool("GlobalAveragePool", absorbs=_hands_on, repair=_hand_on, alignment=_whole_blocks),
+    _pool("GlobalAveragePool", absorbs=_hands_on, repair=_pass_on, alignment=_whole_blocks),
     _pool("GlobalLpPool", _norm_fact),
 )
 
