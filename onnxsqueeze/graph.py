@@ -14,13 +14,19 @@ import onnx.numpy_helper
 from onnx import helper
 
 from onnxsqueeze.loading import Initializer, Model
+from onnxsqueeze.patterns.group import Group
 
 ONNX_DOMAIN = ""
+PATTERN_DOMAIN = "onnxsqueeze.pattern"
+"""The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One node: its operator at the opset version that the model imports, and the tensors by name ("" where absent)."""
+    """One node: its operator at the opset version that the model imports, and the tensors by name ("" where absent).
+
+    A node of `PATTERN_DOMAIN` stands for the nodes of its ``group``.
+    """
 
     index: int
     op: str
@@ -30,10 +36,13 @@ class Node:
     outputs: tuple[str, ...]
     captured: tuple[str, ...]
     proto: onnx.NodeProto = field(repr=False)
+    group: Group | None = field(default=None, repr=False)
 
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
         """The attributes as Python values (strings decoded, tensors as TensorProto)."""
+        if self.group is not None:
+            return self.group.attributes
         return {attribute.name: _decoded(helper.get_attribute_value(attribute)) for attribute in self.proto.attribute}
 
     @property
@@ -44,7 +53,7 @@ class Node:
     @property
     def operator(self) -> str:
         """The operator with its domain, e.g. ``com.microsoft.FusedConv``."""
-        return f"{self.domain}.{self.op}" if self.domain else self.op
+        return f"{self.domain}.{self.op}" if self.domain and self.group is None else self.op
 
     def input(self, position: int) -> str:
         """Return the name of an input, "" where it is absent."""
@@ -87,9 +96,11 @@ class Graph:
     def _node(self, index: int, proto: onnx.NodeProto, functions: set[tuple[str, str]]) -> Node:
         domain = _domain(proto.domain)
         shadowed = (domain, proto.op_type) in functions
-        version = 0 if shadowed else self.opsets.get(domain, 0)
+        group = self.model.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
+        version = 0 if shadowed else 1 if group is not None else self.opsets.get(domain, 0)
         captured = tuple(dict.fromkeys(_captured(proto)))
-        return Node(index, proto.op_type, domain, version, tuple(proto.input), tuple(proto.output), captured, proto)
+        inputs, outputs = tuple(proto.input), tuple(proto.output)
+        return Node(index, proto.op_type, domain, version, inputs, outputs, captured, proto, group)
 
     @cached_property
     def readers(self) -> Mapping[str, Sequence[tuple[Node, int]]]:
@@ -102,6 +113,11 @@ class Graph:
             for name in node.captured:
                 found[name].append((node, -1))
         return found
+
+    @property
+    def file_nodes(self) -> int:
+        """How many nodes of the file the nodes stand for."""
+        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes)
 
     def sole_reader(self, name: str) -> tuple[Node, int] | None:
         """Return the only reader of a tensor that is no graph output, else None."""

@@ -19,6 +19,7 @@ from onnxsqueeze import checking, wire
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, one_line
 from onnxsqueeze.external_data import inline_external, is_external
 from onnxsqueeze.initializer import Initializer, from_bytes, from_tensor
+from onnxsqueeze.patterns.group import Fusion
 from onnxsqueeze.protobuf import copy_except
 
 __all__ = ["MAX_PROTO_BYTES", "Initializer", "Model", "load", "to_proto"]
@@ -36,12 +37,14 @@ class Model:
         initializers: ``graph.initializer`` by name, in the file's order.
         path: the file that it came from; None for a model from memory.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
+        fusion: the groups of nodes that single nodes of the skeleton stand for; a model to be saved has none.
     """
 
     skeleton: ModelProto
     initializers: dict[str, Initializer] = field(default_factory=dict)
     path: Path | None = None
     file_bytes: int = 0
+    fusion: Fusion = field(default_factory=Fusion)
 
 
 def load(source: str | os.PathLike[str] | ModelProto, *, check: bool = True) -> Model:

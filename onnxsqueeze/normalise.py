@@ -1,50 +1,90 @@
-"""Before the analysis: what exporters spread over sequences of tensors is rewritten with tensors alone.
+"""Before the analysis: what exporters spread over sequences of tensors or groups of nodes is written more plainly.
 
 A sequence has no shape that channels could be followed through, and torch's exporter writes every chunk and split as
-`SplitToSequence` and `SequenceAt`. Nothing is rewritten in a model that the minimizer then leaves as it is.
+`SplitToSequence` and `SequenceAt`. A group of nodes that spell one operator becomes one node for the time being (see
+`patterns`). Nothing is rewritten in a model that the minimizer then leaves as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
-from onnxsqueeze.graph import Graph, Node, tensor_attribute
+from onnxsqueeze.graph import PATTERN_DOMAIN, Graph, Node
 from onnxsqueeze.loading import Initializer, Model
-from onnxsqueeze.rule import Array
+from onnxsqueeze.patterns.finding import Found, find_groups
+from onnxsqueeze.patterns.group import Fusion
+from onnxsqueeze.patterns.scope import Scope
+from onnxsqueeze.protobuf import copy_except
+from onnxsqueeze.rule import Array, rules
 
 _FIRST_WITH_FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
 
 
-def normalised(model: Model) -> Model:
-    """Return a model in which each part of a tensor split by constants is a Slice; the argument if there is none."""
+def normalised(model: Model, keep: Sequence[str] = ()) -> Model:
+    """Return a model that is easier to analyse; the argument if it already is.
+
+    Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
+    there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
+    """
+    return _fused(_without_sequences(model), keep)
+
+
+def _without_sequences(model: Model) -> Model:
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
         return model
     if all(node.op_type != "SplitToSequence" for node in model.skeleton.graph.node):
         return model
     graph = Graph(model)
+    scope = Scope(graph)
     slices: dict[int, tuple[onnx.NodeProto, list[Initializer]]] = {}
     dropped: set[int] = set()
     for node in graph.nodes:
-        parts = _parts(node, graph)
+        parts = _parts(node, graph, scope)
         if parts:
             dropped.add(node.index)
             slices.update({part.index: _slice(node, part, *bounds) for part, bounds in parts})
     return _rewritten(model, slices, dropped) if slices else model
 
 
-def _parts(node: Node, graph: Graph) -> list[tuple[Node, tuple[int, int]]]:
+def _fused(model: Model, keep: Sequence[str]) -> Model:
+    operators = {rule.op for rule in rules() if rule.domain == PATTERN_DOMAIN}
+    if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
+        return model
+    graph = Graph(model)
+    kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
+    found = find_groups(graph, operators, kept)
+    if not found:
+        return model
+    fused = {group.last.index: _fused_node(group) for group in found}
+    dropped = {position for group in found for position in group.group.positions} - set(fused)
+    positions = [index for index in range(len(graph.nodes)) if index not in dropped]
+    nodes = [fused.get(index) or graph.nodes[index].proto for index in positions]
+    fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions)
+    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), fusion=fusion)
+
+
+def _fused_node(found: Found) -> onnx.NodeProto:
+    """What the last node of a group says beside its operator is said of the fused node."""
+    last = found.last.proto
+    node = helper.make_node(found.op, found.inputs, last.output, last.name, last.doc_string or None, PATTERN_DOMAIN)
+    node.metadata_props.extend(last.metadata_props)
+    return node
+
+
+def _parts(node: Node, graph: Graph, scope: Scope) -> list[tuple[Node, tuple[int, int]]]:
     """Return the nodes that take parts of a split, with the (start, end) of each; nothing if anything else reads it."""
     if node.op != "SplitToSequence" or node.domain or not node.input(1) or node.outputs[0] in graph.outputs:
         return []
-    split = _constant(node.inputs[1], graph)
+    split = scope.constant(node.inputs[1])
     found = []
     for reader, position in graph.readers.get(node.outputs[0], ()):
-        index = _constant(reader.input(1), graph) if reader.op == "SequenceAt" and position == 0 else None
+        index = scope.constant(reader.input(1)) if reader.op == "SequenceAt" and position == 0 else None
         if split is None or index is None or int(index) < 0 or (split.ndim and int(index) >= split.size):
             return []
         found.append((reader, _bounds(split, int(index))))
@@ -57,18 +97,6 @@ def _bounds(split: Array, index: int) -> tuple[int, int]:
         return index * int(split), (index + 1) * int(split)
     ends = np.cumsum(split)
     return int(ends[index] - split[index]), int(ends[index])
-
-
-def _constant(name: str, graph: Graph) -> Array | None:
-    if name in graph.initializers:
-        return graph.initializers[name].array
-    producer = graph.producers.get(name)
-    if producer is None or producer.op != "Constant":
-        return None
-    if "value" in producer.attributes:
-        return tensor_attribute(producer.attributes["value"])
-    values = [value for key, value in producer.attributes.items() if key in ("value_int", "value_ints")]
-    return np.asarray(values[0], dtype=np.int64) if values else None
 
 
 def _slice(split: Node, part: Node, start: int, end: int) -> tuple[onnx.NodeProto, list[Initializer]]:
@@ -87,9 +115,12 @@ def _rewritten(model: Model, slices: dict[int, tuple[onnx.NodeProto, list[Initia
             elif index not in dropped:
                 yield node
 
-    skeleton = ModelProto()
-    skeleton.CopyFrom(model.skeleton)
-    del skeleton.graph.node[:]
-    skeleton.graph.node.extend(nodes())
     new = {constant.name: constant for _, constants in slices.values() for constant in constants}
-    return replace(model, skeleton=skeleton, initializers=model.initializers | new)
+    return replace(model, skeleton=_with_nodes(model.skeleton, nodes()), initializers=model.initializers | new)
+
+
+def _with_nodes(model: ModelProto, nodes: Iterable[onnx.NodeProto]) -> ModelProto:
+    changed = copy_except(model, "graph")
+    changed.graph.CopyFrom(copy_except(model.graph, "node"))
+    changed.graph.node.extend(nodes)
+    return changed

@@ -40,7 +40,8 @@ class ShapeInference:
     def infer(self, node: Node, rule: OpRule) -> None:
         """Set the type of each output of ``node`` as far as it can be known."""
         found = self._by_schema(node)
-        own = rule.infer(node, self._context) if rule.infer else [None] * len(node.outputs)
+        infer = rule.infer if node.group is None else _like_first
+        own = infer(node, self._context) if infer else [None] * len(node.outputs)
         for position, name in enumerate(node.outputs):
             if name:
                 self._settle(node, name, found.get(name), own[position] if position < len(own) else None)
@@ -135,6 +136,15 @@ class ShapeInference:
     def _set(self, name: str, dtype: int, shape: Shape) -> None:
         self._context.dtypes[name] = dtype
         self._context.shapes[name] = shape
+
+
+def _like_first(node: Node, context: Context) -> Sequence[Shape | None]:
+    """A fused node's output is shaped as its first input, if none of the others can broadcast that to another shape."""
+    shape = context.shapes.get(node.inputs[0], ())
+    others = [context.shapes.get(name, ()) for name in node.inputs[1:] if name]
+    aligned = [zip(other[::-1], shape[::-1], strict=False) for other in others if len(other) <= len(shape)]
+    fits = len(aligned) == len(others) and all(own in (1, length) for pairs in aligned for own, length in pairs)
+    return [shape if shape and fits else None]
 
 
 def fold(node: Node, rule: OpRule, context: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.dimension import Shape, Undecided, retyped, rounded
 from onnxsqueeze.fact import Bools, Fact, Floats, interval, outward, unknown
-from onnxsqueeze.graph import Node
+from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, register
 
@@ -198,6 +198,10 @@ def _rule(op: str, curve: Curve) -> OpRule:
     return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
 
 
+def _same_axis(node: Node, context: Context, position: int, axis: int) -> int | None:
+    return axis if position == 0 else None
+
+
 def _keep(node: Node, context: Context) -> Sequence[Fact]:
     return [context.fact(node.inputs[0])]
 
@@ -281,6 +285,7 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
 
 
 register(*(_rule(op, curve) for op, curve in _CURVES.items()))
+register(*(replace(_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
 register(*(_test_rule(op, function) for op, function in _TESTS.items()))
 register(
     OpRule(
@@ -289,6 +294,7 @@ register(
         forward=_keep,
         link=pass_ids,
         need=pass_need,
+        carries=_same_axis,
     ),
     OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need),
     OpRule(
@@ -305,5 +311,6 @@ register(
         forward=_dropout_facts,
         link=_dropout_ids,
         need=pass_need,
+        carries=_same_axis,
     ),
 )
