@@ -95,12 +95,18 @@ class Analysis:
             refusal = Refusal(Reason.SUBGRAPH, node.operator)
         elif any(name and name not in self.context.shapes for name in (*node.inputs, *node.outputs)):
             refusal = Refusal(Reason.UNKNOWN_SHAPE, node.operator)
-        elif rule.applies:
-            refusal = rule.applies(node, self.context)
+        else:
+            rule = rule.choose(node, self.context) if rule.choose else rule
+            refusal = rule.applies(node, self.context) if rule.applies else None
         if refusal is None:
             return rule
         self.context.scratch["refusal", node.index] = refusal
         return UNKNOWN
+
+    def asked(self, options: Mapping[str, str]) -> list[Node]:
+        """Return the nodes that a user's options want rewritten even where nothing leaves them."""
+        rules = zip(self.graph.nodes, self.rules, strict=True)
+        return [node for node, rule in rules if rule.asked is not None and rule.asked(node, options)]
 
     def classes_of(self, name: str) -> npt.NDArray[np.int64]:
         """Return the class of each element of an activation (compact)."""
@@ -115,14 +121,17 @@ class Analysis:
 
     def backward(self, kept: Bools) -> Needs:
         """Return what is needed of each activation if at least the classes in ``kept`` stay."""
-        needs = Needs({}, [])
+        needs = Needs({}, {}, [])
         for name in self.graph.outputs:
             if self.context.is_activation(name):
-                needs.live[name] = np.full(self.context.ids(name).shape, True)
+                needs.add(name, Demand(np.full((), True)), self.context.ids(name).shape)
         for node in reversed(self.graph.nodes):
-            outputs = [self._wanted(name, needs.live, kept) for name in node.outputs]
+            outputs = [self._wanted(name, needs.firm, kept) for name in node.outputs]
+            spanned = any(name in needs.live and needs.live[name] is not needs.firm[name] for name in node.outputs)
             if any(output.any() for output in outputs):
                 self._spread(node, outputs, needs)
+            if spanned:
+                self._spread(node, [self._wanted(name, needs.live, kept) for name in node.outputs], needs, firm=False)
         return needs
 
     def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools) -> Bools:
@@ -132,11 +141,11 @@ class Analysis:
         stays = kept[self.classes_of(name)]
         return (live[name] & ~self.constant(name)) | stays if name in live else stays
 
-    def _spread(self, node: Node, outputs: Sequence[Bools], needs: Needs) -> None:
+    def _spread(self, node: Node, outputs: Sequence[Bools], needs: Needs, firm: bool = True) -> None:
         demands = self.rules[node.index].need(node, self.context, outputs)
         for name, demand in zip(node.inputs, demands, strict=False):
             if name and demand is not None and self.context.is_activation(name):
-                needs.add(name, demand, self.context.ids(name).shape)
+                needs.add(name, demand, self.context.ids(name).shape, firm)
         everything = np.full((), True)
         for name in node.captured:
             if self.context.is_activation(name):
@@ -158,16 +167,32 @@ def _reachable(graph: Graph) -> set[int]:
 
 @dataclass
 class Needs:
-    """The backward sweep's answer: live elements by tensor (compact, as its classes are) and what must stay."""
+    """The backward sweep's answer.
+
+    Attributes:
+        live: by tensor, the elements that something depends on (compact, as its classes are).
+        firm: those of them that some reader cannot do without, unless they are constant.
+        holds: elements that stay although they are constant, with the reason and its detail.
+    """
 
     live: dict[str, Bools]
+    firm: dict[str, Bools]
     holds: list[tuple[str, Bools, Reason, str]]
 
-    def add(self, name: str, demand: Demand, shape: tuple[int, ...]) -> None:
-        """Join a reader's demand with those of the other readers."""
-        live = _fitted(demand.live, shape)
+    def add(self, name: str, demand: Demand, shape: tuple[int, ...], firm: bool = True) -> None:
+        """Join a reader's demand with those of the others; it is not ``firm`` if it only passes on what others fold."""
+        live = needed = _fitted(demand.live, shape)
+        if not firm:
+            needed = np.zeros(shape, dtype=bool)
+        elif demand.folds is not None:
+            needed = live & ~fit_all(demand.folds, shape)
+        apart = live is not needed or self.live.get(name) is not self.firm.get(name)
         self.live[name] = self.live[name] | live if name in self.live else live
-        if demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
+        if apart:
+            self.firm[name] = self.firm[name] | needed if name in self.firm else needed
+        else:
+            self.firm[name] = self.live[name]
+        if firm and demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
             self.holds.append((name, hold, demand.reason, demand.detail))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import onnx
 
 from onnxsqueeze.analysis import Analysis
+from onnxsqueeze.dimension import Symbolic
 from onnxsqueeze.editor import Editor
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.loading import Initializer, Model
@@ -16,35 +16,41 @@ from onnxsqueeze.plan import Plan
 from onnxsqueeze.rule import Array, StillRead
 
 
-def apply(analysis: Analysis, plan: Plan) -> tuple[Model, frozenset[str]]:
+def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> tuple[Model, frozenset[str]]:
     """Return the model that the plan describes, and which stored tensors became several. The original is not changed.
 
     Raises:
         FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
         StillRead: when a node that stays needs something of a tensor that goes; likewise.
+        NotSpanned: when elements that go cannot be computed from others by all who read them; analyse again.
     """
-    editor = Editor(analysis, plan)
+    editor = Editor(analysis, plan, options)
     for node in analysis.graph.nodes:
         if node.index in editor.sizes.fixed:
             editor.set_values(node, editor.sizes.fixed[node.index])
         elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
+            editor.pass_on(node)
     skeleton, arrays, sources = editor.finish()
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
         if plan.gone(name):
             raise StillRead(name)
     model = analysis.graph.model
     initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
-    _update_shapes(skeleton.graph.value_info, editor, initializers)
+    _update_shapes(skeleton.graph, editor, initializers)
     counts = Counter(sources.values())
     copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
     return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
 
 
 def _touched(node: Node, editor: Editor) -> bool:
-    return any(editor.narrowed(name) for name in (*node.inputs, *node.outputs)) or any(
-        editor.taken_offset(name) is not None for name in node.inputs
-    )
+    inner = editor.context.elements.inner.get(node.index, "")
+    if any(editor.narrowed(name) for name in (*node.inputs, *node.outputs, inner)):
+        return True
+    asked = editor.context.rules[node.index].asked
+    if asked is not None and asked(node, editor.options):
+        return True
+    return any(editor.taken_offset(name) or editor.mixture(name) for name in node.inputs)
 
 
 def _initializers(
@@ -87,17 +93,34 @@ def _declare_inputs(graph: Graph, proto: onnx.GraphProto, initializers: Mapping[
     proto.input.extend(copies)
 
 
-def _update_shapes(declared: Any, editor: Editor, initializers: Mapping[str, Initializer]) -> None:
+def _update_shapes(proto: onnx.GraphProto, editor: Editor, initializers: Mapping[str, Initializer]) -> None:
     """Bring the declared shapes of tensors up to date; drop those of tensors that are gone."""
-    gone = [value for value in declared if _is_gone(value.name, editor, initializers)]
-    for value in gone:
-        declared.remove(value)
+    declared, stale = proto.value_info, _stale(proto, editor)
+    kept = [value for value in declared if value.name not in stale and not _is_gone(value.name, editor, initializers)]
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del declared[:]
+    declared.extend(copies)
     for value in declared:
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if value.name in initializers:
                 dimension.dim_value = initializers[value.name].shape[axis]
-            elif (length := editor.new_length(value.name, axis)) is not None:
-                dimension.dim_value = length
+            elif editor.narrowed(value.name) and (length := editor.new_length(value.name, axis)) is not None:
+                if isinstance(length, Symbolic):
+                    dimension.Clear()
+                else:
+                    dimension.dim_value = length
+
+
+def _stale(proto: onnx.GraphProto, editor: Editor) -> set[str]:
+    """Return the tensors inside of groups that were not written back, or whose shapes may have changed."""
+    made = {name for node in proto.node for name in node.output}
+    return {
+        name
+        for node in editor.context.graph.nodes
+        if node.group is not None
+        for name in node.group.inner
+        if name not in made or any(editor.narrowed(tensor) for tensor in (*node.inputs, *node.outputs))
+    }
 
 
 def _is_gone(name: str, editor: Editor, initializers: Mapping[str, Initializer]) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +18,12 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
 
+from onnxsqueeze import functions
 from onnxsqueeze.analysis import Analysis
+from onnxsqueeze.dimension import Dimension, Symbolic
 from onnxsqueeze.fact import Bools, Floats, any_along
-from onnxsqueeze.graph import Node
+from onnxsqueeze.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.plan import Plan
 from onnxsqueeze.regularity import outer
 from onnxsqueeze.rule import Array, Context, FoldOverflow, absorbed_by_readers
@@ -29,10 +33,14 @@ _SMALL = 4096  # elements up to which equal new constants are shared
 
 
 class Editor:
-    """The graph under change. All names and axes are those of the original graph."""
+    """The graph under change. All names and axes are those of the original graph.
 
-    def __init__(self, analysis: Analysis, plan: Plan) -> None:
+    ``options`` are a user's choices among forms that a rule can write, by name.
+    """
+
+    def __init__(self, analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> None:
         self.plan = plan
+        self.options = options or {}
         self.context: Context = analysis.context
         self._graph = analysis.graph
         self._surgeon = gs.import_onnx(_bare(analysis))
@@ -43,18 +51,30 @@ class Editor:
         self._edited: set[int] = set()
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
+        self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
         self._offsets: dict[str, tuple[int, Floats]] = {}
+        self._mixtures: dict[str, Mixture] = {}
+        self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
 
     @cached_property
     def sizes(self) -> Sizes:
         """The sizes that the narrowed model computes."""
         return Sizes(self)
 
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators that the model imports."""
+        return int(self._graph.opsets.get("", 0))
+
     def mask(self, name: str) -> Bools:
         """Return which elements of a tensor stay (compact; all of them for a constant)."""
         if name in self.plan.masks:
             return self.plan.masks[name]
         return np.full((1,) * self.context.rank(name), True)
+
+    def live(self, name: str) -> Bools:
+        """Return which elements of a tensor something depends on (compact)."""
+        return self.plan.live.get(name, np.full((1,) * self.context.rank(name), False))
 
     def kept(self, name: str, axis: int) -> Bools:
         """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""
@@ -71,16 +91,23 @@ class Editor:
         """Whether a tensor loses some of its elements."""
         return name in self.plan.masks
 
-    def new_length(self, name: str, axis: int) -> int | None:
-        """Return the new length of an axis that changes, None for one that stays as it is."""
+    def new_length(self, name: str, axis: int) -> Dimension | None:
+        """Return the new length of an axis that changes, None for one that stays as it is.
+
+        Of a size as ``4*batch`` the factor changes.
+        """
         mask = self.mask(name)
         if mask.shape[axis] == 1 or not mask.any():
             return None
         last = max(place for place, length in enumerate(mask.shape) if length > 1)
         # rows may keep different positions along the last varying axis, but equally many
         kept = mask.sum(axis=axis).max() if axis == last else self.kept(name, axis).sum()
-        count = int(kept)
-        return None if count == mask.shape[axis] else count
+        count, size = int(kept), self.context.shape(name)[axis]
+        if count == mask.shape[axis]:
+            return None
+        if isinstance(size, Symbolic):
+            return replace(size, coefficient=size.coefficient * count // mask.shape[axis])
+        return count
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the numpy dtype of a tensor."""
@@ -105,8 +132,12 @@ class Editor:
                     raise FoldOverflow(tensor)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
-        """Set an attribute; None removes it."""
+        """Set an attribute; None removes it. A fused node has only those that are constants of its group."""
         attributes = self._edit(node).attrs
+        if node.group is not None:
+            position, before = node.group.numbers[name]
+            number = np.asarray(value, dtype=np.float64).astype(before.dtype).reshape(before.shape)
+            self._put(node, position, self._constant(number, node.group.inputs[position], f"{node.label}.{name}"))
         if value is None:
             attributes.pop(name, None)
         else:
@@ -128,11 +159,28 @@ class Editor:
         outputs = self._edit(node).outputs
         del outputs[position]
 
-    def replace(self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], **attributes: Any) -> None:
-        """Turn a node into another operator with the same outputs."""
+    def replace(
+        self,
+        node: Node,
+        op: str,
+        inputs: Sequence[str | Array | gs.Tensor],
+        function: onnx.FunctionProto | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Turn a node into another operator with the same outputs, one that ``function`` defines if that is given."""
         edited = self._edit(node)
         edited.op, edited.domain, edited.attrs = op, None, dict(attributes)
         edited.inputs = [self._operand(entry, node) for entry in inputs]
+        if function is not None:
+            edited.domain = function.domain
+            self._functions[function.domain, function.name] = function
+
+    def compute(self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], **attributes: Any) -> gs.Tensor:
+        """Compute something in front of a node by a new one, and return it."""
+        operands = [self._operand(entry, node) for entry in inputs]
+        result = self._variable(f"{node.label}.{op}")
+        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        return result
 
     def set_values(self, node: Node, values: Sequence[Array]) -> None:
         """Let constants stand for all that a node writes, so that it falls away."""
@@ -189,11 +237,27 @@ class Editor:
         """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
         self._offsets[name] = (axis, vector)
 
+    def mix(self, name: str, mixture: Mixture) -> None:
+        """Leave it to the readers of a tensor, who all can, to compute with a mixture of what is left of it."""
+        self._mixtures[name] = mixture
+
+    def mixture(self, name: str) -> Mixture | None:
+        """Return the mixture that the readers of ``name`` must compute with; None if it holds what it always did."""
+        return self._mixtures.get(name)
+
     def pass_on(self, node: Node) -> None:
-        """Hand a vector that a node's first input should still be increased by on to the readers of its output."""
-        taken = self.taken_offset(node.inputs[0])
-        if taken is not None:
-            self.hand_on(node.outputs[0], *taken)
+        """Hand what is to be done to a node's inputs on to the readers of its outputs, if it only carries them on."""
+        carries = self.context.rules[node.index].carries
+        if carries is None:
+            return
+        for position, name in enumerate(node.inputs):
+            offset, mixture = self._offsets.get(name), self._mixtures.get(name)
+            if offset is not None and (axis := carries(node, self.context, position, offset[0])) is not None:
+                for output in node.outputs:
+                    self.hand_on(output, axis, offset[1])
+            if mixture is not None and (axis := carries(node, self.context, position, mixture.axis)) is not None:
+                for output in node.outputs:
+                    self.mix(output, replace(mixture, axis=axis))
 
     def taken_offset(self, name: str) -> tuple[int, Floats] | None:
         """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""
@@ -230,10 +294,11 @@ class Editor:
         names = self._name_constants()
         skeleton = ModelProto()
         skeleton.CopyFrom(self._graph.model.skeleton)
-        index_of = {id(node): index for index, node in enumerate(self._nodes)}
-        nodes = [self._exported(node, index_of.get(id(node))) for node in self._surgeon.nodes]
         del skeleton.graph.node[:]
-        skeleton.graph.node.extend(nodes)
+        skeleton.graph.node.extend(self._exported_nodes())
+        functions.define(skeleton, self._functions.values())
+        edited = [self._graph.nodes[index] for index in self._edited]
+        functions.drop_uncalled(skeleton, {(node.domain, node.op) for node in edited})
         arrays = {variable.name: array for variable, array, _ in self._constants.values() if variable.name in names}
         return skeleton, arrays, names
 
@@ -292,7 +357,7 @@ class Editor:
 
     def _variable(self, hint: str) -> gs.Variable:
         name, count = f"{hint}.squeezed", 1
-        while name in self._tensors:
+        while name in self._tensors or name in self._inner:
             count += 1
             name = f"{hint}.squeezed_{count}"
         variable = gs.Variable(name)
@@ -315,9 +380,27 @@ class Editor:
             names[variable.name] = source
         return names
 
-    def _exported(self, node: gs.Node, index: int | None) -> onnx.NodeProto:
-        if index is None:
-            return gs_node(node)
+    def _exported_nodes(self) -> list[onnx.NodeProto]:
+        """Write all nodes, those of groups that no rule touched where they stood in the file."""
+        hosts = {id(node): index for index, node in enumerate(self._nodes)}
+        for added in (self._before, self._after):
+            hosts.update({id(node): index for index, nodes in added.items() for node in nodes})
+        positions = self._graph.model.fusion.positions or range(len(self._nodes))
+        placed: list[tuple[int, onnx.NodeProto]] = []
+        for node in self._surgeon.nodes:
+            index = hosts[id(node)]
+            group = self._graph.nodes[index].group
+            if node is not self._nodes[index]:
+                placed.append((positions[index], gs_node(node)))
+            elif group is None or node.domain != PATTERN_DOMAIN:
+                placed.append((positions[index], self._exported(node, index)))
+            else:
+                members = group.written_back([tensor.name for tensor in node.inputs], node.outputs[0].name)
+                places = group.positions if index not in self._edited else [positions[index]] * len(members)
+                placed.extend(zip(places, members, strict=True))
+        return [proto for _, proto in sorted(placed, key=lambda entry: entry[0])]
+
+    def _exported(self, node: gs.Node, index: int) -> onnx.NodeProto:
         original = self._graph.nodes[index].proto
         if index not in self._edited:
             exported = onnx.NodeProto()
@@ -343,9 +426,7 @@ def _bare(analysis: Analysis) -> ModelProto:
     """Return the graph's nodes with names alone; what subgraphs capture stands as ordinary inputs."""
     graph = analysis.graph
     nodes = [
-        helper.make_node(
-            node.op, [*node.inputs, *node.captured], list(node.outputs), name=node.proto.name, domain=node.domain
-        )
+        helper.make_node(node.op, _read(node), list(node.outputs), name=node.proto.name, domain=node.domain)
         for node in graph.nodes
     ]
     inputs = [onnx.ValueInfoProto(name=name) for name in graph.inputs]
@@ -353,8 +434,15 @@ def _bare(analysis: Analysis) -> ModelProto:
     return helper.make_model(helper.make_graph(nodes, "bare", inputs, outputs))
 
 
+def _read(node: Node) -> list[str]:
+    """Return all that a node reads: its inputs, what its subgraphs capture, or the constants that its group needs."""
+    return list(node.group.inputs) if node.group else [*node.inputs, *node.captured]
+
+
 def _attributes(node: Node) -> dict[str, Any]:
     """Return a node's attributes in graphsurgeon's form."""
+    if node.group is not None:
+        return dict(node.group.attributes)
     importer = gs.importers.onnx_importer.OnnxImporter
     found: dict[str, Any] = importer.import_attributes(node.proto.attribute, {}, {}, None, None)
     return found

@@ -27,6 +27,7 @@ class Elements:
         loose: the tensors inside of a shuffle, which need not be boxes since it can be done another way.
         strict: tensors whose kept elements must be a product of kept positions along each axis; elsewhere the
             positions along the last axis may differ from row to row as long as each row keeps equally many.
+        inner: by node, the name in ``ids`` of what it computes inside and can narrow (queries that Attention projects).
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Elements:
         self.shuffles: dict[str, str] = {}
         self.loose: set[str] = set()
         self.strict: set[str] = set()
+        self.inner: dict[int, str] = {}
         self._count = 0
         self._pairs: list[tuple[Ids, Ids]] = []
 

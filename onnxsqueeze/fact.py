@@ -6,8 +6,9 @@ dynamic space). The rule of a Transpose or a Concat on facts is then the very nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,16 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Fact:
-    """The closed interval ``[lower, upper]`` of each element, float64; equal and finite bounds make a constant."""
+    """The closed interval ``[lower, upper]`` of each element, float64; equal and finite bounds make a constant.
+
+    ``spanned`` marks elements that follow from others which stay, by one formula for all positions (what a
+    normalisation makes of a constant channel; see `Mixture`). It is None where there are none, and a rule that does not
+    hand it on has thereby forgotten it, which is safe.
+    """
 
     lower: Floats
     upper: Floats
+    spanned: Bools | None = None
 
     @property
     def constant(self) -> Bools:
@@ -33,6 +40,12 @@ class Fact:
     def wholly_constant(self) -> bool:
         """Whether every element is a constant."""
         return bool(self.constant.all())
+
+
+def moved(fact: Fact, move: Callable[[Any], Any]) -> Fact:
+    """Return the fact of a tensor whose elements an operator copies to other places, as ``move`` does to any array."""
+    spanned = None if fact.spanned is None else move(np.broadcast_to(fact.spanned, fact.lower.shape))
+    return Fact(move(fact.lower), move(fact.upper), spanned)
 
 
 def unknown(rank: int) -> Fact:
@@ -100,18 +113,21 @@ def collapse(fact: Fact, axes: Iterable[int]) -> Fact:
     chosen = tuple(axis for axis in axes if fact.lower.shape[axis] > 1)
     if not chosen:
         return fact
-    return Fact(fact.lower.min(axis=chosen, keepdims=True), fact.upper.max(axis=chosen, keepdims=True))
+    lower, upper = fact.lower.min(axis=chosen, keepdims=True), fact.upper.max(axis=chosen, keepdims=True)
+    spanned = None if fact.spanned is None else np.asarray(fact.spanned.all(axis=chosen, keepdims=True))
+    return Fact(lower, upper, spanned)
 
 
 def compact(fact: Fact) -> Fact:
     """Drop every axis to length 1 along which all entries are equal."""
-    lower, upper = fact.lower, fact.upper
-    for axis in range(lower.ndim):
-        if lower.shape[axis] > 1:
+    for axis in range(fact.lower.ndim):
+        if fact.lower.shape[axis] > 1:
             head = (slice(None),) * axis + (slice(0, 1),)
-            if (lower == lower[head]).all() and (upper == upper[head]).all():
-                lower, upper = lower[head], upper[head]
-    return Fact(lower, upper)
+            first = moved(fact, lambda array, head=head: array[head])  # type: ignore[misc]
+            alike = fact.spanned is None or (fact.spanned == first.spanned).all()
+            if alike and (fact.lower == first.lower).all() and (fact.upper == first.upper).all():
+                fact = first
+    return fact
 
 
 def any_along(mask: Bools, axes: int | tuple[int, ...], keepdims: bool = False) -> Bools:

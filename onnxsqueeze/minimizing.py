@@ -18,17 +18,19 @@ from onnxsqueeze.graph import Graph
 from onnxsqueeze.loading import Model, load, to_proto
 from onnxsqueeze.measure import weight_elements
 from onnxsqueeze.normalise import normalised
+from onnxsqueeze.norms.function import with_definition
 from onnxsqueeze.plan import Plan, make_plan, newly_settled
 from onnxsqueeze.policy import rounding
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.report import Report, make_report
-from onnxsqueeze.rule import FoldOverflow, StillRead
+from onnxsqueeze.rule import FoldOverflow, NotSpanned, StillRead
 from onnxsqueeze.saving import encoded_size
 
 if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
 
 Source = str | os.PathLike[str] | ModelProto
+LAYERNORM_FORMS = ("stock", "function", "primitives")
 Progress = Callable[[str, float | None], None]
 """Is told what is being done, and which fraction of that lies behind where it is known."""
 
@@ -64,6 +66,7 @@ def minimize(
     round_to: str | int = "auto",
     verify: bool = True,
     keep: Sequence[str] = (),
+    layernorm: str = "stock",
     rtol: float | None = None,
     atol: float | None = None,
     samples: int = 2,
@@ -80,6 +83,9 @@ def minimize(
             faster for it, 1 for the smallest model.
         verify: compare both models in onnxruntime; the other arguments are those of `onnxsqueeze.verify`.
         keep: names or glob patterns of tensors of which no channel may go.
+        layernorm: how a LayerNormalization over fewer channels is written: "stock" as the standard operator and a
+            factor per row, which is the fastest; "function" as a model-local function CompensatedLayerNorm, which a
+            later run recognises; "primitives" as its definition.
         rtol, atol, samples, inputs, dims, input_shapes: see `onnxsqueeze.verify`.
         progress: is told how far the work is.
 
@@ -88,24 +94,29 @@ def minimize(
         UsageError: for an argument that cannot be followed.
         VerificationError: when the result differs from the original, or could not be compared with it.
     """
+    if layernorm not in LAYERNORM_FORMS:
+        raise UsageError(f"--layernorm {layernorm}: give one of {', '.join(LAYERNORM_FORMS)}")
     tell = progress or (lambda phase, fraction: None)
     clock = _Clock()
     tell("loading", None)
-    model = load(source)
+    given = load(source)
+    model = with_definition(given)
+    incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
     tell("analysing", None)
-    analysis = Analysis(Graph(normalised(model)), keep)
+    analysis = Analysis(Graph(normalised(model, keep)), keep)
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
-    analysis, plan, minimized = _smaller(analysis, round_to, keep)
-    if plan.empty:
+    analysis, plan, minimized = _smaller(analysis, round_to, keep, {"layernorm": layernorm})
+    changed = minimized is not analysis.graph.model
+    if not changed:
         minimized = model
     clock.lap("minimize")
     found = None
-    if verify and not plan.empty:
-        original = source if isinstance(source, ModelProto) else model
+    if verify and changed:
+        original = source if isinstance(source, ModelProto) and not incomplete else model
         options = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
         found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **options)
         clock.lap("verify")
@@ -168,27 +179,34 @@ def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
             raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
-def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str]) -> tuple[Analysis, Plan, Model]:
+def _smaller(
+    analysis: Analysis, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]
+) -> tuple[Analysis, Plan, Model]:
     """Plan and apply; what turns out not to pay or not to fit is pinned, and the plan made anew."""
     pins: list[Pin] = []
     model = analysis.graph.model
     while True:
         plan = make_plan(analysis, rounding(analysis, round_to), pins)
-        if plan.empty:
+        asked = analysis.asked(options)
+        if plan.empty and not asked:
             return analysis, plan, model
         known = analysis.context.known
         if settled := newly_settled(analysis, plan):
             analysis = Analysis(analysis.graph, keep, replace(known, settled=known.settled | settled))
             continue
         try:
-            minimized, copied = apply(analysis, plan)
+            minimized, copied = apply(analysis, plan, options)
         except FoldOverflow as overflow:
             pins.append(Pin(overflow.tensor, Reason.OVERFLOW, channel=overflow.channel))
             continue
         except StillRead as error:
             pins.append(Pin(error.tensor, Reason.NOT_EMPTY))
             continue
-        if weight_elements(minimized) <= weight_elements(model):
+        except NotSpanned as error:
+            known = replace(known, widened=known.widened | {error.tensor})
+            analysis = Analysis(analysis.graph, keep, known)
+            continue
+        if plan.empty or weight_elements(minimized) <= weight_elements(model):
             return analysis, plan, minimized
         if copied - known.tied:
             analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxsqueeze.analysis import Analysis, Needs, Pin
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.regularity import Box, Constraint, Kept, NotEmpty
+from onnxsqueeze.regularity import Box, Broadcast, Constraint, Copies, Kept, NotEmpty
 
 
 @dataclass(frozen=True)
@@ -103,30 +103,55 @@ def _costs(analysis: Analysis) -> Floats:
 
 def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Constraint]:
     elements = analysis.context.elements
-    found: dict[bytes, Constraint] = {}
+    found: dict[bytes, Box] = {}
     for name in elements.ids:
-        ids = analysis.classes_of(name)
-        if sum(length > 1 for length in ids.shape) > 1 and name not in elements.loose:
+        ids = analysis.classes_of(name).squeeze()
+        if ids.ndim > 1 and name not in elements.loose:
             strict = name in elements.strict
             found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
+    boxes = _stepwise(list(found.values()), analysis.classes)
     others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]
     last = [constraint for constraint in others if isinstance(constraint, NotEmpty)]  # whatever else stays will do
-    return [*found.values(), *(constraint for constraint in others if not isinstance(constraint, NotEmpty)), *last]
+    return [*boxes, *(constraint for constraint in others if not isinstance(constraint, NotEmpty)), *last]
+
+
+def _stepwise(boxes: Sequence[Box], classes: int) -> list[Box]:
+    """Put boxes with short rows first; those whose rows are made of several rows of others grow step by step."""
+    shortest = np.full(classes, np.iinfo(np.int64).max)
+    for box in boxes:
+        np.minimum.at(shortest, box.ids.ravel(), box.row_length)
+    found = [replace(box, stepwise=bool((shortest[box.ids] < box.row_length).any())) for box in boxes]
+    return sorted(found, key=lambda box: box.row_length)
 
 
 def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:
     for name, hold, reason, detail in needs.holds:
         kept.add(analysis.classes_of(name)[hold], reason, detail)
-    for name, live in needs.live.items():
-        kept.add(analysis.classes_of(name)[live & ~analysis.constant(name)], Reason.NEEDED, name)
+    for name, firm in needs.firm.items():
+        kept.add(analysis.classes_of(name)[firm & ~analysis.constant(name)], Reason.NEEDED, name)
 
 
 def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
+    """Enforce constraints until nothing changes; no choice is made before what leaves none has been settled."""
+    unambiguous = [constraint for constraint in constraints if isinstance(constraint, Broadcast | Copies)]
+    _settle(unambiguous, kept)
     while True:
-        before = int(kept.mask.sum())
+        before = kept.additions
+        for constraint in constraints:
+            earlier = kept.additions
+            constraint.enforce(kept)
+            if kept.additions != earlier:
+                _settle(unambiguous, kept)
+        if kept.additions == before:
+            return
+
+
+def _settle(constraints: Sequence[Constraint], kept: Kept) -> None:
+    while True:
+        before = kept.additions
         for constraint in constraints:
             constraint.enforce(kept)
-        if int(kept.mask.sum()) == before:
+        if kept.additions == before:
             return
 
 

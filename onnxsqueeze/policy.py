@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -67,7 +67,10 @@ def blocked(divisor: int, kept: int, original: int) -> int:
 
 
 def _automatic(analysis: Analysis) -> Sequence[Constraint]:
-    """Round the channels that some 2-D convolution reads or writes as its strictest neighbour wants it."""
+    """Round the channels that some 2-D convolution reads or writes as its strictest neighbour wants it.
+
+    Besides, operators say themselves which removals would not pay.
+    """
     wanted: dict[bytes, int] = {}
     arrays: dict[bytes, Classes] = {}
     convolved: set[bytes] = set()
@@ -83,7 +86,15 @@ def _automatic(analysis: Analysis) -> Sequence[Constraint]:
             wanted[key] = max(wanted.get(key, 1), divisor)
             if analysis.rules[node.index].weights is not None:
                 convolved.add(key)
-    return [RoundUp(arrays[key], partial(blocked, wanted[key])) for key in wanted if key in convolved]
+    rounded = [RoundUp(arrays[key], partial(blocked, wanted[key])) for key in wanted if key in convolved]
+    return [*_not_paying(analysis), *rounded]
+
+
+def _not_paying(analysis: Analysis) -> Iterator[Constraint]:
+    for node in analysis.graph.nodes:
+        pays = analysis.rules[node.index].pays
+        if pays is not None and analysis.context.is_activation(node.outputs[0]):
+            yield from pays(node, analysis.context)
 
 
 def _channel_ids(analysis: Analysis, node: Node) -> list[Classes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.dimension import Symbolic
-from onnxsqueeze.fact import Bools, Fact, any_along, fit_any
+from onnxsqueeze.fact import Bools, Fact, any_along, fit_any, moved
 from onnxsqueeze.graph import Node
 from onnxsqueeze.rule import Context, Demand, OpRule, held_sizes
 
@@ -28,6 +29,12 @@ def known_axis(context: Context, name: str, axis: int) -> int | None:
 def with_length(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
     """Return a shape with another length along one axis."""
     return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def divides_rows(ids: npt.NDArray[Any], axes: Iterable[int]) -> bool:
+    """Whether one of ``axes`` is the last of several varying ones, in which rows could keep different places."""
+    varying = [axis for axis, length in enumerate(ids.shape) if length > 1]
+    return len(varying) > 1 and varying[-1] in axes
 
 
 def taken(array: npt.NDArray[Any], positions: Positions) -> npt.NDArray[Any]:
@@ -57,7 +64,7 @@ def copying_rule(op: str, copied: Copied, repair: Any, evaluate: Any, applies: A
     def forward(node: Node, context: Context) -> Sequence[Fact]:
         fact = context.fact(node.inputs[0])
         return [
-            Fact(taken(fact.lower, positions), taken(fact.upper, positions))
+            moved(fact, partial(taken, positions=positions))
             for positions in copied(node, context)
             if positions is not None
         ]
@@ -67,7 +74,7 @@ def copying_rule(op: str, copied: Copied, repair: Any, evaluate: Any, applies: A
         for name, positions in zip(node.outputs, copied(node, context), strict=True):
             if name and positions is not None:
                 context.elements.ids[name] = taken(ids, positions)
-                if any(ids.shape[axis] > 1 for axis in positions) and sum(length > 1 for length in ids.shape) > 1:
+                if divides_rows(ids, positions):
                     context.elements.strict.update((name, node.inputs[0]))
 
     def need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -78,6 +85,11 @@ def copying_rule(op: str, copied: Copied, repair: Any, evaluate: Any, applies: A
                 live = live | fit_any(given_back(output, positions, shape), shape)
         return [Demand(live), *held_sizes(node)[1:]]
 
+    def carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+        whole = all(positions is not None and axis not in positions for positions in copied(node, context))
+        return axis if position == 0 and whole else None
+
+    fields.setdefault("carries", carries)
     return OpRule(
         op, evaluate=evaluate, applies=applies, forward=forward, link=link, need=need, repair=repair, **fields
     )

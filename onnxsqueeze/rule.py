@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from onnxsqueeze.reason import Reason
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
     from onnxsqueeze.linear import Linear
+    from onnxsqueeze.regularity import Constraint
 
 Array = npt.NDArray[Any]
 
@@ -29,12 +30,14 @@ class Demand:
     Attributes:
         live: elements whose value the node's needed outputs depend on. A constant may still be absorbed.
         hold: elements that must stay even if they are constant, with the reason and its detail.
+        folds: elements that vary, and may go all the same: the node computes with a `Mixture` of others for them.
     """
 
     live: Bools
     hold: Bools | None = None
     reason: Reason = Reason.UNKNOWN_OPERATOR
     detail: str = ""
+    folds: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,17 @@ class StillRead(Exception):
         self.tensor = tensor
 
 
+class NotSpanned(Exception):
+    """A tensor's removed elements follow from others, but not all of its readers can compute with those instead.
+
+    ``tensor`` names it; analyse again with all of it kept.
+    """
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+
+
 @dataclass(frozen=True)
 class Known:
     """What an earlier analysis and plan of the same graph found out.
@@ -74,10 +88,12 @@ class Known:
     Attributes:
         settled: activations that are constant wherever they are needed.
         tied: stored weights with several users that are to be sliced alike, since copies would be larger.
+        widened: activations that are to be whole although what they are computed from is narrowed.
     """
 
     settled: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
+    widened: frozenset[str] = frozenset()
 
 
 class Context:
@@ -164,9 +180,13 @@ Link = Callable[[Node, Context], None]
 Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
 Repair = Callable[[Node, Context, "Editor"], None]
 Absorbs = Callable[[Node, Context, int, int], bool]
+Carries = Callable[[Node, Context, int, int], "int | None"]
 Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
+Pays = Callable[[Node, Context], "Sequence[Constraint]"]
 Weights = Callable[[Node, Context], "Linear"]
+Asked = Callable[[Node, Mapping[str, str]], bool]
+Choose = Callable[[Node, Context], "OpRule"]
 
 
 def _forward_unknown(node: Node, context: Context) -> Sequence[Fact]:
@@ -205,9 +225,16 @@ class OpRule:
         sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the editor for it).
+        mixes: whether the node can compute with a `Mixture` of the channels that its input at a position has along an
+            axis (its repair then asks the editor for it).
+        carries: the axis of the outputs along which an axis of the input at a position goes on, if the node does
+            nothing to its channels but to copy them to other places, or to average over places.
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
         alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
+        pays: constraints that keep channels whose removal would not make the node's surroundings faster.
         weights: the view of a node that multiplies by a weight, for reports and costs.
+        asked: whether a user's options (see `Editor`) want the node rewritten even where nothing leaves it.
+        choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
     """
 
     op: str
@@ -223,9 +250,14 @@ class OpRule:
     repair: Repair = field(default=_repair_nothing)
     sizes: int | None = None
     absorbs: Absorbs | None = None
+    mixes: Absorbs | None = None
+    carries: Carries | None = None
     adopts: Adopts | None = None
     alignment: Alignment | None = None
+    pays: Pays | None = None
     weights: Weights | None = None
+    asked: Asked | None = None
+    choose: Choose | None = None
 
 
 UNKNOWN = OpRule(op="")
@@ -252,13 +284,22 @@ def rules() -> list[OpRule]:
     return [rule for key in sorted(_RULES) for rule in _RULES[key]]
 
 
-def absorbed_by_readers(context: Context, name: str, axis: int) -> bool:
-    """Whether every reader of a tensor, and no graph output, can take up a vector added to it along an axis."""
+def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = False) -> bool:
+    """Whether every reader of a tensor, and no graph output, can take up what should be done to it along an axis.
+
+    That is a vector to be added, or with ``mixed`` a `Mixture`. Who only carries the axis on leaves it to its readers.
+    """
     if name in context.graph.outputs:
         return False
     for reader, position in context.graph.readers.get(name, ()):
-        absorbs = context.rules[reader.index].absorbs
-        if position < 0 or absorbs is None or not absorbs(reader, context, position, axis):
+        rule = context.rules[reader.index]
+        takes = rule.mixes if mixed else rule.absorbs
+        if position >= 0 and takes is not None and takes(reader, context, position, axis):
+            continue
+        onward = None if position < 0 or rule.carries is None else rule.carries(reader, context, position, axis)
+        if onward is None:
+            return False
+        if not all(absorbed_by_readers(context, output, onward, mixed) for output in reader.outputs if output):
             return False
     return True
 

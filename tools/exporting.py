@@ -17,6 +17,7 @@ def export(
     opset: int = 17,
     dynamo: bool = False,
     fold_norms: bool = False,
+    tokens: bool = False,
 ) -> None:
     """Write a network in evaluation mode with input ``image``, output ``logits`` and a dynamic batch.
 
@@ -26,6 +27,7 @@ def export(
         image: shape of one input, without the batch.
         opset: the opset to write; the dynamo exporter wants at least 18.
         dynamo: use the dynamo exporter, unoptimized: BatchNormalization and all parameter names stay.
+        tokens: the input is int64 token ids.
         fold_norms: let the older exporter fold BatchNormalization into the convolutions.
     """
     options = {"opset_version": opset, "input_names": ["image"], "output_names": ["logits"], "dynamo": dynamo}
@@ -36,7 +38,7 @@ def export(
         options |= {"dynamic_axes": {"image": {0: "batch"}, "logits": {0: "batch"}}, "do_constant_folding": fold_norms}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network.eval(), (torch.zeros(2, *image),), str(path), **options)
+        torch.onnx.export(network.eval(), (torch.zeros(2, *image, dtype=torch.int64 if tokens else torch.float32),), str(path), **options)
     if dynamo:
         remove_stack_traces(path)
 

@@ -1,4 +1,4 @@
-"""Small ONNX layer stacks of any width, for tools/measure_rounding.py."""
+"""Small ONNX layer stacks of any width, for tools/measure_rounding.py and tools/measure_layer_norm.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Case:
 class Stack:
     """A chain of layers under construction; every method adds one layer and returns the name of its output."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], opset: int = 17) -> None:
+        self.opset = opset
         self.input = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
         self.rank = len(shape) - 2
         self.nodes: list[onnx.NodeProto] = []
@@ -55,6 +56,16 @@ class Stack:
         self.initializers.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
+    def constant(self, values: np.ndarray) -> str:
+        """Add a constant as it is."""
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def number(self, value: float) -> str:
+        """Add a float32 scalar."""
+        return self.constant(np.array(value, dtype=np.float32))
+
     def conv(self, source: str, inputs: int, outputs: int, kernel: int = 3, group: int = 1, stride: int = 1) -> str:
         """Add a zero-padded convolution with a bias (BatchNormalization folds into it before it runs)."""
         weights = self.weight(outputs, inputs // group, *[kernel] * self.rank)
@@ -69,7 +80,7 @@ class Stack:
         """Close the stack; shapes are inferred, as exporters record them and as onnxruntime's rewrites want them."""
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
         graph = helper.make_graph(self.nodes, "stack", [self.input], [result], self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         return onnx.shape_inference.infer_shapes(model)
 
 

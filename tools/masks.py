@@ -113,13 +113,16 @@ def plant(small: nn.Module, wide: nn.Module, generator: torch.Generator) -> None
 
     What the small network does not fill is of two kinds, half of the units each: *dead* units compute something that
     nobody reads; *constant* units have no incoming weights, a negative bias or BatchNorm shift, and readers with
-    non-zero weights. Behind a ReLU the latter are zero, so that the small network itself is what an exact minimizer
+    non-zero weights; on a normalized axis all are constant. Behind a ReLU the latter are zero, so that the small network itself is what an exact minimizer
     finds: a positive constant would leave one channel more in front of each zero-padded convolution.
     """
     sizes = axes(small)
-    places = {name: torch.randperm(axis.size, generator=generator) for name, axis in axes(wide).items()}
-    constant = {name: place[sizes[name].size :][::2] for name, place in places.items()}
-    dead = {name: place[sizes[name].size :][1::2] for name, place in places.items()}
+    wide_axes = axes(wide)
+    places = {name: _permuted(axis, generator) for name, axis in wide_axes.items()}
+    spare = {name: place[sizes[name].size :].reshape(-1, wide_axes[name].block) for name, place in places.items()}
+    steps = {name: 1 if axis.normalized else 2 for name, axis in wide_axes.items()}
+    constant = {name: place[:: steps[name]].flatten() for name, place in spare.items()}
+    dead = {name: place[1::2].flatten() for name, place in spare.items() if not wide_axes[name].normalized}
     filled = {name: place[: sizes[name].size] for name, place in places.items()}
     apply(wide, without_rows(wide, constant))
     apply(wide, without_columns(wide, dead))
@@ -138,5 +141,13 @@ def plant(small: nn.Module, wide: nn.Module, generator: torch.Generator) -> None
                 target[constant.get(axis[0].name, [])] = -target.abs().max().clamp(min=1)
             elif name == "running_mean":
                 target[constant.get(axis[0].name, [])] = 0
+            if name == "weight" and getattr(outer, "writes", False):
+                target[constant[axis[0].name]] = 0  # only so is a channel of a normalised stream a constant
             grid = torch.meshgrid(*along, indexing="ij")
             target[grid] = value
+
+
+def _permuted(axis: Axis, generator: torch.Generator) -> Tensor:
+    """A random order of the channels in which blocks stay together."""
+    blocks = torch.randperm(axis.size // axis.block, generator=generator)
+    return (blocks[:, None] * axis.block + torch.arange(axis.block)).flatten()

@@ -20,10 +20,14 @@ class Axis:
     Attributes:
         name: the same in networks of the same architecture, whatever their widths.
         size: number of channels.
+        normalized: whether a normalisation reads all of them, so that none is dead.
+        block: how many neighbours belong together, as the dims of a head.
     """
 
     name: str
     size: int
+    normalized: bool = False
+    block: int = 1
 
 
 IMAGE = Axis("image", 3)

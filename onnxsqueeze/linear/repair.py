@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.graph import Node
+from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.linear.view import Linear, constants
 from onnxsqueeze.regularity import choose_representatives
 from onnxsqueeze.rule import Array, Context, FoldOverflow
@@ -16,21 +18,30 @@ if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
 
 
-def repair(node: Node, context: Context, editor: Editor, linear: Linear) -> None:
+def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools | None = None) -> None:
     """Slice the weight and the bias; fold what the removed constants contributed.
+
+    ``kept_out`` [groups, out] says which outputs stay where those are not the node's own (queries inside Attention).
 
     Raises:
         FoldOverflow: names the removed constant that contributes most, if the data type cannot hold the sum.
     """
     kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
-    kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
+    if kept_out is None:
+        kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
     values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
+    mixture = editor.mixture(linear.data)
+    if mixture is not None:
+        values = mixture.offset[None].copy()
     try:
-        _slice_weight(node, context, editor, linear, kept_out, kept_in, values)
+        if mixture is not None:
+            _slice_weight(node, context, editor, _mixed(linear, mixture, editor), kept_out, kept_in, values)
+        elif not (kept_in.all() and kept_out.all()):
+            _slice_weight(node, context, editor, linear, kept_out, kept_in, values)
         taken = editor.taken_offset(linear.data)
         if taken is not None:
             values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
-        elif kept_in.all() and kept_out.all():
+        elif mixture is None and kept_in.all() and kept_out.all():
             return
         shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
         _rebias(node, context, editor, linear, kept_out, shift)
@@ -41,11 +52,18 @@ def repair(node: Node, context: Context, editor: Editor, linear: Linear) -> None
         raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
 
 
+def _mixed(linear: Linear, mixture: Mixture, editor: Editor) -> Linear:
+    """Let the representatives' columns do what those of the other channels did through them."""
+    columns = mixture.folded(linear.matrix)
+    editor.check_finite(columns, linear.data, linear.matrix.dtype)
+    matrix = linear.matrix.copy()
+    matrix[:, :, mixture.representatives] = columns.astype(matrix.dtype)
+    return replace(linear, matrix=matrix)
+
+
 def _slice_weight(
     node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, kept_in: Bools, values: Floats
 ) -> None:
-    if kept_in.all() and kept_out.all():
-        return
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
         weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
@@ -124,6 +142,11 @@ def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_o
 def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
     """A vector on the inputs becomes one on the outputs, where all positions see all taps."""
     return node.inputs[position] == linear.data and axis == linear.data_axis and not linear.bordered
+
+
+def mixes(linear: Linear, node: Node, position: int, axis: int) -> bool:
+    """A mixture of channels is taken up by the weights, where all of them are read through one matrix."""
+    return absorbs(linear, node, position, axis) and linear.mixable
 
 
 def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: int, vector: Floats) -> bool:

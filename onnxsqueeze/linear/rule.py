@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
 from onnxsqueeze.linear.bounds import bounds, nonzero
-from onnxsqueeze.linear.repair import absorbs, adopt, repair
+from onnxsqueeze.linear.repair import absorbs, adopt, mixes, repair
 from onnxsqueeze.linear.view import Linear, View, constants, linear_of
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Classes, Groups, NotEmpty, Representative
@@ -65,7 +65,9 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     shape[linear.data_axis] = -1
     live = live.reshape(shape)
     uneven = live & np.isnan(constants(linear, context)).reshape(shape)
-    demand = Demand(live, uneven & context.fact(linear.data).constant, Reason.CONSTANT_VARIES, node.operator)
+    fact = context.fact(linear.data)
+    folds = fact.spanned if linear.mixable else None
+    demand = Demand(live, uneven & fact.constant, Reason.CONSTANT_VARIES, node.operator, folds)
     return [demand if name == linear.data else None for name in node.inputs]
 
 
@@ -93,5 +95,6 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         adopts=lambda node, context, editor, axis, vector: adopt(
             node, context, editor, viewed(node, context), axis, vector
         ),
+        mixes=lambda node, context, position, axis: mixes(viewed(node, context), node, position, axis),
         weights=viewed,
     )

@@ -57,6 +57,11 @@ class Linear:
         """Whether each channel is mapped to itself."""
         return self.groups > 1 and self.matrix.shape[1:3] == (1, 1)
 
+    @property
+    def mixable(self) -> bool:
+        """Whether one matrix reads all channels, the same at all positions."""
+        return self.groups == 1 and not self.bordered
+
     def per_group(self, channels: npt.NDArray[Any], outputs: bool) -> npt.NDArray[Any]:
         """Return a vector over channels as [groups, per group]."""
         return np.broadcast_to(channels, (self.groups * self.matrix.shape[1 if outputs else 2],)).reshape(

@@ -100,6 +100,19 @@ def _range(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
     return [np.arange(start, limit, delta, dtype=inputs[0].dtype)]
 
 
+def _range_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    """Counting from 0 by ones up to a size makes that many numbers."""
+    start, limit, delta = (context.sizes(name) for name in node.inputs)
+    if limit is None or limit.dtype != object or not all(_is_scalar(array, n) for array, n in ((start, 0), (delta, 1))):
+        return [None]
+    size = limit.ravel()[0]
+    return [None if size.floating else (size,)]
+
+
+def _is_scalar(array: Array | None, number: int) -> bool:
+    return array is not None and array.dtype.kind in "if" and array.size == 1 and array.ravel()[0] == number
+
+
 register(
     OpRule("Constant", evaluate=_constant),
     OpRule(
@@ -124,5 +137,5 @@ register(
         applies=_known_size,
         need=lambda node, context, outputs: [None],
     ),
-    OpRule("Range", evaluate=_range),
+    OpRule("Range", evaluate=_range, infer=_range_shape),
 )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxsqueeze.dimension import Shape, Symbolic, divide, product, symbol
-from onnxsqueeze.fact import Bools, Fact, any_along, compact
+from onnxsqueeze.dimension import Dimension, Shape, Symbolic, divide, product, symbol
+from onnxsqueeze.fact import Bools, Fact, any_along, compact, moved
 from onnxsqueeze.graph import Node
 from onnxsqueeze.regularity import outer
-from onnxsqueeze.reshaping import reshape
-from onnxsqueeze.rule import Array, Context, Demand, OpRule, absorbed_by_readers, held_sizes, register
+from onnxsqueeze.reshaping import blocks, reshape
+from onnxsqueeze.rule import Array, Context, Demand, OpRule, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 
 if TYPE_CHECKING:
@@ -26,16 +26,16 @@ def _order(node: Node, rank: int) -> list[int]:
 def _transpose_facts(node: Node, context: Context) -> Sequence[Fact]:
     fact = context.fact(node.inputs[0])
     order = _order(node, fact.lower.ndim)
-    return [Fact(fact.lower.transpose(order), fact.upper.transpose(order))]
+    return [moved(fact, lambda array: array.transpose(order))]
 
 
 def _transpose_link(node: Node, context: Context) -> None:
-    """Where varying axes change places, rows may no longer keep different positions."""
+    """Where the last varying axis does not stay the last, rows may no longer keep different positions."""
     ids = context.ids(node.inputs[0])
     order = _order(node, ids.ndim)
     context.elements.ids[node.outputs[0]] = ids.transpose(order)
     varying = [axis for axis in order if ids.shape[axis] > 1]
-    if varying != sorted(varying):
+    if varying and varying[-1] != max(varying):
         context.elements.strict.update((node.inputs[0], node.outputs[0]))
 
 
@@ -51,6 +51,7 @@ register(
         forward=_transpose_facts,
         link=_transpose_link,
         need=_transpose_need,
+        carries=lambda node, context, position, axis: _order(node, context.rank(node.inputs[0])).index(axis),
     )
 )
 
@@ -64,8 +65,11 @@ def _reshape_facts(node: Node, context: Context) -> Sequence[Fact]:
     fact = context.fact(node.inputs[0])
     lower = reshape(fact.lower, source, target, lambda array, axes: array.min(axis=axes, keepdims=True))
     upper = reshape(fact.upper, source, target, lambda array, axes: array.max(axis=axes, keepdims=True))
-    lower, upper = np.broadcast_arrays(lower, upper)
-    return [compact(Fact(lower, upper))]
+    if fact.spanned is None:
+        return [compact(Fact(*np.broadcast_arrays(lower, upper)))]
+    whole = np.broadcast_to(fact.spanned, fact.lower.shape)
+    spanned = reshape(whole, source, target, lambda array, axes: np.asarray(array.all(axis=axes, keepdims=True)))
+    return [compact(Fact(*np.broadcast_arrays(lower, upper, spanned)))]
 
 
 def _reshape_link(node: Node, context: Context) -> None:
@@ -91,7 +95,7 @@ def _shuffle(node: Node, context: Context) -> tuple[Node, Node] | None:
         return None
     root, output = first.inputs[0], node.outputs[0]
     before, after = context.ids(root), context.ids(output)
-    alone = before.size == max(before.shape, default=1) > 1
+    alone = before.size == max(before.shape, default=1) in context.shapes.get(root, ()) and before.size > 1
     if not context.is_activation(root) or not alone or context.shapes.get(root) != context.shape(output):
         return None
     same = before.shape == after.shape and np.array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
@@ -138,15 +142,14 @@ def _reshape_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Seq
     return [Demand(live), *held_sizes(node)[1:]]
 
 
-def _same_place(node: Node, context: Context, axis: int) -> bool:
-    """Whether an axis stays where it is, as channels do when space of one pixel is flattened."""
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    """An axis that is neither split nor merged with another that is longer than 1 stays an axis."""
     source, target = _shapes(node, context)
-    return axis < min(len(source), len(target)) and source[: axis + 1] == target[: axis + 1]
-
-
-def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
-    in_place = position == 0 and _same_place(node, context, axis)
-    return in_place and absorbed_by_readers(context, node.outputs[0], axis)
+    for before, after in blocks(source, target) if position == 0 else ():
+        outer = [place for place in after if target[place] != 1]
+        if [place for place in before if source[place] != 1] == [axis] and len(outer) == 1:
+            return outer[0]
+    return None
 
 
 def _reshape_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
@@ -173,8 +176,22 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     rest = product(tuple(size for size in sizes if not _is(size, -1)))
     missing = divide(product(source), rest)
     if missing is None:
-        missing = symbol(f"{node.outputs[0]}:-1")
+        read = _length_read(node.outputs[0], context) if _is(sizes[-1], -1) else None
+        missing = symbol(f"{node.outputs[0]}:-1") if read is None else read
     return [tuple(missing if _is(size, -1) else size if isinstance(size, Symbolic) else int(size) for size in sizes)]
+
+
+def _length_read(name: str, context: Context) -> int | None:
+    """Return how many channels a MatMul reads of a tensor whose last axis is known by nothing else."""
+    for reader, position in context.graph.readers.get(name, ()):
+        if reader.op == "MatMul" and position == 0 and not reader.domain:
+            weight = reader.inputs[1]
+            source = context.graph.producers.get(weight)
+            transposed = source is not None and source.op == "Transpose" and "perm" in source.attributes
+            stored = context.graph.initializers.get(source.inputs[0] if source is not None and transposed else weight)
+            if stored is not None and len(stored.shape) == 2 and (source is None or transposed):
+                return int(stored.shape[1 if transposed else 0])
+    return None
 
 
 def _is(size: Any, number: int) -> bool:
@@ -182,7 +199,6 @@ def _is(size: Any, number: int) -> bool:
 
 
 def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
-    editor.pass_on(node)
     if _repair_shuffle(node, context, editor):
         return
     output = node.outputs[0]
@@ -191,14 +207,14 @@ def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
     patch_sizes(node, context, editor, target)
 
 
-def _constant_target(source: Shape, target: Shape, lengths: Sequence[int | None]) -> Array | None:
+def _constant_target(source: Shape, target: Shape, lengths: Sequence[Dimension | None]) -> Array | None:
     """Return a target that needs no computed sizes: 0 copies the input's, and one may be left to be found out as -1."""
     sizes: list[int] = []
     for axis, (size, length) in enumerate(zip(target, lengths, strict=True)):
         if not isinstance(size, Symbolic):
-            sizes.append(size if length is None else length)
+            sizes.append(length if isinstance(length, int) else size)
         else:
-            sizes.append(0 if axis < len(source) and source[axis] == size else -1)
+            sizes.append(0 if length is None and axis < len(source) and source[axis] == size else -1)
     return np.array(sizes, dtype=np.int64) if sizes.count(-1) <= 1 else None
 
 
@@ -256,8 +272,7 @@ def _given_axes(node: Node, context: Context) -> list[int] | None:
 
 
 def _same_elements(op: str, **fields: Any) -> OpRule:
-    fields.setdefault("repair", lambda node, context, editor: editor.pass_on(node))
-    return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, absorbs=_absorbs, **fields)
+    return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, carries=_carries, **fields)
 
 
 register(

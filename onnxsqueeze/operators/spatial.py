@@ -11,7 +11,7 @@ from onnxsqueeze.dimension import Shape, Symbolic, product
 from onnxsqueeze.fact import Bools, Fact, any_along, collapse, hull, interval
 from onnxsqueeze.graph import Node
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, absorbed_by_readers, held_sizes, register
+from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 from onnxsqueeze.windows import window_shape
 
@@ -86,17 +86,13 @@ def _norm_area(node: Node, context: Context) -> int | None:
     return None if varies or node.attributes.get("ceil_mode", 0) else int(np.prod(node.attributes["kernel_shape"]))
 
 
-def _pass_on(node: Node, context: Context, editor: Editor) -> None:
-    editor.pass_on(node)
-
-
-def _hands_on(node: Node, context: Context, position: int, axis: int) -> bool:
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
     """A mean over positions passes a vector over channels on, unless padding counts as zeros."""
     inside = not any(node.attributes.get("pads", ())) and not str(node.attributes.get("auto_pad", "")).startswith(
         "SAME"
     )
     exact = node.op == "GlobalAveragePool" or (inside and not node.attributes.get("ceil_mode", 0))
-    return exact and axis == 1 and absorbed_by_readers(context, node.outputs[0], axis)
+    return axis if exact and axis == 1 else None
 
 
 def _pool(op: str, forward: object = _kept_fact, **fields: object) -> OpRule:
@@ -116,10 +112,10 @@ def _whole_blocks(node: Node, context: Context) -> tuple[int, int]:
 
 register(
     _pool("MaxPool", applies=_max_pool_applies, alignment=_whole_blocks),
-    _pool("AveragePool", _average_fact, absorbs=_hands_on, repair=_pass_on, alignment=_whole_blocks),
+    _pool("AveragePool", _average_fact, carries=_carries, alignment=_whole_blocks),
     _pool("LpPool", _norm_fact),
     _pool("GlobalMaxPool", alignment=_whole_blocks),
-    _pool("GlobalAveragePool", absorbs=_hands_on, repair=_pass_on, alignment=_whole_blocks),
+    _pool("GlobalAveragePool", carries=_carries, alignment=_whole_blocks),
     _pool("GlobalLpPool", _norm_fact),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx.numpy_helper
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
 
 from onnxsqueeze.loading import Initializer, Model
 from onnxsqueeze.verification.source import subgraphs
@@ -49,6 +49,7 @@ class _Widening:
             function.ClearField("value_info")
             for node in function.node:
                 self._node(node)
+            self._cast_references(function)
         return Model(skeleton, {name: self._initializer(value) for name, value in model.initializers.items()})
 
     def _initializer(self, value: Initializer) -> Initializer:
@@ -92,10 +93,21 @@ class _Widening:
         if TensorProto.FLOAT in self._kinds:
             self._default(node)
 
+    def _cast_references(self, function: FunctionProto) -> None:
+        """Cast constants that a caller's attribute gives, whose type is always float32."""
+        if TensorProto.FLOAT not in self._kinds:
+            return
+        for index, node in reversed(list(enumerate(function.node))):
+            if node.op_type == "Constant" and _is_referenced_float(node.attribute[0]):
+                output, node.output[0] = node.output[0], f"{node.output[0]}.float"
+                function.node.insert(index + 1, helper.make_node("Cast", [node.output[0]], [output], to=self._to))
+
     def _default(self, node: NodeProto) -> None:
         """Say what type a node makes that makes a float32 by default."""
         names = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Constant" and (given := names.get("value_float") or names.get("value_floats")):
+            if given.ref_attr_name:
+                return
             array = np.array(helper.get_attribute_value(given), self._dtype)
             given.CopyFrom(helper.make_attribute("value", onnx.numpy_helper.from_array(array)))
         elif node.op_type == "ConstantOfShape" and "value" not in names:
@@ -103,3 +115,7 @@ class _Widening:
             node.attribute.append(helper.make_attribute("value", zero))
         elif (name := _DEFAULTS_TO_FLOAT.get(node.op_type)) is not None and name not in names:
             node.attribute.append(helper.make_attribute(name, self._to))
+
+
+def _is_referenced_float(attribute: AttributeProto) -> bool:
+    return bool(attribute.ref_attr_name) and attribute.name in ("value_float", "value_floats")

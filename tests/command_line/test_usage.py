@@ -38,6 +38,7 @@ from onnxsqueeze import minimizing
         (["--input-shape", "x"], "Invalid value for '--input-shape': 'x' is not NAME:SHAPE"),
         (["--input-shape", "x:1,"], "Invalid value for '--input-shape': 'x:1,' is not NAME:SHAPE"),
         (["--input-shape", "x:1,3"], "input 'x' has the size 4 at axis 1, not 3"),
+        (["--layernorm", "fused"], "Invalid value for '--layernorm': 'fused' is not one of 'stock', 'function'"),
         (["--round-to", "0"], "Invalid value for '--round-to': '0' is neither auto nor a number of at least 1"),
         (["--round-to", "automatic"], "Invalid value for '--round-to': 'automatic' is neither auto nor a number"),
         (["--keep", "hiden"], "--keep hiden: no tensor of the model has such a name"),
@@ -147,7 +148,7 @@ def test_an_internal_error_is_one_line_and_verbose_has_the_traceback(
 def test_help_documents_every_option_and_exit_code() -> None:
     result = run("minimize", "--help")
     assert result.exit_code == 0
-    options = "--output --force --no-verify --rtol --atol --samples --inputs --dim --input-shape --round-to --keep"
+    options = "--output --force --no-verify --rtol --atol --samples --inputs --dim --input-shape --round-to --keep --layernorm"
     for word in (*options.split(), "--json", "--quiet", "--verbose", "auto|K", "NAME:SHAPE", "Exit codes:"):
         assert word in result.stdout
     codes = dict(re.findall(r"^    (\d+) +(.+)$", run("--help").stdout, re.MULTILINE))

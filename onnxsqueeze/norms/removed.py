@@ -1,0 +1,159 @@
+"""The constant channels that leave a normalised axis, and the ones that stay to represent them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import Classes, Kept
+
+_FLOAT32 = 1e-6  # sums that were stored as float32 attributes agree to this
+_SMALLEST_SPREAD = 1 / 16  # two constants this much closer to each other than the removed ones do not stand for those
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Constant channels that an earlier run removed from the same normalisation: how many, their sum and squares."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+
+@dataclass(frozen=True)
+class Removed:
+    """How a normalised axis of N channels is narrowed.
+
+    Attributes:
+        kept: the channels that stay [N].
+        constants: the value of each channel that is one constant everywhere, NaN elsewhere; float64 [N].
+        earlier: what left before, which the width of the normalisation still counts.
+    """
+
+    kept: Bools
+    constants: Floats
+    earlier: Earlier = field(default_factory=Earlier)
+
+    @cached_property
+    def values(self) -> Floats:
+        """The constants that leave now."""
+        return self.constants[~self.kept]
+
+    @property
+    def present(self) -> int:
+        """How many channels are left."""
+        return int(self.kept.sum())
+
+    @property
+    def count(self) -> int:
+        """How many channels have left, now or earlier."""
+        return len(self.values) + self.earlier.count
+
+    @property
+    def width(self) -> int:
+        """Over how many channels the normalisation is defined."""
+        return len(self.kept) + self.earlier.count
+
+    @property
+    def share(self) -> float:
+        """The fraction of the width that is left."""
+        return self.present / self.width
+
+    @property
+    def total(self) -> float:
+        """The sum of all constants that have left."""
+        return float(self.values.sum()) + self.earlier.total
+
+    @property
+    def squares(self) -> float:
+        """The sum of the squares of all constants that have left."""
+        return float(self.values @ self.values) + self.earlier.squares
+
+    @property
+    def mean(self) -> float:
+        """The mean of all constants that have left."""
+        return float(self.values[0]) if self.equal and len(self.values) else self.total / max(1, self.count)
+
+    @property
+    def variance(self) -> float:
+        """The variance of all constants that have left."""
+        if self.equal or not self.count:
+            return 0.0
+        if not self.earlier.count:
+            return float(self.values.var())
+        return max(0.0, self.squares / self.count - (self.total / self.count) ** 2)
+
+    @cached_property
+    def equal(self) -> bool:
+        """Whether all constants that have left are the same number, those earlier as far as float32 can tell."""
+        count = self.earlier.count
+        if not self.count or (len(self.values) and (self.values != self.values[0]).any()):
+            return False
+        value = float(self.values[0]) if len(self.values) else self.earlier.total / count
+        return bool(
+            np.isclose(self.earlier.total, value * count, rtol=_FLOAT32, atol=0)
+            and np.isclose(self.earlier.squares, value * value * count, rtol=_FLOAT32, atol=0)
+        )
+
+    def representatives(self) -> npt.NDArray[np.int64] | None:
+        """Return the kept channels that the removed ones follow from: one equal to all of them, else two apart.
+
+        None if nothing left, or if there are no such channels.
+        """
+        standing = np.nonzero(self.kept & ~np.isnan(self.constants))[0]
+        if not self.count or not len(standing):
+            return None
+        found = self.constants[standing]
+        same = np.isclose(found, self.mean, rtol=_FLOAT32, atol=0)
+        if self.equal and same.any():
+            return np.asarray(standing[same][:1])
+        low, high = standing[found.argmin()], standing[found.argmax()]
+        gap = self.constants[high] - self.constants[low]
+        wanted = np.append(self.values, self.mean)
+        reach = max(float(np.ptp(wanted)), float(np.abs(wanted - self.constants[low]).max()))
+        return np.array([low, high]) if gap > 0 and gap >= reach * _SMALLEST_SPREAD else None
+
+
+@dataclass(frozen=True)
+class NormRepresentatives:
+    """Of the constants that a LayerNorm sees, one or two stay for all those that leave; ids, constants of shape [N].
+
+    With them in place the mean and the deviation over the original width, and whatever the normalisation would have
+    made of the removed channels, can be had from the narrow one (see `onnxsqueeze.norms.layer_norm`). ``one`` where
+    any single constant will do.
+    """
+
+    tensor: str
+    ids: Classes
+    constants: Floats
+    earlier: Earlier
+    one: bool = False
+
+    def labelled(self, labels: Classes) -> NormRepresentatives:
+        """Return the same constraint on final class numbers."""
+        return NormRepresentatives(self.tensor, labels[self.ids], self.constants, self.earlier, self.one)
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep the cheapest of equal constants, or the smallest and the largest."""
+        live = kept.live.get(self.tensor)
+        if live is None or not live.any():
+            return
+        mask = kept.mask[self.ids]
+        removed = Removed(mask, self.constants, self.earlier)
+        leaving = np.nonzero(~mask & ~np.isnan(self.constants))[0]
+        if not len(leaving) or np.isnan(removed.values).any() or removed.representatives() is not None:
+            return
+        if self.one and (mask & ~np.isnan(self.constants)).any():
+            return
+        if self.one or removed.equal:
+            chosen: Sequence[int] = [leaving[kept.cost[self.ids[leaving]].argmin()]]
+        else:
+            values = self.constants[leaving]
+            chosen = [leaving[values.argmin()], leaving[values.argmax()]]
+        kept.add(self.ids[np.asarray(chosen)], Reason.REPRESENTATIVE)

@@ -1,0 +1,116 @@
+"""RMSNormalization, also where an exporter spelt it out; it stays one operator over what is left of its channels.
+
+With K of N channels left and constants c_j removed, the mean of the squares over N channels is K / N times that over K
+plus the sum of c_j^2 / N, so that ``epsilon' = (epsilon + sum c_j^2 / N) N / K`` and ``scale' = scale sqrt(N / K)``
+give exactly what was. A removed channel's output is ``scale_j c_j / rms``: 0 if c_j is, else a multiple of any other
+constant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.fact import Fact, Floats
+from onnxsqueeze.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.mixture import Mixture
+from onnxsqueeze.norms.channels import constants_of, link_channels, need_channels, parameter, refusal, width_of
+from onnxsqueeze.norms.removed import Earlier, NormRepresentatives
+from onnxsqueeze.norms.widening import widen, widens
+from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import Representative, choose_representatives
+from onnxsqueeze.rule import Context, NotSpanned, OpRule, Refusal, absorbed_by_readers, register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.editor import Editor
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose deviation is read")
+    return refusal(node, context, (1,))
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Zero stays zero; what another constant became follows from a representative."""
+    name = node.inputs[0]
+    scale, constants = parameter(node, context, 1, 1.0), constants_of(context, name)
+    shape = (1,) * (context.rank(name) - 1) + (-1,)
+    zero = ((scale == 0) | (constants == 0)).reshape(shape)
+    lower, upper = np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)
+    spanned = ~np.isnan(constants).reshape(shape)
+    if widens(node, context) or not (spanned & ~zero).any():
+        return [Fact(lower, upper)]
+    return [Fact(lower, upper, spanned)]
+
+
+def _link(node: Node, context: Context) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    if not link_channels(node, context):
+        return
+    if widens(node, context):
+        context.elements.constraints.append(
+            NormRepresentatives(output, context.ids(name).ravel(), constants_of(context, name), Earlier(), one=True)
+        )
+        context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
+    else:
+        read = np.nan_to_num(constants_of(context, name)) * (parameter(node, context, 1, 1.0) != 0)
+        if read.any():
+            ids = context.ids(name).reshape(1, -1)
+            context.elements.constraints.append(Representative(output, ids, read[None]))
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    width = width_of(node, context)
+    kept = editor.kept(name, context.rank(name) - 1)
+    if width is None or kept.size != width or kept.all():
+        return
+    if widens(node, context):
+        widen(node, context, editor, constants_of(context, name))
+        return
+    constants, scale = np.nan_to_num(constants_of(context, name)), parameter(node, context, 1, 1.0).copy()
+    live = np.broadcast_to(editor.live(output).ravel(), (width,))
+    if (live & ~kept & (scale * constants != 0)).any():
+        if not absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True):
+            raise NotSpanned(output)
+        chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
+        editor.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
+        scale[chosen] = 1.0
+    growth = width / float(kept.sum())
+    removed = constants[~kept]
+    epsilon = (float(node.attributes.get("epsilon", 1e-5)) + float(removed @ removed) / width) * growth
+    editor.set_attribute(node, "epsilon", epsilon)
+    array = context.value(node.input(1)) if node.input(1) else None
+    dtype = editor.dtype(name) if array is None else array.dtype
+    narrowed = scale[kept] * np.sqrt(growth)
+    editor.check_finite(narrowed, name, dtype)
+    editor.set_constant(node, 1, narrowed.astype(dtype))
+
+
+def _mixture(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Mixture:
+    """Every constant's output is a multiple of the representative's, which itself is written without its scale."""
+    own = kept.copy()
+    own[chosen] = False
+    share = np.where(own, 0.0, scale * constants / constants[chosen])
+    return Mixture(axis, np.array([chosen]), np.zeros(len(kept)), own, share[:, None])
+
+
+_RULE = partial(
+    OpRule,
+    applies=_applies,
+    forward=_forward,
+    link=_link,
+    need=need_channels,
+    repair=_repair,
+    infer=lambda node, context: [context.shapes.get(node.inputs[0]), *(None for _ in node.outputs[1:])],
+)
+
+register(
+    _RULE("RMSNormalization", since=23),
+    _RULE("RMSNormalization", PATTERN_DOMAIN),
+    _RULE("SimplifiedLayerNormalization"),
+)
