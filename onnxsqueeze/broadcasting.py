@@ -41,7 +41,8 @@ def _padded_shape(context: Context, name: str, rank: int) -> tuple[Dimension, ..
 def constant_operands(node: Node, context: Context) -> list[Array | None]:
     """Return for each input the constant that it may be replaced by, None where it is data.
 
-    An activation found constant counts, unless the output takes a length from it that no other input gives.
+    An activation found constant counts, unless the output takes a length from it that no other input gives, or it is
+    known by one period of a length that is not.
     """
     rank = context.rank(node.outputs[0])
     operands = [context.operand(name) if name else None for name in node.inputs]
@@ -54,7 +55,8 @@ def constant_operands(node: Node, context: Context) -> list[Array | None]:
         compact = aligned(operand, rank).shape
         for axis, length in enumerate(_padded_shape(context, name, rank)):
             given = any(_padded_shape(context, other, rank)[axis] == output[axis] for other in data)
-            if length != 1 and compact[axis] == 1 and not given:
+            repeats = isinstance(length, Symbolic) and compact[axis] > 1
+            if repeats or (length != 1 and compact[axis] == 1 and not given):
                 operands[position] = None
     return operands
 
@@ -86,7 +88,7 @@ def link(node: Node, context: Context) -> None:
     operands = constant_operands(node, context)
     data = [name for name, operand in zip(node.inputs, operands, strict=True) if name and operand is None]
     full_axes = {name: _full_axes(context, name, output) for name in data}
-    ids = _joined(context, data, full_axes, rank)
+    ids = _joined(context, data, full_axes, rank, _added_axes(context, data, operands, rank))
     elements.ids[output] = ids
     varying = [axis for axis in range(rank) if ids.shape[axis] > 1]
     for name in data:
@@ -108,20 +110,38 @@ def _full_axes(context: Context, name: str, output: str) -> set[int]:
     return {axis for axis, length in enumerate(shape) if own[axis] == length}
 
 
-def _joined(context: Context, data: Sequence[str], full_axes: dict[str, set[int]], rank: int) -> npt.NDArray[np.int64]:
+def _added_axes(context: Context, data: Sequence[str], operands: Sequence[Array | None], rank: int) -> tuple[int, ...]:
+    """Return the lengths of the axes along which only constants are longer than 1, which are then sliced; else 1."""
+    lengths = [1] * rank
+    for axis in range(rank) if data else ():
+        if all(_padded_shape(context, name, rank)[axis] == 1 for name in data):
+            lengths[axis] = max(
+                (aligned(array, rank).shape[axis] for array in operands if array is not None), default=1
+            )
+    shapes = [aligned(context.ids(name), rank).shape for name in data]
+    fits = np.prod(np.broadcast_shapes(tuple(lengths), *shapes), dtype=np.float64) <= _MOST_ADDED
+    return tuple(lengths) if fits else (1,) * rank
+
+
+_MOST_ADDED = 1 << 20  # elements that are told apart because a constant is longer than what it meets
+
+
+def _joined(
+    context: Context, data: Sequence[str], full_axes: dict[str, set[int]], rank: int, added: tuple[int, ...]
+) -> npt.NDArray[np.int64]:
     """Unite the inputs that do not broadcast along any axis on which others vary; they give the output its classes."""
     arrays = {name: aligned(context.ids(name), rank) for name in data}
     if not arrays:
         return context.elements.fresh((1,) * rank)
-    varying = {axis for array in arrays.values() for axis in range(rank) if array.shape[axis] > 1}
+    shapes = [added, *(array.shape for array in arrays.values())]
+    varying = {axis for shape in shapes for axis in range(rank) if shape[axis] > 1}
     whole = [name for name in data if varying <= full_axes[name]]
     if not whole:
-        shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
-        return context.elements.fresh(shape)
+        return context.elements.fresh(np.broadcast_shapes(*shapes))
     joined = arrays[whole[0]]
     for name in whole[1:]:
         joined = context.elements.union(joined, arrays[name])
-    return joined
+    return np.broadcast_to(joined, np.broadcast_shapes(*shapes))  # others may vary where these do not
 
 
 def repair(node: Node, context: Context, editor: Editor) -> None:

@@ -27,18 +27,21 @@ class Kept:
         mask, reasons: by class.
         cost: the weight elements that keeping a class costs; where any class would do, the cheapest are added.
         live: by tensor, which elements are needed if just these classes stay (compact).
+        additions: how often something was added.
     """
 
     mask: Bools
     reasons: npt.NDArray[np.object_]
     cost: Floats
     live: Mapping[str, Bools]
+    additions: int = 0
 
     def add(self, classes: Classes, reason: Reason, detail: str = "") -> None:
         """Make ``classes`` stay."""
         new = classes[~self.mask[classes]]
         if new.size:
             self.mask[new] = True
+            self.additions += 1
             entry = np.empty((), dtype=object)
             entry[()] = (reason, detail)
             self.reasons[new] = entry
@@ -60,14 +63,23 @@ class Box:
 
     Strict: the kept elements are a product of kept positions per axis. Else the last varying axis may keep different
     positions in each row, as long as each kept row keeps equally many (heads with their own dims).
+
+    Stepwise: rows that are rows of rows elsewhere (queries, keys and values, of several heads each) grow one element at
+    a time, so that what they are made of can grow evenly in between.
     """
 
     ids: Classes
     strict: bool
+    stepwise: bool = False
 
     def labelled(self, labels: Classes) -> Box:
         """Return the same constraint on final class numbers."""
-        return Box(labels[self.ids], self.strict)
+        return Box(labels[self.ids], self.strict, self.stepwise)
+
+    @property
+    def row_length(self) -> int:
+        """The number of elements along the last varying axis."""
+        return next((length for length in reversed(self.ids.shape) if length > 1), 1)
 
     def enforce(self, kept: Kept) -> None:
         """Add elements until the kept ones form a box."""
@@ -79,7 +91,11 @@ class Box:
             return
         last = max(axis for axis, length in enumerate(mask.shape) if length > 1)
         rows = np.broadcast_to(outer(any_along(mask, last, keepdims=True)), mask.shape)
-        fill_rows(kept, np.moveaxis(self.ids, last, -1), any_along(np.moveaxis(rows, last, -1), -1))
+        ids, chosen = np.moveaxis(self.ids, last, -1), any_along(np.moveaxis(rows, last, -1), -1)
+        if self.stepwise:
+            lengthen_rows(kept, ids, chosen)
+        else:
+            fill_rows(kept, ids, chosen)
 
 
 def outer(mask: Bools) -> Bools:
@@ -89,6 +105,19 @@ def outer(mask: Bools) -> Bools:
         others = tuple(other for other in range(mask.ndim) if other != axis)
         result = result & any_along(mask, others, keepdims=True)
     return result
+
+
+def lengthen_rows(kept: Kept, ids: Classes, rows: Bools) -> None:
+    """Add one element to each row of ``ids`` (last axis) that ``rows`` chooses and that keeps fewer than the fullest.
+
+    Rather one at a place that another row keeps already, else the cheapest.
+    """
+    table = ids.reshape(-1, ids.shape[-1])[rows.ravel()]
+    mask = kept.mask[table]
+    short = mask.sum(axis=1) < mask.sum(axis=1).max(initial=0)
+    cost = kept.cost[table] + np.where(any_along(mask, 0), 0.0, 1.0 + kept.cost.max(initial=0.0))
+    chosen = np.where(mask, np.inf, cost).argmin(axis=1)
+    kept.add(table[np.arange(len(table)), chosen][short], Reason.REGULAR)
 
 
 def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0, reason: Reason = Reason.REGULAR) -> None:
@@ -125,6 +154,67 @@ class Broadcast:
         others = tuple(axis for axis in range(big.ndim) if axis not in self.axes)
         rows = any_along(big, others, keepdims=True)
         kept.add(self.big[rows & np.broadcast_to(kept.mask[self.small], self.big.shape)], Reason.BROADCAST)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An element of a small tensor stands for a row of a bigger one (the scores of a head for its dims).
+
+    It stays exactly if something of its row does, as long as anything of ``output`` stays, which is computed from both.
+    The small one has length 1 along ``axes``, which make up the rows.
+    """
+
+    small: Classes
+    big: Classes
+    axes: tuple[int, ...]
+    output: Classes
+
+    def labelled(self, labels: Classes) -> Rows:
+        """Return the same constraint on final class numbers."""
+        return Rows(labels[self.small], labels[self.big], self.axes, labels[self.output])
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep a small element if its row stays, and one element of the row of each small one that stays."""
+        if not kept.mask[self.output].any():
+            return
+        rows = any_along(kept.mask[self.big], self.axes, keepdims=True)
+        kept.add(self.small[fit_any(rows, self.small.shape)], Reason.COUPLED)
+        empty = np.broadcast_to(kept.mask[self.small], rows.shape) & ~rows
+        if empty.any():
+            self._fill(kept, empty)
+
+    def _fill(self, kept: Kept, empty: Bools) -> None:
+        """Rather keep a place that another row keeps already, else the cheapest."""
+        last = tuple(range(-len(self.axes), 0))
+        table = np.moveaxis(self.big, self.axes, last).reshape(empty.size, -1)
+        shared = any_along(kept.mask[table], 0)
+        chosen = table[np.moveaxis(empty, self.axes, last).ravel()]
+        cost = kept.cost[chosen] + np.where(shared, 0.0, 1.0 + kept.cost.max(initial=0.0))
+        kept.add(chosen[np.arange(len(chosen)), cost.argmin(axis=1)], Reason.NOT_EMPTY)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Rows that repeat a smaller tensor's (keys repeated for each query of a group) may leave one by one.
+
+    ``source`` has the shape of ``copies`` and says of which element each is a copy; ``axes`` make up the rows. A row
+    that stays is a copy of all that its source keeps.
+    """
+
+    source: Classes
+    copies: Classes
+    axes: tuple[int, ...]
+
+    def labelled(self, labels: Classes) -> Copies:
+        """Return the same constraint on final class numbers."""
+        return Copies(labels[self.source], labels[self.copies], self.axes)
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep what a kept copy is a copy of, and the whole of each row of which something stays."""
+        mask = kept.mask[self.copies]
+        kept.add(self.source[mask], Reason.BROADCAST)
+        rows = any_along(mask, self.axes, keepdims=True)
+        kept.add(self.copies[rows & kept.mask[self.source]], Reason.BROADCAST)
 
 
 @dataclass(frozen=True)

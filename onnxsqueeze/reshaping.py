@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.dimension import Shape, Symbolic, as_symbolic, known, product
+from onnxsqueeze.dimension import Shape, Symbolic, as_symbolic, product
 
 Array = npt.NDArray[Any]
 Merge = Callable[[Array, tuple[int, ...]], Array]
@@ -46,6 +46,8 @@ def reshape(array: Array, source: Shape, target: Shape, merge: Merge) -> Array:
 
     Args:
         merge: brings an array to length 1 along axes whose order the reshape would scramble.
+
+    Along an axis of a size like ``4*batch`` an array may have 4 entries, which repeat.
     """
     pairs = blocks(source, target)
     lengths = [1] * len(target)
@@ -62,22 +64,50 @@ def reshape(array: Array, source: Shape, target: Shape, merge: Merge) -> Array:
         if spread is None:
             array = merge(array, tuple(varying))
             continue
-        array = spread
-        for axis in after:
-            lengths[axis] = int(target[axis])  # type: ignore[arg-type]
+        array, made = spread
+        lengths[after.start : after.stop] = made
     return _compressed(array.reshape(lengths), {axis for _, after in pairs for axis in after})
 
 
-def _spread(array: Array, source: Shape, target: Shape, before: range, after: range) -> Array | None:
-    """Repeat a block's elements to its full size, None where that is not known or too much."""
-    if not all(known(source[axis]) for axis in before) or not all(known(target[axis]) for axis in after):
+def _spread(
+    array: Array, source: Shape, target: Shape, before: range, after: range
+) -> tuple[Array, tuple[int, ...]] | None:
+    """Repeat a block's elements to its full size, or to one period of it; also return the block's new lengths.
+
+    None where the size is not known or too much.
+    """
+    periods = _periods(source[before.start : before.stop], target[after.start : after.stop])
+    if periods is None:
         return None
-    shape = list(array.shape)
-    for axis in before:
-        shape[axis] = int(source[axis])  # type: ignore[arg-type]
-    if np.prod(shape, dtype=np.float64) > _MOST_ELEMENTS:
+    full, made = periods
+    lengths = array.shape[before.start : before.stop]
+    shape = (*array.shape[: before.start], *full, *array.shape[before.stop :])
+    if np.prod(shape, dtype=np.float64) > _MOST_ELEMENTS or any(a % b for a, b in zip(full, lengths, strict=True)):
         return None
-    return np.broadcast_to(array, shape)
+    repeats = [1] * array.ndim
+    for axis, length, size in zip(before, lengths, full, strict=True):
+        repeats[axis] = size // length if 1 < length < size else 1
+    return np.broadcast_to(np.tile(array, repeats) if max(repeats) > 1 else array, shape), made
+
+
+def _periods(source: Shape, target: Shape) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return by how many elements along each axis a block's pattern repeats, before and after; known sizes are whole.
+
+    Of sizes as ``4*batch`` the factor 4 can be told apart, if such an axis comes first: batches and heads in one axis.
+    """
+    symbolic = [[size for size in shape if isinstance(size, Symbolic)] for shape in (source, target)]
+    if not symbolic[0] and not symbolic[1]:
+        return _numbers(source), _numbers(target)
+    heads = [next((size for size in shape if size != 1), 1) for shape in (source, target)]
+    alone = all(len(found) == 1 and found[0] is head for found, head in zip(symbolic, heads, strict=True))
+    first, second = (as_symbolic(head) for head in heads)
+    if not alone or first.offset or second.offset or sorted(first.names) != sorted(second.names):
+        return None
+    return _numbers(source), _numbers(target)
+
+
+def _numbers(shape: Shape) -> tuple[int, ...]:
+    return tuple(size.coefficient if isinstance(size, Symbolic) else int(size) for size in shape)
 
 
 def _compressed(array: Array, axes: set[int]) -> Array:

@@ -289,8 +289,13 @@ def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = Fa
 
     That is a vector to be added, or with ``mixed`` a `Mixture`. Who only carries the axis on leaves it to its readers.
     """
-    if name in context.graph.outputs:
-        return False
+    key = ("absorbed", name, axis, mixed)
+    if key not in context.scratch:
+        context.scratch[key] = name not in context.graph.outputs and _readers_absorb(context, name, axis, mixed)
+    return bool(context.scratch[key])
+
+
+def _readers_absorb(context: Context, name: str, axis: int, mixed: bool) -> bool:
     for reader, position in context.graph.readers.get(name, ()):
         rule = context.rules[reader.index]
         takes = rule.mixes if mixed else rule.absorbs

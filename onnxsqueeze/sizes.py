@@ -15,7 +15,7 @@ import numpy as np
 from onnxsqueeze.dimension import Dimension, Symbolic, as_values, known, symbol
 from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
-from onnxsqueeze.rule import Array, Context, rule_for
+from onnxsqueeze.rule import Array, Context, StillRead, rule_for
 from onnxsqueeze.shapes import evaluated, fold
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Sizes:
             return False
         request = self.request(node)
         wrong = [size for size, flag in zip(request.wanted, request.wrong, strict=True) if flag]
-        return not wrong or (self._touched(node) and all(known(size) for size in wrong))
+        open_sizes = sum(not known(size) for size in wrong) + request.wanted.count(-1)
+        return not wrong or (self._touched(node) and open_sizes <= 1)
 
     def _recomputes(self, node: Node) -> bool:
         rule, values = rule_for(node), self.narrowed.values
@@ -201,6 +202,9 @@ def patch_sizes(node: Node, context: Context, editor: Editor, otherwise: Array |
         editor.set_constant(node, place, otherwise)
     else:
         wanted = [size if wrong else 0 for size, wrong in zip(request.wanted, request.wrong, strict=True)]
+        wanted = [size if known(size) else -1 for size in wanted]
+        if wanted.count(-1) + request.wanted.count(-1) > 1:
+            raise StillRead(node.inputs[0])
         editor.insert_before(node, place, "Where", [request.wrong, as_values(wanted), None])
 
 

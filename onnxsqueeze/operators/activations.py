@@ -135,6 +135,11 @@ _CURVES: dict[str, Curve] = {
 }
 
 
+def curve_of(op: str) -> Curve:
+    """Return the function that an operator of this module computes."""
+    return _CURVES[op]
+
+
 def _function(node: Node, curve: Curve) -> Callable[[Floats], Floats]:
     given = [node.attributes.get(name, default) for name, default in curve.parameters]
     return lambda x: curve.value(x, *given)

@@ -26,7 +26,8 @@ def _all_constant(facts: Sequence[Fact]) -> Bools:
     return reduce(np.logical_and, (fact.constant for fact in facts))
 
 
-def _add(left: Fact, right: Fact) -> Fact:
+def add(left: Fact, right: Fact) -> Fact:
+    """Return the fact of a sum; constants that cancel each other are none."""
     lower, upper = left.lower + right.lower, left.upper + right.upper
     constant = left.constant & right.constant & ~cancelled(lower, np.abs(left.lower) + np.abs(right.lower))
     return outward(lower, upper, constant, _ROUNDING)
@@ -36,8 +37,8 @@ def _negated(fact: Fact) -> Fact:
     return Fact(-fact.upper, -fact.lower)
 
 
-def _times(left: Fact, right: Fact) -> Fact:
-    """0 times anything finite is 0, which also decides 0 * Inf between bounds."""
+def times(left: Fact, right: Fact) -> Fact:
+    """Return the fact of a product; 0 times anything finite is 0, which also decides 0 * Inf between bounds."""
     pairs = [(a, b) for a in (left.lower, left.upper) for b in (right.lower, right.upper)]
     products = [np.where((a == 0) | (b == 0), 0.0, a * b) for a, b in pairs]
     lower, upper = reduce(np.minimum, products), reduce(np.maximum, products)
@@ -53,7 +54,7 @@ def _inverse(fact: Fact) -> Fact:
 
 def _divide(left: Fact, right: Fact) -> Fact:
     constant = left.constant & right.constant & (right.lower != 0)
-    quotient = _times(left, _inverse(right))
+    quotient = times(left, _inverse(right))
     exact = np.where(constant, left.lower / np.where(right.lower == 0, 1.0, right.lower), 0.0)
     varying = outward(quotient.lower, quotient.upper, np.zeros(constant.shape, bool), _ROUNDING)
     zero = left.constant & (left.lower == 0) & ((right.lower > 0) | (right.upper < 0))
@@ -78,7 +79,7 @@ def _most(left: Fact, right: Fact) -> Fact:
 
 
 def _mean(node: Node, facts: Sequence[Fact]) -> Fact:
-    total = reduce(_add, facts)
+    total = reduce(add, facts)
     return Fact(total.lower / len(facts), total.upper / len(facts))
 
 
@@ -108,7 +109,7 @@ def _compared(function: Callable[..., Any]) -> Combine:
 def _prelu(node: Node, facts: Sequence[Fact]) -> Fact:
     data, slope = facts
     above = Fact(np.maximum(data.lower, 0.0), np.maximum(data.upper, 0.0))
-    below = _times(Fact(np.minimum(data.lower, 0.0), np.minimum(data.upper, 0.0)), slope)
+    below = times(Fact(np.minimum(data.lower, 0.0), np.minimum(data.upper, 0.0)), slope)
     positive, negative = data.lower >= 0, data.upper <= 0
     both = hull([above, below])
     lower = np.where(positive, above.lower, np.where(negative, below.lower, both.lower))
@@ -200,7 +201,7 @@ def _nary(function: Callable[[Any, Any], Any]) -> Callable[..., Array]:
 
 
 _POINTWISE: dict[str, Pointwise] = {
-    "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: _add(left, _negated(right)))),
+    "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: add(left, _negated(right)))),
     "Div": Pointwise(_quotient, _pair(_divide)),
     "Min": Pointwise(_nary(np.minimum), _many(_least)),
     "Max": Pointwise(_nary(np.maximum), _many(_most)),
@@ -314,9 +315,9 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, edito
 
 register(*(pointwise_rule(op, pointwise) for op, pointwise in _POINTWISE.items()))
 register(
-    pointwise_rule("Add", Pointwise(_plain(np.add), _pair(_add)), absorbs=_absorbs, repair=_repair_add),
-    pointwise_rule("Mul", Pointwise(_plain(np.multiply), _pair(_times), _product_reads), alignment=_gate_alignment),
-    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(_add)), repair=_repair_sum),
+    pointwise_rule("Add", Pointwise(_plain(np.add), _pair(add)), absorbs=_absorbs, repair=_repair_add),
+    pointwise_rule("Mul", Pointwise(_plain(np.multiply), _pair(times), _product_reads), alignment=_gate_alignment),
+    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum),
 )
 
 

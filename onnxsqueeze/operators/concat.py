@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Fact, collapse, hull
+from onnxsqueeze.fact import Bools, Fact, collapse, compact, hull
 from onnxsqueeze.graph import Node
 from onnxsqueeze.positions import known_axis, with_length
 from onnxsqueeze.reason import Reason
@@ -56,7 +56,35 @@ def _concat_forward(node: Node, context: Context) -> Sequence[Fact]:
     if not _together(node, context):
         axis = _concat_axis(node, context)
         return [hull(collapse(fact, (axis,)) for fact in facts)]
-    return [Fact(_parts(node, context, [f.lower for f in facts]), _parts(node, context, [f.upper for f in facts]))]
+    lower, upper = (_parts(node, context, bounds) for bounds in ([f.lower for f in facts], [f.upper for f in facts]))
+    spanned = [np.broadcast_to(f.spanned, f.lower.shape) for f in facts if f.spanned is not None]
+    if len(spanned) < len(facts) or not _rearranges(node, context):
+        return [compact(Fact(lower, upper))]
+    return [compact(Fact(lower, upper, _parts(node, context, spanned)))]
+
+
+def _rearranges(node: Node, context: Context) -> bool:
+    """Whether all parts are pieces of one tensor, its axes in one order: a window that was rolled, for one."""
+    return len({_origin(name, context) for name in node.inputs}) == 1
+
+
+def _origin(name: str, context: Context) -> tuple[str, tuple[int | None, ...]]:
+    """Return the tensor that a piece was cut from, and which of the piece's axes each of its axes became."""
+    steps = []
+    while (producer := context.graph.producers.get(name)) is not None:
+        carries = context.rules[producer.index].carries
+        if carries is None:
+            break
+        steps.append((producer, carries))
+        name = producer.inputs[0]
+    axes: list[int | None] = list(range(context.rank(name)))
+    for producer, carries in reversed(steps):
+        axes = [None if axis is None else carries(producer, context, 0, axis) for axis in axes]
+    return name, tuple(axes)
+
+
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    return axis if axis != _concat_axis(node, context) and _rearranges(node, context) else None
 
 
 def _concat_ids(node: Node, context: Context) -> list[npt.NDArray[np.int64]]:
@@ -87,6 +115,9 @@ def _concat_link(node: Node, context: Context) -> None:
         for array in arrays[1:]:
             joined = elements.union(joined, array)
         elements.ids[node.outputs[0]] = joined
+        return
+    if all(array.shape[axis] == 1 and np.array_equal(array, arrays[0]) for array in arrays):
+        elements.ids[node.outputs[0]] = arrays[0]
         return
     if any(length > 1 for array in arrays for place, length in enumerate(array.shape) if place != axis):
         elements.strict.add(node.outputs[0])  # rows that keep different positions could not be laid side by side
@@ -150,6 +181,7 @@ register(
         link=_concat_link,
         need=_concat_need,
         repair=_concat_repair,
+        carries=_carries,
         alignment=lambda node, context: (1, 16 if _concat_axis(node, context) == 1 else 1),
     )
 )

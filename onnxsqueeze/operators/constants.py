@@ -113,6 +113,11 @@ def _is_scalar(array: Array | None, number: int) -> bool:
     return array is not None and array.dtype.kind in "if" and array.size == 1 and array.ravel()[0] == number
 
 
+def _only_sizes(node: Node, context: Context, position: int, axis: int) -> bool:
+    """Whatever is done to values, sizes do not see it."""
+    return True
+
+
 register(
     OpRule("Constant", evaluate=_constant),
     OpRule(
@@ -130,12 +135,16 @@ register(
         link=_link_shape,
         need=lambda node, context, outputs: [None],
         repair=_shape_repair,
+        absorbs=_only_sizes,
+        mixes=_only_sizes,
     ),
     OpRule(
         "Size",
         infer=_infer_size,
         applies=_known_size,
         need=lambda node, context, outputs: [None],
+        absorbs=_only_sizes,
+        mixes=_only_sizes,
     ),
     OpRule("Range", evaluate=_range, infer=_range_shape),
 )

@@ -1,13 +1,19 @@
-"""Gemm with the weight on either side, transposed or not, and MatMul with a constant on either side."""
+"""Gemm with the weight on either side, transposed or not, and MatMul of a matrix or of two activations."""
 
 from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from onnxsqueeze.graph import Node
-from onnxsqueeze.linear import Linear, constant_weight, linear_rule
+from onnxsqueeze.linear import Linear, constant_weight, linear_of, linear_rule
+from onnxsqueeze.operators.contraction import Contraction, contraction_rule
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import Array, Context, Refusal, register
+from onnxsqueeze.rule import Array, Context, OpRule, Refusal, register
 
 
 def _swap(array: Array) -> Array:
@@ -45,16 +51,23 @@ def _gemm(node: Node, context: Context) -> Linear | Refusal:
 
 
 def _matmul(node: Node, context: Context) -> Linear | Refusal:
-    """numpy.matmul with a constant matrix on one side."""
+    """numpy.matmul with a constant matrix on one side; axes of length 1 before a matrix mean nothing."""
     left = context.value(node.inputs[0]) is not None
     weight = constant_weight(node, context, 0 if left else 1)
     if isinstance(weight, Refusal):
         return weight
     data, output = node.inputs[1 if left else 0], node.outputs[0]
-    if weight.ndim != 2 or context.rank(data) == 0:
+    leading = weight.shape[:-2]
+    if weight.ndim < 2 or context.rank(data) == 0 or any(length != 1 for length in leading):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with a constant of rank {weight.ndim}")
+    matrix = weight.reshape(weight.shape[-2:])
     vector = context.rank(data) == 1
     from_end = 2 if left and not vector else 1
+
+    def restore(array: Array) -> Array:
+        inner = _same(array) if left else _swap(array)
+        return inner.reshape(leading + inner.shape)
+
     return Linear(
         data=data,
         weight=node.inputs[0 if left else 1],
@@ -63,10 +76,41 @@ def _matmul(node: Node, context: Context) -> Linear | Refusal:
         position=0 if left else 1,
         data_axis=context.rank(data) - from_end,
         output_axis=context.rank(output) - from_end,
-        matrix=(weight if left else weight.T)[None, :, :, None],
+        matrix=(matrix if left else matrix.T)[None, :, :, None],
         bordered=False,
-        restore=_same if left else _swap,
+        restore=restore,
     )
 
 
-register(linear_rule("Gemm", _gemm), linear_rule("MatMul", _matmul))
+def _axes(node: Node, context: Context) -> Contraction | Refusal:
+    """Name the axes that numpy.matmul pairs; a vector has neither rows nor columns."""
+    left, right = (context.rank(name) for name in node.inputs)
+    if left == 0 or right == 0:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    batch = string.ascii_lowercase[: max(left, right, 2) - 2]
+    rows, columns = "M" * (left > 1), "N" * (right > 1)
+    return Contraction(
+        batch[len(batch) - max(left - 2, 0) :] + rows + "K",
+        batch[len(batch) - max(right - 2, 0) :] + "K" + columns,
+        batch + rows + columns,
+    )
+
+
+def _matmul_value(node: Node, inputs: Sequence[Any]) -> Sequence[Array]:
+    left, right = inputs
+    wide = np.float64 if left.dtype.kind in "fV" else left.dtype
+    return [np.asarray(np.matmul(left.astype(wide), right.astype(wide))).astype(left.dtype)]
+
+
+_BY_MATRIX = linear_rule("MatMul", _matmul)
+_OF_TENSORS = contraction_rule("MatMul", _axes)
+
+
+def _choose(node: Node, context: Context) -> OpRule:
+    """A weight that is a matrix is read as such; one that cannot be used is refused for what it is."""
+    found = linear_of(node, context, _matmul)
+    matrix = isinstance(found, Linear) or found.reason not in (Reason.COMPUTED_WEIGHT, Reason.UNKNOWN_SHAPE)
+    return _BY_MATRIX if matrix else _OF_TENSORS
+
+
+register(linear_rule("Gemm", _gemm), replace(_BY_MATRIX, evaluate=_matmul_value, choose=_choose))

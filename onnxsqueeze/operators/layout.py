@@ -10,6 +10,7 @@ import numpy as np
 from onnxsqueeze.dimension import Dimension, Shape, Symbolic, divide, product, symbol
 from onnxsqueeze.fact import Bools, Fact, any_along, compact, moved
 from onnxsqueeze.graph import Node
+from onnxsqueeze.reading import length_read
 from onnxsqueeze.regularity import outer
 from onnxsqueeze.reshaping import blocks, reshape
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, held_sizes, register
@@ -176,22 +177,9 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     rest = product(tuple(size for size in sizes if not _is(size, -1)))
     missing = divide(product(source), rest)
     if missing is None:
-        read = _length_read(node.outputs[0], context) if _is(sizes[-1], -1) else None
+        read = length_read(context.graph, node.outputs[0]) if _is(sizes[-1], -1) else None
         missing = symbol(f"{node.outputs[0]}:-1") if read is None else read
     return [tuple(missing if _is(size, -1) else size if isinstance(size, Symbolic) else int(size) for size in sizes)]
-
-
-def _length_read(name: str, context: Context) -> int | None:
-    """Return how many channels a MatMul reads of a tensor whose last axis is known by nothing else."""
-    for reader, position in context.graph.readers.get(name, ()):
-        if reader.op == "MatMul" and position == 0 and not reader.domain:
-            weight = reader.inputs[1]
-            source = context.graph.producers.get(weight)
-            transposed = source is not None and source.op == "Transpose" and "perm" in source.attributes
-            stored = context.graph.initializers.get(source.inputs[0] if source is not None and transposed else weight)
-            if stored is not None and len(stored.shape) == 2 and (source is None or transposed):
-                return int(stored.shape[1 if transposed else 0])
-    return None
 
 
 def _is(size: Any, number: int) -> bool:

@@ -98,6 +98,8 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     """Padding along an untracked axis by another value than the constant ends the constant."""
     fact, pads = context.fact(node.inputs[0]), _pads(node, context)
     assert pads is not None
+    if not np.any(pads):
+        return [fact]
     untracked = [axis for axis, pad in enumerate(pads) if pad != (0, 0) and not _tracked(node, context, axis)]
     fact = collapse(fact, untracked)
     if pads_image_by_zeros(node, context):
@@ -173,4 +175,19 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     editor.set_constant(node, 1, np.array(flat, dtype=np.int64))
 
 
-register(OpRule("Pad", since=2, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair))
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    return axis if position == 0 and not np.any(_pads(node, context)) else None
+
+
+register(
+    OpRule(
+        "Pad",
+        since=2,
+        applies=_applies,
+        forward=_forward,
+        link=_link,
+        need=_need,
+        repair=_repair,
+        carries=_carries,
+    )
+)

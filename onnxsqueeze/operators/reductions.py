@@ -60,7 +60,10 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     assert axes is not None
     if node.op in ("ReduceMean", "ReduceMax", "ReduceMin"):
         lower, upper = _extremes(node.op, fact, axes)
-        return [Fact(_drop(node, context, lower), _drop(node, context, upper))]
+        spanned = None
+        if node.op == "ReduceMean" and fact.spanned is not None and all(fact.spanned.shape[axis] == 1 for axis in axes):
+            spanned = _drop(node, context, fact.spanned)
+        return [Fact(_drop(node, context, lower), _drop(node, context, upper), spanned)]
     if node.op == "ReduceSum":
         summed = _sum(fact, axes, context.shape(node.inputs[0]))
         return [Fact(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
@@ -83,7 +86,8 @@ def _extremes(op: str, fact: Fact, axes: tuple[int, ...]) -> tuple[Floats, Float
 
 def _sum(fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> Fact:
     """Sum bounds over static axes; over dynamic ones only zeros and signs survive."""
-    count = product(tuple(shape[axis] for axis in axes if fact.lower.shape[axis] == 1))  # type: ignore[misc]
+    alike = [axis for axis in axes if fact.lower.shape[axis] == 1 or isinstance(shape[axis], Symbolic)]
+    count = product(tuple(shape[axis] for axis in alike))  # type: ignore[misc]
     lower, upper = fact.lower.sum(axis=axes, keepdims=True), fact.upper.sum(axis=axes, keepdims=True)
     constant = ~any_along(~fact.constant, axes, keepdims=True)
     if isinstance(count, Symbolic):
@@ -119,12 +123,18 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
         return [Demand(live), None]
     fact = context.fact(name)
     absorbed = fact.constant & (fact.lower == 0) if node.op in _ZERO_IS_NOTHING else np.zeros(fact.lower.shape, bool)
-    if node.op in _LINEAR and _count(node, context) is not None:
+    if node.op in _LINEAR and _count(node, context) is not None and not _repeats_elsewhere(node, context, fact):
         absorbed = fact.constant
     elif node.op in ("ReduceMax", "ReduceMin") and not _varies_elsewhere(fact, axes):
         absorbed = fact.constant & ~_extreme(node.op, fact)
     hold = np.broadcast_arrays(live, fact.constant & ~absorbed)
     return [Demand(live, hold[0] & hold[1], Reason.CONSTANT_READ, node.op), None]
+
+
+def _repeats_elsewhere(node: Node, context: Context, fact: Fact) -> bool:
+    """Whether constants are known by one period of another axis whose length is not."""
+    sizes = zip(fact.lower.shape, context.shape(node.inputs[0]), strict=True)
+    return any(length > 1 and isinstance(size, Symbolic) for length, size in sizes)
 
 
 def _varies_elsewhere(fact: Fact, axes: tuple[int, ...]) -> bool:
@@ -158,20 +168,29 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     shape = np.broadcast_shapes(mask.shape, fact.lower.shape)
     gone = ~np.broadcast_to(mask, shape)
     repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
-    removed = float(np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0).sum())
+    constants = np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0)
+    removed = constants.sum(axis=axes, keepdims=True)  # the constants may differ along the other axes
     dtype = editor.dtype(name)
-    if removed:
+    if removed.any():
         assert not isinstance(repeat, Symbolic)
-        total = removed * repeat / (count if node.op == "ReduceMean" and count else 1)
-        editor.insert_after(node, "Add", [None, np.array(total, dtype=dtype)])
+        total = _drop(node, context, removed * repeat / (count if node.op == "ReduceMean" and count else 1))
+        editor.insert_after(node, "Add", [None, (total if total.size > 1 else total.reshape(())).astype(dtype)])
     if node.op == "ReduceMean":
         factor = float((~gone).sum()) / gone.size
         editor.insert_after(node, "Mul", [None, np.array(factor, dtype=dtype)])
 
 
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    """A mean over other axes is linear, and adds up to 1."""
+    axes = _axes(node, context)
+    if node.op != "ReduceMean" or position != 0 or axes is None or axis in axes:
+        return None
+    return axis if node.attributes.get("keepdims", 1) else axis - sum(other < axis for other in axes)
+
+
 register(
     *(
-        OpRule(op, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair)
+        OpRule(op, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair, carries=_carries)
         for op in (
             "ReduceMean",
             "ReduceSum",

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxsqueeze.dimension import Shape, symbol
 from onnxsqueeze.graph import Node
+from onnxsqueeze.operators.embedding import embedding_rule
 from onnxsqueeze.positions import Positions, copying_rule, known_axis
 from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import Context, Refusal, register
+from onnxsqueeze.rule import Context, OpRule, Refusal, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -63,6 +65,8 @@ def _slice_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
 
 
 def _slice_applies(node: Node, context: Context) -> Refusal | None:
+    if any(_repeats(node, context, axis) for axis, *_ in _given_bounds(node, context) or []):
+        return Refusal(Reason.UNKNOWN_SHAPE, "Slice of an axis of unknown length")
     inputs = [context.value(name) if name else None for name in node.inputs]
     if any(name and array is None for name, array in zip(node.inputs[1:], inputs[1:], strict=True)):
         ids = context.ids(node.inputs[0]) if context.is_activation(node.inputs[0]) else None
@@ -70,6 +74,29 @@ def _slice_applies(node: Node, context: Context) -> Refusal | None:
         fixed = ids is not None and axes is not None and all(ids.shape[axis % ids.ndim] == 1 for axis in axes)
         return None if fixed else Refusal(Reason.UNKNOWN_SHAPE, "Slice with computed bounds")
     return None
+
+
+def _slice_infer(node: Node, context: Context) -> Sequence[Shape | None]:
+    """Computed bounds leave the axes alone that are not sliced."""
+    axes = context.integers(node.input(3))
+    computed = any(context.value(name) is None for name in node.inputs[1:3])
+    if axes is None or not computed or node.inputs[0] not in context.shapes:
+        return [None]
+    source, output = context.shape(node.inputs[0]), node.outputs[0]
+    cut = {axis % len(source) for axis in axes}
+    return [tuple(symbol(f"{output}:{axis}") if axis in cut else size for axis, size in enumerate(source))]
+
+
+def _given_bounds(node: Node, context: Context) -> list[tuple[int, int, int, int]] | None:
+    inputs = [context.value(name) if name else None for name in node.inputs]
+    return _slice_arguments(node, inputs, context.rank(node.inputs[0]))
+
+
+def _repeats(node: Node, context: Context, axis: int) -> bool:
+    """Whether elements can be told apart along an axis whose length is known only at run time."""
+    name = node.inputs[0]
+    varies = context.ids(name).shape[axis] > 1 or context.fact(name).lower.shape[axis] > 1
+    return varies and known_axis(context, name, axis) is None
 
 
 def _slice_repair(node: Node, context: Context, editor: Editor) -> None:
@@ -108,7 +135,24 @@ def _write_slice(node: Node, editor: Editor, bounds: Sequence[tuple[int, int, in
         editor.set_constant(node, position, column)
 
 
-register(copying_rule("Slice", _slice_positions, _slice_repair, _slice_value, _slice_applies))
+def _slice_choose(node: Node, context: Context) -> OpRule:
+    """A run of rows of a constant table that starts or ends at a computed place is looked up in it."""
+    computed = any(context.value(name) is None for name in node.inputs[1:3])
+    axes = context.integers(node.input(3))
+    table = not context.is_activation(node.inputs[0]) and context.value(node.inputs[0]) is not None
+    return embedding_rule("Slice", node, context) if table and computed and axes and len(axes) == 1 else _SLICE
+
+
+_SLICE = copying_rule(
+    "Slice",
+    _slice_positions,
+    _slice_repair,
+    _slice_value,
+    _slice_applies,
+    infer=_slice_infer,
+    choose=_slice_choose,
+)
+register(_SLICE)
 
 
 def _split_sizes(node: Node, context: Context) -> list[int] | None:
@@ -138,7 +182,8 @@ def _split_applies(node: Node, context: Context) -> Refusal | None:
     axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
     sizes = _split_sizes(node, context)
     varies = context.is_activation(node.inputs[0]) and context.ids(node.inputs[0]).shape[axis] > 1
-    if (sizes is None and varies) or (sizes is not None and len(sizes) != len(node.outputs)):
+    computed = (sizes is None and varies) or _repeats(node, context, axis)
+    if computed or (sizes is not None and len(sizes) != len(node.outputs)):
         return Refusal(Reason.UNKNOWN_SHAPE, "Split with computed sizes")
     return None
 
