@@ -22,12 +22,13 @@ from onnxsqueeze import functions
 from onnxsqueeze.analysis import Analysis
 from onnxsqueeze.dimension import Dimension, Symbolic
 from onnxsqueeze.fact import Bools, Floats, any_along
-from onnxsqueeze.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.graph import PATTERN_DOMAIN, Graph, Node
 from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.plan import Plan
 from onnxsqueeze.regularity import outer
 from onnxsqueeze.rule import Array, Context, FoldOverflow, absorbed_by_readers
 from onnxsqueeze.sizes import Sizes
+from onnxsqueeze.stored import stored, uses
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 
@@ -52,6 +53,7 @@ class Editor:
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
         self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
+        self._node_names = _node_names(self._graph)
         self._offsets: dict[str, tuple[int, Floats]] = {}
         self._mixtures: dict[str, Mixture] = {}
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
@@ -144,8 +146,19 @@ class Editor:
             attributes[name] = value
 
     def set_constant(self, node: Node, position: int, array: Array) -> None:
-        """Give a node a new constant at an input position, named after the tensor that it replaces."""
-        self._put(node, position, self._constant(array, node.input(position), f"{node.label}.constant"))
+        """Give a node a new constant at an input position, named after the tensor that it replaces.
+
+        Of a weight with several readers, some of which read it transposed, it is the stored form that is replaced.
+        """
+        name, hint = node.input(position), f"{node.label}.constant"
+        source = stored(self._graph, name, array.ndim) if name not in self._graph.initializers else None
+        if source is None or self.context.rank(name) != array.ndim or uses(self._graph, source.name) < 2:
+            self._put(node, position, self._constant(array, name, hint))
+            return
+        constant: gs.Tensor = self._constant(array.transpose(np.argsort(source.order)), source.name, hint)
+        if source.order != tuple(range(array.ndim)):
+            constant = self.compute(node, "Transpose", [constant], perm=list(source.order))
+        self._put(node, position, constant)
 
     def drop_inputs(self, node: Node, positions: Sequence[int]) -> None:
         """Remove inputs of a node that takes any number of them."""
@@ -153,6 +166,11 @@ class Editor:
             inputs = self._edit(node).inputs
             for position in sorted(positions, reverse=True):
                 del inputs[position]
+
+    def clear_inputs(self, node: Node, positions: Sequence[int]) -> None:
+        """Leave out optional inputs of a node without moving those behind them."""
+        for position in positions:
+            self._put(node, position, gs.Variable.empty())
 
     def drop_output(self, node: Node, position: int) -> None:
         """Remove an output, which nothing reads any more."""
@@ -344,7 +362,7 @@ class Editor:
     def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
         """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""
         array = np.ascontiguousarray(array).reshape(array.shape)
-        shared = array.size <= _SMALL or len(self._graph.readers.get(source, ())) > 1
+        shared = array.size <= _SMALL or uses(self._graph, source) > 1
         header = f"{source}|{array.dtype}|{array.shape}"
         key = (
             (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")
@@ -365,7 +383,12 @@ class Editor:
         return variable
 
     def _new_node(self, op: str, inputs: list[gs.Tensor], output: gs.Tensor, attributes: dict[str, Any]) -> gs.Node:
-        return gs.Node(op=op, name=output.name, attrs=attributes, inputs=inputs, outputs=[output])
+        name, count = output.name, 1
+        while name in self._node_names:  # many a node is called what it writes
+            count += 1
+            name = f"{output.name}_{count}"
+        self._node_names.add(name)
+        return gs.Node(op=op, name=name, attrs=attributes, inputs=inputs, outputs=[output])
 
     def _name_constants(self) -> dict[str, str]:
         """Give a new constant the name of the tensor that it replaces wherever nothing reads that one any more."""
@@ -432,6 +455,13 @@ def _bare(analysis: Analysis) -> ModelProto:
     inputs = [onnx.ValueInfoProto(name=name) for name in graph.inputs]
     outputs = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
     return helper.make_model(helper.make_graph(nodes, "bare", inputs, outputs))
+
+
+def _node_names(graph: Graph) -> set[str]:
+    """Return what all nodes are called, those inside of groups included."""
+    groups = graph.model.fusion.groups.values()
+    members = [member.name for group in groups for member in group.members]
+    return {*members, *(node.proto.name for node in graph.nodes)}
 
 
 def _read(node: Node) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from onnxsqueeze.reason import Reason
 from onnxsqueeze.report import Report, make_report
 from onnxsqueeze.rule import FoldOverflow, NotSpanned, StillRead
 from onnxsqueeze.saving import encoded_size
+from onnxsqueeze.stored import stored
 
 if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
@@ -211,7 +212,18 @@ def _smaller(
         if copied - known.tied:
             analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
         else:
-            pins.extend(Pin(name, Reason.LARGER) for name in analysis.context.elements.ids)
+            around = _around(analysis, copied) - {pin.tensor for pin in pins}
+            pins.extend(Pin(name, Reason.LARGER) for name in around or analysis.context.elements.ids)
+
+
+def _around(analysis: Analysis, weights: Collection[str]) -> set[str]:
+    """Return the activations that are read or made by the users of some stored weights."""
+    context, found = analysis.context, set()
+    for node in analysis.graph.nodes:
+        sources = [stored(analysis.graph, name, context.rank(name)) for name in node.inputs if name in context.shapes]
+        if any(source is not None and source.name in weights for source in sources):
+            found |= {name for name in (*node.inputs, *node.outputs) if name and context.is_activation(name)}
+    return found
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

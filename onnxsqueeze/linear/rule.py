@@ -15,6 +15,7 @@ from onnxsqueeze.linear.view import Linear, View, constants, linear_of
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Classes, Groups, NotEmpty, Representative
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal
+from onnxsqueeze.stored import tie
 
 
 def link(node: Node, context: Context, linear: Linear) -> None:
@@ -42,7 +43,9 @@ def link(node: Node, context: Context, linear: Linear) -> None:
 
 def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
     """The users of a stored weight that is to be sliced once keep the same of its inputs and outputs."""
-    if linear.weight in context.known.tied:
+    if linear.groups == 1:
+        tie(context, linear.weight, {linear.stored_axis(1): outputs.ravel(), linear.stored_axis(2): inputs.ravel()})
+    elif linear.weight in context.known.tied:
         first = context.scratch.setdefault(("tied", linear.weight, linear.matrix.shape), (inputs, outputs))
         context.elements.union(first[0], inputs)
         context.elements.union(first[1], outputs)

@@ -30,6 +30,7 @@ class Linear:
         scale: factor on the product (Gemm's alpha). bias_scale: factor on the bias (Gemm's beta).
         bias_position: the input that a bias may be added at, -1 where the operator has none.
         idle_bias: whether zeros that the graph computes stand there, as exporters write them; they count as no bias.
+        lookup: whether rows are read by their numbers, so that nothing is multiplied.
         restore: brings an array [groups, out, in, taps] back to the weight's layout.
     """
 
@@ -46,6 +47,7 @@ class Linear:
     bias_scale: float = 1.0
     bias_position: int = 2
     idle_bias: bool = False
+    lookup: bool = False
 
     @property
     def groups(self) -> int:
@@ -61,6 +63,12 @@ class Linear:
     def mixable(self) -> bool:
         """Whether one matrix reads all channels, the same at all positions."""
         return self.groups == 1 and not self.bordered
+
+    def stored_axis(self, place: int) -> int:
+        """Return the axis of the weight as it is stored along which an axis of ``matrix`` lies (of one group)."""
+        shapes = [(1, 1 + (place == 1) * more, 1 + (place == 2) * more, self.matrix.shape[3]) for more in (0, 1)]
+        before, after = (self.restore(np.empty(shape, dtype=bool)).shape for shape in shapes)
+        return next(axis for axis, (short, long) in enumerate(zip(before, after, strict=True)) if short != long)
 
     def per_group(self, channels: npt.NDArray[Any], outputs: bool) -> npt.NDArray[Any]:
         """Return a vector over channels as [groups, per group]."""

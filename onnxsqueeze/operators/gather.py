@@ -1,4 +1,4 @@
-"""Gather with constant indices, or along an axis on which nothing varies."""
+"""Gather with constant indices, or along an axis on which nothing varies; from a constant table see `embedding`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Fact
+from onnxsqueeze.fact import Bools, Fact, moved
 from onnxsqueeze.graph import Node
-from onnxsqueeze.positions import given_back, known_axis, with_length
+from onnxsqueeze.operators.embedding import embedding_rule
+from onnxsqueeze.positions import divides_rows, given_back, known_axis, with_length
 from onnxsqueeze.reason import Reason
+from onnxsqueeze.regularity import Copies
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, held_sizes, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
+
+
+_MOST_COPIES = 1 << 20  # elements of what is gathered more than once that are told apart
 
 
 def _gather_axis(node: Node, context: Context) -> int:
@@ -23,14 +28,21 @@ def _gather_axis(node: Node, context: Context) -> int:
 
 
 def _gather_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
-    return [np.take(inputs[0], inputs[1].astype(np.int64), axis=int(node.attributes.get("axis", 0)))]
+    """Rows of a table are not written out where that would be more than the table."""
+    table, indices = inputs
+    axis = int(node.attributes.get("axis", 0))
+    if table.dtype.kind in "fV" and indices.size > table.shape[axis]:
+        return [None]
+    return [np.take(table, indices.astype(np.int64), axis=axis)]
+
+
+def _gather_choose(node: Node, context: Context) -> OpRule:
+    return _GATHER if context.is_activation(node.inputs[0]) else embedding_rule(node.op, node, context)
 
 
 def _gather_applies(node: Node, context: Context) -> Refusal | None:
     """Computed indices may follow an axis along which nothing varies."""
     data = node.inputs[0]
-    if not context.is_activation(data):
-        return Refusal(Reason.UNKNOWN_OPERATOR, "Gather from a constant table")
     axis = _gather_axis(node, context)
     length = known_axis(context, data, axis)
     if context.ids(data).shape[axis] == 1 and context.fact(data).lower.shape[axis] == 1:
@@ -51,16 +63,41 @@ def _gather_array(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.
 
 
 def _gather_forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = context.fact(node.inputs[0])
-    return [Fact(_gather_array(node, context, fact.lower), _gather_array(node, context, fact.upper))]
+    return [moved(context.fact(node.inputs[0]), lambda array: _gather_array(node, context, array))]
+
+
+def _gather_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    gathered = _gather_axis(node, context)
+    if position != 0 or axis == gathered:
+        return None
+    return axis if axis < gathered else axis + context.rank(node.inputs[1]) - 1
 
 
 def _gather_link(node: Node, context: Context) -> None:
-    ids = context.ids(node.inputs[0])
+    """Positions that are gathered more than once may leave one by one."""
+    elements, ids = context.elements, context.ids(node.inputs[0])
+    axis, rank = _gather_axis(node, context), context.rank(node.inputs[1])
+    repeated = _repeated(node, context)
+    if repeated is None:
+        elements.ids[node.outputs[0]] = _gather_array(node, context, ids)
+    else:
+        source = np.take(ids, repeated, axis=axis)
+        output = elements.ids[node.outputs[0]] = elements.fresh(source.shape)
+        elements.constraints.append(Copies(source, output, tuple({*range(output.ndim)} - {*range(axis, axis + rank)})))
+    if divides_rows(ids, (axis,)):
+        elements.strict.update((node.inputs[0], node.outputs[0]))
+
+
+def _repeated(node: Node, context: Context) -> npt.NDArray[np.int64] | None:
+    """Return the gathered positions if some of them are gathered more than once, and can be told apart."""
+    indices, ids = context.value(node.inputs[1]), context.ids(node.inputs[0])
     axis = _gather_axis(node, context)
-    context.elements.ids[node.outputs[0]] = _gather_array(node, context, ids)
-    if ids.shape[axis] > 1 and sum(length > 1 for length in ids.shape) > 1:
-        context.elements.strict.update((node.inputs[0], node.outputs[0]))
+    length = known_axis(context, node.inputs[0], axis)
+    if indices is None or length is None or ids.size == 1 or ids.shape[axis] != length:
+        return None
+    positions = indices.astype(np.int64) % length
+    repeats = len(np.unique(positions)) < positions.size
+    return positions if repeats and positions.size * ids.size // length <= _MOST_COPIES else None
 
 
 def _gather_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -83,10 +120,11 @@ def _gather_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
 def _gather_repair(node: Node, context: Context, editor: Editor) -> None:
     """Renumber the indices; those whose element left are dropped."""
     axis = _gather_axis(node, context)
-    if editor.new_length(node.inputs[0], axis) is None:
-        return
     indices = context.value(node.inputs[1])
-    assert indices is not None
+    made = range(axis, axis + context.rank(node.inputs[1]))
+    changed = [editor.new_length(node.inputs[0], axis), *(editor.new_length(node.outputs[0], place) for place in made)]
+    if indices is None or all(length is None for length in changed):
+        return
     kept = editor.positions(node.inputs[0], axis)
     places = np.cumsum(kept) - 1
     wrapped = indices.astype(np.int64) % len(kept)
@@ -97,14 +135,16 @@ def _gather_repair(node: Node, context: Context, editor: Editor) -> None:
     editor.set_constant(node, 1, places[wrapped].astype(indices.dtype))
 
 
-register(
-    OpRule(
-        "Gather",
-        evaluate=_gather_value,
-        applies=_gather_applies,
-        forward=_gather_forward,
-        link=_gather_link,
-        need=_gather_need,
-        repair=_gather_repair,
-    )
+_GATHER = OpRule(
+    "Gather",
+    evaluate=_gather_value,
+    applies=_gather_applies,
+    forward=_gather_forward,
+    link=_gather_link,
+    need=_gather_need,
+    repair=_gather_repair,
+    carries=_gather_carries,
+    choose=_gather_choose,
 )
+
+register(_GATHER)

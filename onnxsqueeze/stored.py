@@ -1,0 +1,66 @@
+"""Weights that are stored once and read in several ways: directly, or transposed by the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.graph import Graph
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rule import Context
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a constant comes from.
+
+    Attributes:
+        name: the initializer.
+        order: the axis of the initializer that each axis of the constant is.
+    """
+
+    name: str
+    order: tuple[int, ...]
+
+
+def stored(graph: Graph, name: str, rank: int) -> Stored | None:
+    """Return the initializer that a constant of some rank is, as it stands or transposed; None if it is computed."""
+    order = list(range(rank))
+    while name not in graph.initializers:
+        producer = graph.producers.get(name)
+        if producer is None or producer.domain or producer.op not in _MOVING:
+            return None
+        if producer.op == "Transpose":
+            moved = [int(axis) for axis in producer.attributes.get("perm", range(rank)[::-1])]
+            order = [moved[axis] for axis in order]
+        name = producer.inputs[0]
+    return Stored(name, tuple(order))
+
+
+_MOVING = ("Transpose", "Identity")
+
+
+def uses(graph: Graph, name: str) -> int:
+    """Return how many nodes read a constant, as it stands or transposed, and make something else of it."""
+    readers = graph.readers.get(name, ())
+    return sum(
+        uses(graph, reader.outputs[0]) if reader.op in _MOVING and not reader.domain else 1 for reader, _ in readers
+    )
+
+
+def tie(context: Context, name: str, along: Mapping[int, npt.NDArray[np.int64]]) -> None:
+    """The users of a stored weight that is to be sliced once keep the same positions along each of its axes.
+
+    ``along`` gives the classes of the positions along axes of the constant that a user calls ``name``.
+    """
+    found = stored(context.graph, name, context.rank(name)) if context.known.tied else None
+    if found is None or found.name not in context.known.tied:
+        return
+    for axis, classes in along.items():
+        first = context.scratch.setdefault(("tied", found.name, found.order[axis]), classes)
+        context.elements.union(first, classes)
