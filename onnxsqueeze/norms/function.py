@@ -14,12 +14,12 @@ NAME = "CompensatedLayerNorm"
 
 _BODY = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
-{name} <width: int, epsilon: float, sum: float, sum_squares: float> (X, Scale, B) => (Y)
+{name} <width: int, epsilon: float, sum: float, squared_deviations: float> (X, Scale, B) => (Y)
 {{
   one = Constant <value_float: float = 1.0> ()
   epsilon_value = Constant <value_float: float = @epsilon> ()
   removed_sum = Constant <value_float: float = @sum> ()
-  removed_squares = Constant <value_float: float = @sum_squares> ()
+  removed_deviations = Constant <value_float: float = @squared_deviations> ()
   width_value = Constant <value_int: int = @width> ()
   width_float = Cast <to: int = 1> (width_value)
   shape = Shape (X)
@@ -31,11 +31,7 @@ _BODY = """
   count = Sub (width_float, present)
   least = Max (count, one)
   removed_mean = Div (removed_sum, least)
-  mean_squares = Div (removed_squares, least)
-  squared_mean = Mul (removed_mean, removed_mean)
-  spread = Sub (mean_squares, squared_mean)
-  zero = Sub (one, one)
-  removed_variance = Max (spread, zero)
+  removed_variance = Div (removed_deviations, least)
   x = Cast <to: int = 1> (X)
   {mean_of_x}
   part = Mul (present_mean, share)
@@ -58,7 +54,7 @@ _BODY = """
   Y = Add (scaled, B)
 }}
 """
-_FIRST_OPSET = 15  # of CastLike
+FIRST_OPSET = 15  # that of CastLike; a function may not import a later one than the model does
 
 
 def compensated_layer_norm(opset: int) -> onnx.FunctionProto:
@@ -66,9 +62,9 @@ def compensated_layer_norm(opset: int) -> onnx.FunctionProto:
 
     ``Y = Scale (X - mean) / sqrt(variance + epsilon) + B`` along the last axis of X [..., P], Scale and B [P], with
     mean and variance taken over ``width`` channels: the P present ones and ``width - P`` constants with the sum
-    ``sum`` and the sum of squares ``sum_squares``. Computed in float32.
+    ``sum`` and the sum of squared deviations from their mean ``squared_deviations``. Computed in float32.
     """
-    opset = max(opset, _FIRST_OPSET)
+    opset = max(opset, FIRST_OPSET)
     if opset < 18:
         means = [f"{to} = ReduceMean <axes: ints = [-1], keepdims: int = 1> ({of})" for to, of in _MEANS]
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.fact import Bools, Floats
-from onnxsqueeze.reason import Reason
-from onnxsqueeze.regularity import Classes, Kept
 
 _FLOAT32 = 1e-6  # sums that were stored as float32 attributes agree to this
 _SMALLEST_SPREAD = 1 / 16  # two constants this much closer to each other than the removed ones do not stand for those
@@ -19,11 +16,15 @@ _SMALLEST_SPREAD = 1 / 16  # two constants this much closer to each other than t
 
 @dataclass(frozen=True)
 class Earlier:
-    """Constant channels that an earlier run removed from the same normalisation: how many, their sum and squares."""
+    """Constant channels that an earlier run removed from the same normalisation.
+
+    How many, their sum, and the sum of their squared deviations from their mean. (With the sum of their squares
+    instead, the variance of constants that are large and close to each other would be lost to rounding.)
+    """
 
     count: int = 0
     total: float = 0.0
-    squares: float = 0.0
+    deviations: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,25 @@ class Removed:
         return float(self.values.sum()) + self.earlier.total
 
     @property
-    def squares(self) -> float:
-        """The sum of the squares of all constants that have left."""
-        return float(self.values @ self.values) + self.earlier.squares
-
-    @property
     def mean(self) -> float:
         """The mean of all constants that have left."""
         return float(self.values[0]) if self.equal and len(self.values) else self.total / max(1, self.count)
 
     @property
-    def variance(self) -> float:
-        """The variance of all constants that have left."""
+    def deviations(self) -> float:
+        """The sum of the squared deviations of all constants that have left from their mean."""
         if self.equal or not self.count:
             return 0.0
-        if not self.earlier.count:
-            return float(self.values.var())
-        return max(0.0, self.squares / self.count - (self.total / self.count) ** 2)
+        now, before = len(self.values), self.earlier.count
+        apart = 0.0
+        if now and before:
+            apart = (float(self.values.mean()) - self.earlier.total / before) ** 2 * now * before / self.count
+        return (float(self.values.var()) * now if now else 0.0) + self.earlier.deviations + apart
+
+    @property
+    def variance(self) -> float:
+        """The variance of all constants that have left."""
+        return self.deviations / max(1, self.count)
 
     @cached_property
     def equal(self) -> bool:
@@ -96,10 +99,8 @@ class Removed:
         if not self.count or (len(self.values) and (self.values != self.values[0]).any()):
             return False
         value = float(self.values[0]) if len(self.values) else self.earlier.total / count
-        return bool(
-            np.isclose(self.earlier.total, value * count, rtol=_FLOAT32, atol=0)
-            and np.isclose(self.earlier.squares, value * value * count, rtol=_FLOAT32, atol=0)
-        )
+        alike = np.isclose(self.earlier.total, value * count, rtol=_FLOAT32, atol=0)
+        return bool(alike and self.earlier.deviations == 0)
 
     def representatives(self) -> npt.NDArray[np.int64] | None:
         """Return the kept channels that the removed ones follow from: one equal to all of them, else two apart.
@@ -118,42 +119,3 @@ class Removed:
         wanted = np.append(self.values, self.mean)
         reach = max(float(np.ptp(wanted)), float(np.abs(wanted - self.constants[low]).max()))
         return np.array([low, high]) if gap > 0 and gap >= reach * _SMALLEST_SPREAD else None
-
-
-@dataclass(frozen=True)
-class NormRepresentatives:
-    """Of the constants that a LayerNorm sees, one or two stay for all those that leave; ids, constants of shape [N].
-
-    With them in place the mean and the deviation over the original width, and whatever the normalisation would have
-    made of the removed channels, can be had from the narrow one (see `onnxsqueeze.norms.layer_norm`). ``one`` where
-    any single constant will do.
-    """
-
-    tensor: str
-    ids: Classes
-    constants: Floats
-    earlier: Earlier
-    one: bool = False
-
-    def labelled(self, labels: Classes) -> NormRepresentatives:
-        """Return the same constraint on final class numbers."""
-        return NormRepresentatives(self.tensor, labels[self.ids], self.constants, self.earlier, self.one)
-
-    def enforce(self, kept: Kept) -> None:
-        """Keep the cheapest of equal constants, or the smallest and the largest."""
-        live = kept.live.get(self.tensor)
-        if live is None or not live.any():
-            return
-        mask = kept.mask[self.ids]
-        removed = Removed(mask, self.constants, self.earlier)
-        leaving = np.nonzero(~mask & ~np.isnan(self.constants))[0]
-        if not len(leaving) or np.isnan(removed.values).any() or removed.representatives() is not None:
-            return
-        if self.one and (mask & ~np.isnan(self.constants)).any():
-            return
-        if self.one or removed.equal:
-            chosen: Sequence[int] = [leaving[kept.cost[self.ids[leaving]].argmin()]]
-        else:
-            values = self.constants[leaving]
-            chosen = [leaving[values.argmin()], leaving[values.argmax()]]
-        kept.add(self.ids[np.asarray(chosen)], Reason.REPRESENTATIVE)

@@ -18,7 +18,7 @@ from onnxsqueeze.norms.channels import (
     refusal,
     width_of,
 )
-from onnxsqueeze.norms.function import DOMAIN, NAME, compensated_layer_norm
+from onnxsqueeze.norms.function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm
 from onnxsqueeze.norms.layer_norm import (
     FUSED_SINCE,
     Narrowed,
@@ -27,7 +27,8 @@ from onnxsqueeze.norms.layer_norm import (
     exact_parameters,
     mix_exact,
 )
-from onnxsqueeze.norms.removed import Earlier, NormRepresentatives, Removed
+from onnxsqueeze.norms.removed import Earlier, Removed
+from onnxsqueeze.norms.representatives import NormRepresentatives
 from onnxsqueeze.norms.widening import widen, widens
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Constraint, RoundUp
@@ -48,7 +49,7 @@ def _earlier(node: Node, context: Context) -> Earlier:
     if node.domain != DOMAIN:
         return Earlier()
     count = int(node.attributes["width"]) - width
-    return Earlier(count, float(node.attributes["sum"]), float(node.attributes["sum_squares"]))
+    return Earlier(count, float(node.attributes["sum"]), float(node.attributes["squared_deviations"]))
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
@@ -75,8 +76,9 @@ def _link(node: Node, context: Context) -> None:
         constants = constants_of(context, name)
         ids = context.ids(name).ravel()
         wide = widens(node, context)
+        siblings = context.scratch.setdefault("norms", {})
         context.elements.constraints.append(
-            NormRepresentatives(output, ids, constants, _earlier(node, context), one=wide)
+            NormRepresentatives(output, ids, constants, _earlier(node, context), siblings, one=wide)
         )
         if wide:
             context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
@@ -128,14 +130,14 @@ def _worthwhile(kept: int, original: int) -> int:
 
 
 def write(norm: Narrowed, form: str) -> None:
-    """Write a narrowed LayerNorm in the form that a user chose: stock, function or primitives."""
-    if form == "function":
+    """Write a narrowed LayerNorm in the form that a user chose; a function only where the opset allows it."""
+    if form == "function" and norm.editor.opset >= FIRST_OPSET:
         scale, bias = exact_parameters(norm)
         attributes = {
             "width": norm.removed.width,
             "epsilon": norm.epsilon,
             "sum": norm.removed.total,
-            "sum_squares": norm.removed.squares,
+            "squared_deviations": norm.removed.deviations,
         }
         function = compensated_layer_norm(norm.editor.opset)
         norm.editor.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
@@ -143,8 +145,8 @@ def write(norm: Narrowed, form: str) -> None:
     elif norm.removed.count == 0 and norm.editor.opset >= FUSED_SINCE:
         parameters = [norm.present(norm.scale), norm.present(norm.bias)]
         norm.editor.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
-    elif form == "primitives" or norm.representatives is None:
-        compute_primitives(norm)
+    elif form == "primitives" or norm.representatives is None or norm.dtype == np.float64:
+        compute_primitives(norm)  # in float64, an epsilon that is a float32 attribute would be too coarse
     else:
         compute_stock(norm)
 

@@ -18,7 +18,8 @@ from onnxsqueeze.fact import Fact, Floats
 from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.norms.channels import constants_of, link_channels, need_channels, parameter, refusal, width_of
-from onnxsqueeze.norms.removed import Earlier, NormRepresentatives
+from onnxsqueeze.norms.removed import Earlier
+from onnxsqueeze.norms.representatives import NormRepresentatives
 from onnxsqueeze.norms.widening import widen, widens
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Representative, choose_representatives
@@ -52,15 +53,16 @@ def _link(node: Node, context: Context) -> None:
     if not link_channels(node, context):
         return
     if widens(node, context):
+        ids, siblings = context.ids(name).ravel(), context.scratch.setdefault("norms", {})
         context.elements.constraints.append(
-            NormRepresentatives(output, context.ids(name).ravel(), constants_of(context, name), Earlier(), one=True)
+            NormRepresentatives(output, ids, constants_of(context, name), Earlier(), siblings, one=True)
         )
         context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
     else:
         read = np.nan_to_num(constants_of(context, name)) * (parameter(node, context, 1, 1.0) != 0)
         if read.any():
-            ids = context.ids(name).reshape(1, -1)
-            context.elements.constraints.append(Representative(output, ids, read[None]))
+            channels = context.ids(name).reshape(1, -1)
+            context.elements.constraints.append(Representative(output, channels, read[None]))
 
 
 def _repair(node: Node, context: Context, editor: Editor) -> None:
