@@ -21,6 +21,7 @@ _POSITIVE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)  # fits int64, as sizes mus
 _SHAPE = re.compile(r"(\d{1,18}(,\d{1,18})*)?", re.ASCII)
 
 MODEL = click.Path(path_type=Path)
+PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
 JSON = click.Path(path_type=Path, allow_dash=True, dir_okay=False, writable=True)
 
 
@@ -86,19 +87,13 @@ sizes_option = click.option(
     help="Size of a dynamic dimension, for running the model and for counting MACs; may be repeated.",
 )
 
-verification_options = _together(
-    click.option(
-        "--rtol", type=float, metavar="X", callback=_finite, help="Deviation to allow, relative to an output's scale."
-    ),
-    click.option("--atol", type=float, metavar="X", callback=_finite, help="Absolute deviation to allow besides."),
+_NPZ = click.Path(exists=True, dir_okay=False, path_type=Path)
+_inputs_options = _together(
     click.option(
         "--samples", type=click.IntRange(min=1), metavar="N", help="Random inputs at each size tried.  [default: 2]"
     ),
     click.option(
-        "--inputs",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE.npz",
-        help="Your own samples: one array for each input, by name.",
+        "--inputs", type=_NPZ, metavar="FILE.npz", help="Your own samples: one array for each input, by name."
     ),
     sizes_option,
     click.option(
@@ -110,6 +105,14 @@ verification_options = _together(
         callback=_by_name,
         help="Shape of an input, as in image:1,3,224,224; may be repeated.",
     ),
+)
+
+verification_options = _together(
+    click.option(
+        "--rtol", type=float, metavar="X", callback=_finite, help="Deviation to allow, relative to an output's scale."
+    ),
+    click.option("--atol", type=float, metavar="X", callback=_finite, help="Absolute deviation to allow besides."),
+    _inputs_options,
 )
 
 planning_options = _together(
@@ -127,6 +130,74 @@ planning_options = _together(
         multiple=True,
         metavar="NAME",
         help="Let no channel of these tensors go: a name or a glob pattern; may be repeated.",
+    ),
+)
+
+layernorm_option = click.option(
+    "--layernorm",
+    type=click.Choice(["stock", "function", "primitives"]),
+    default="stock",
+    show_default=True,
+    help="How a LayerNormalization that lost channels is written: by the standard operator (fastest); as a function "
+    "CompensatedLayerNorm, which a later run can narrow further; or as its definition.",
+)
+
+deployment_options = _together(
+    click.option(
+        "--target", type=click.Choice(["ort", "openvino", "ncnn", "litert", "web"]), required=True, help="The runtime."
+    ),
+    click.option("-o", "--output", type=MODEL, metavar="DIR", required=True, help="The folder to make."),
+    click.option("--force", is_flag=True, help="Replace DIR if it is an earlier deployment."),
+    click.option("--fp16", is_flag=True, help="Make it float16; inputs and outputs keep their types. Not exact."),
+    click.option("--int8", is_flag=True, help="Make it int8, calibrated with --calibrate. Not exact."),
+    click.option(
+        "--calibrate",
+        type=_NPZ,
+        metavar="FILE.npz",
+        help="Samples that show the range of values: one array for each input, by name, and labels for accuracies.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        default=600.0,
+        show_default=True,
+        help="How long converting and running may take in a runtime.",
+    ),
+    _inputs_options,
+)
+
+bench_options = _together(
+    click.option(
+        "--runtime",
+        "runtimes",
+        multiple=True,
+        metavar="all|NAME",
+        default=("all",),
+        show_default="all",
+        help="A runtime to measure in: onnxruntime, ort, openvino, ncnn, tract, opencv, litert, web; may be repeated.",
+    ),
+    click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads to compute in."),
+    click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Size of the batch.  [default: 1]"),
+    sizes_option,
+    click.option(
+        "--seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=3.0,
+        show_default=True,
+        help="How long all models together are run in each runtime.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        default=120.0,
+        show_default=True,
+        help="How long converting, loading and running may take in each runtime.",
+    ),
+    click.option("--csv", "csv_path", type=JSON, metavar="PATH|-", help="Write the measurements as CSV; - for stdout."),
+    click.option(
+        "--plot", "plot_path", type=PLOT, metavar="FILE.svg|png", help="Draw the ratios; the latency of a single model."
     ),
 )
 

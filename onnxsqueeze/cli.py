@@ -1,4 +1,4 @@
-"""The command line: minimize, inspect, verify. It parses, calls the library and renders; heavy imports come late."""
+"""The command line. It parses, calls the library and renders; heavy imports come late."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,16 +18,20 @@ import onnxsqueeze
 from onnxsqueeze.arguments import (
     MODEL,
     VERBOSE,
+    bench_options,
+    deployment_options,
+    layernorm_option,
     planning_options,
     report_options,
     same_file,
     sizes_option,
     verification_options,
 )
-from onnxsqueeze.errors import SqueezeError, UsageError, VerificationError, one_line
+from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, VerificationError, one_line
 from onnxsqueeze.steps import Steps
 
 if TYPE_CHECKING:
+    from onnxsqueeze.bench import BenchReport
     from onnxsqueeze.minimizing import Result
     from onnxsqueeze.report import Report
 
@@ -37,6 +42,7 @@ Exit codes:
   2    usage: a wrong option, an output path that cannot be used
   3    unreadable or invalid model
   4    verification failed; no output is written
+  5    a runtime or its converter does not take the model
   130  interrupted (Ctrl-C)
   141  whoever read the output went away
 """
@@ -108,6 +114,7 @@ def main() -> None:
 @click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.min.onnx]")
 @click.option("--force", is_flag=True, help="Allow OUT to be IN itself.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the two models.")
+@layernorm_option
 @verification_options
 @planning_options
 @report_options
@@ -116,6 +123,7 @@ def minimize(
     output: Path | None,
     force: bool,
     no_verify: bool,
+    layernorm: str,
     json_path: Path | None,
     quiet: bool,
     verbose: bool,
@@ -134,7 +142,8 @@ def minimize(
     _check_json_path(json_path, source, target)
     with Steps(quiet) as steps:
         try:
-            result = onnxsqueeze.minimize(source, verify=not no_verify, samples=samples or 2, progress=steps, **options)
+            options.update(layernorm=layernorm, samples=samples or 2)
+            result = onnxsqueeze.minimize(source, verify=not no_verify, progress=steps, **options)
         except VerificationError as error:
             _write_json(json_path, {"input": str(source), "error": str(error), "verification": error.report.to_dict()})
             raise
@@ -198,6 +207,95 @@ def verify(
         raise VerificationError(f"{other} is not equivalent to {original}: {report.reason}", report)
 
 
+@main.command(epilog=_EXIT_CODES, short_help="Write what a runtime loads, with a manifest.")
+@click.argument("source", metavar="MODEL.onnx", type=MODEL)
+@deployment_options
+@report_options
+def deploy(
+    source: Path,
+    target: str,
+    output: Path,
+    force: bool,
+    fp16: bool,
+    int8: bool,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    samples: int | None,
+    **options: Any,
+) -> None:
+    """Write what a runtime loads into the folder DIR, beside manifest.json: versions, checksums, deviation.
+
+    It runs in that runtime and is compared with MODEL.onnx in onnxruntime. Without --fp16 and --int8 it is the same
+    function up to rounding. DIR is there whole or not at all.
+    """
+    _check_report_options(json_path, quiet, verbose)
+    _check_json_path(json_path, source)
+    if fp16 and int8:
+        raise click.UsageError("--fp16 and --int8 exclude each other", click.get_current_context())
+    from onnxsqueeze import deploying
+
+    precision = "float16" if fp16 else "int8" if int8 else "unchanged"
+    how = deploying.Options(precision, samples=samples or 2, **options)
+    with Steps(quiet) as steps:
+        manifest = deploying.deploy(source, target, output, how, force=force, progress=steps)
+    _write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
+    if not quiet and not _is_stdout(json_path):
+        from onnxsqueeze import tables
+
+        _print(tables.deployed(manifest, str(output)))
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Measure models side by side in several runtimes.")
+@click.argument("models", metavar="A.onnx [B.onnx ...]", type=MODEL, nargs=-1, required=True)
+@bench_options
+@report_options
+def bench(
+    models: tuple[Path, ...],
+    runtimes: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+    plot_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Measure models side by side: latency, time to load, memory, file sizes, and how far their outputs lie apart.
+
+    They take the same inputs, as a model and its minimized form do. Ratios are to A.onnx in the same runtime. Each
+    runtime works in processes of its own; one that is not installed, or does not take a model, is a line of the output.
+    """
+    _check_report_options(json_path, quiet, verbose)
+    for option, path in (("--json", json_path), ("--csv", csv_path), ("--plot", plot_path)):
+        _check_report_path(option, path, *models)
+    if _is_stdout(json_path) and _is_stdout(csv_path):
+        raise click.UsageError("--json - and --csv - exclude each other", click.get_current_context())
+    from onnxsqueeze.bench import Benchmark, Settings
+
+    if plot_path is not None:
+        from onnxsqueeze.bench.plotting import check_plot, plot
+
+        check_plot(plot_path)
+    with Steps(quiet) as steps:
+        benchmark = Benchmark(models, runtimes, Settings(**options), steps)
+        with suppress(KeyboardInterrupt):  # what was measured until then is worth telling
+            benchmark.run()
+    report = benchmark.report()
+    _write_json(json_path, report.to_dict())
+    _write_report(csv_path, report.to_csv())
+    if plot_path is not None:
+        plot(report, plot_path)
+    _warn(report, quiet)
+    if not quiet and not _is_stdout(json_path) and not _is_stdout(csv_path):
+        from onnxsqueeze import tables
+
+        _print(tables.benched(report))
+    if report.interrupted:
+        click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
+    if not report.measured:
+        raise DeploymentError("nothing was measured: no runtime is installed and takes a model")
+
+
 def default_output(source: Path) -> Path:
     """Return the path beside a model that its minimized form gets: ``net.onnx`` becomes ``net.min.onnx``."""
     stem = source.stem if source.suffix.lower() == ".onnx" else source.name
@@ -240,13 +338,17 @@ def _check_output(source: Path, target: Path, force: bool) -> None:
 
 
 def _check_json_path(json_path: Path | None, *models: Path) -> None:
-    if json_path is None or _is_stdout(json_path):
+    _check_report_path("--json", json_path, *models)
+
+
+def _check_report_path(option: str, path: Path | None, *models: Path) -> None:
+    if path is None or _is_stdout(path):
         return
-    if not json_path.parent.is_dir():
-        raise UsageError(f"{json_path}: the folder {json_path.parent} does not exist; create it or choose another path")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it or choose another path")
     for model in models:
-        if same_file(json_path, model):
-            raise UsageError(f"--json {json_path} would overwrite the model; choose another path")
+        if same_file(path, model):
+            raise UsageError(f"{option} {path} would overwrite the model; choose another path")
 
 
 def _is_stdout(json_path: Path | None) -> bool:
@@ -254,19 +356,24 @@ def _is_stdout(json_path: Path | None) -> bool:
 
 
 def _write_json(json_path: Path | None, data: dict[str, Any]) -> None:
-    if json_path is None:
+    if json_path is not None:
+        text = json.dumps({"version": onnxsqueeze.__version__, **data}, indent=2, allow_nan=False)
+        _write_report(json_path, text + "\n")
+
+
+def _write_report(path: Path | None, text: str) -> None:
+    if path is None:
         return
-    text = json.dumps({"version": onnxsqueeze.__version__, **data}, indent=2, allow_nan=False) + "\n"
-    if _is_stdout(json_path):
+    if _is_stdout(path):
         _print(text)
         return
     try:
-        json_path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SqueezeError(f"{json_path}: the report cannot be written: {one_line(error)}") from None
+        raise SqueezeError(f"{path}: the report cannot be written: {one_line(error)}") from None
 
 
-def _warn(report: Report, quiet: bool) -> None:
+def _warn(report: Report | BenchReport, quiet: bool) -> None:
     if not quiet:
         for warning in report.warnings:
             click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)

@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from onnxsqueeze.bench import BenchReport
+    from onnxsqueeze.bench.report import Measurement as Measured
+    from onnxsqueeze.deploying import Manifest
     from onnxsqueeze.report import Layer, Report
     from onnxsqueeze.verification import VerifyReport
 
@@ -70,6 +73,82 @@ def verified(report: VerifyReport, verbose: bool) -> str:
         parts.append(_outputs(report))
     parts.append(_sentence("seconds", f"{report.seconds:.2f}"))
     return _text(parts)
+
+
+def deployed(manifest: Manifest, output: str) -> str:
+    """Render what `deploy` wrote: its files, and how far each of the models among them deviates."""
+    files = _table("file", "bytes")
+    for file in (*manifest.source, *manifest.files):
+        files.add_row(printable(file.path), f"{file.bytes:,}")
+    deviations = _table("model", "runs in", "on", "deviation", left=3)
+    for found in manifest.deviations:
+        words = (found.file, found.runtime, f"{found.inputs}, {found.runs} {'run' if found.runs == 1 else 'runs'}")
+        deviations.add_row(*map(printable, words), f"{found.relative:.2g}")
+    parts: list[RenderableType] = [files, deviations]
+    if manifest.exact:
+        parts.append(_sentence("exact", "yes, up to rounding", "green"))
+    else:
+        parts.append(_sentence("exact", f"no, it is {manifest.precision}", "yellow"))
+    if (found_accuracy := manifest.accuracy) is not None:
+        change = f"{found_accuracy.before:.2%} -> {found_accuracy.after:.2%} of {found_accuracy.labels:,} labels"
+        parts.append(_sentence("accuracy", change))
+    parts.extend(_sentence("note", note) for note in manifest.notes)
+    parts.append(_sentence("written", output, "green"))
+    return _text(parts)
+
+
+def benched(report: BenchReport) -> str:
+    """Render what `bench` measured: the models, each of them in each runtime, and what could not be measured."""
+    models = _table("model", "weights", "MACs", "bytes", "gzip bytes")
+    for model in report.models:
+        macs = "" if model.macs is None else _short(model.macs)
+        models.add_row(printable(model.name), f"{model.weights:,}", macs, f"{model.bytes:,}", f"{model.gzip_bytes:,}")
+    several = len(report.models) > 1
+    compared = ("ratio", "95 % interval") if several else ()
+    sizes = ("load", "peak memory", "bytes", "gzip bytes", "deviation")
+    rows = _table("runtime", "model", "latency", *compared, *sizes, left=2)
+    previous = ""
+    for entry in (entry for entry in report.measurements if entry.load_seconds is not None):
+        runtime = "" if entry.runtime == previous else entry.runtime
+        rows.add_row(runtime, printable(entry.model), *_measured(entry, several))
+        previous = entry.runtime
+    parts: list[RenderableType] = [models]
+    if rows.row_count:
+        parts.append(rows)
+    parts.extend(_sentence(entry.name, entry.problem, "yellow") for entry in report.runtimes if entry.problem)
+    parts.extend(
+        _sentence(f"{entry.runtime}, {printable(entry.model)}", entry.problem, "yellow")
+        for entry in report.measurements
+        if entry.problem
+    )
+    parts.append(_sentence("sizes", _named(report.sizes) or "fixed by the models"))
+    threads = f"{report.threads} {'thread' if report.threads == 1 else 'threads'}"
+    machine = report.machine
+    parts.append(_sentence("machine", f"{machine.processor}, {machine.cores} cores, {machine.system}; {threads}"))
+    return _text(parts)
+
+
+def _measured(entry: Measured, several: bool) -> list[str]:
+    cells = [_duration(entry.latency)]
+    if several and entry.ratio is None:
+        cells += ["", ""]
+    elif several and entry.ratio is not None:
+        found = entry.ratio
+        cells += [f"{found.median:.3f}", f"{found.low:.3f} to {found.high:.3f}"]
+    peak = "" if entry.peak_bytes is None else f"{entry.peak_bytes / 1e6:.0f} MB"
+    sizes = ("" if size is None else f"{size:,}" for size in (entry.bytes, entry.gzip_bytes))
+    deviation = "" if entry.deviation is None else f"{entry.deviation:.2g}"
+    return [*cells, _duration(entry.load_seconds), peak, *sizes, deviation]
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a time in three digits and a unit, as 1.25 ms; "" for none."""
+    if seconds is None:
+        return ""
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
 
 
 def _text(parts: Sequence[RenderableType]) -> str:
