@@ -43,6 +43,12 @@ class VerificationError(SqueezeError):
         return str(self.args[0])
 
 
+class DeploymentError(SqueezeError):
+    """A runtime, its converter or the quantizer does not take a model."""
+
+    exit_code: ClassVar[int] = 5
+
+
 def one_line(error: Exception) -> str:
     """Return what an error says as one line; of an error of the operating system only its reason."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -33,7 +33,7 @@ def read_samples(given: Samples, source: Source) -> list[Values]:
     Raises:
         UsageError: when the file cannot be read, or does not fit the model's inputs.
     """
-    arrays = dict(given) if isinstance(given, Mapping) else _read(Path(given))
+    arrays = dict(given) if isinstance(given, Mapping) else read_arrays(Path(given))
     known = {value.name: value for value in (*source.inputs, *source.overridable)}
     if unknown := sorted(set(arrays) - set(known)):
         raise UsageError(f"the samples name '{unknown[0]}', which is no input of the model; it has {_listed(known)}")
@@ -49,7 +49,12 @@ def _listed(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of an npz file by name.
+
+    Raises:
+        UsageError: when it cannot be read.
+    """
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):

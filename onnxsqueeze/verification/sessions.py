@@ -51,7 +51,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common base
-            raise _refusal(error) from None
+            raise refusal(error) from None
 
     def _loadable(self, source: Source) -> str | bytes:
         """Return a path or an encoded model; a model too large for one message goes into a temporary file."""
@@ -77,7 +77,7 @@ class Session:
         try:
             return dict(zip(names, self._session.run(list(names), feeds), strict=True))
         except Exception as error:  # its exceptions have no common base
-            raise _refusal(error) from None
+            raise refusal(error) from None
 
 
 def _encoded(model: ModelProto) -> bytes:
@@ -85,6 +85,7 @@ def _encoded(model: ModelProto) -> bytes:
     return encoded
 
 
-def _refusal(error: Exception) -> RefusedError:
+def refusal(error: Exception) -> RefusedError:
+    """Return what onnxruntime says, without its codes and places in its source code, in one line."""
     reason = _NOISE.sub("", one_line(error))
     return RefusedError(reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " ...")
