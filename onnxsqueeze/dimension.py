@@ -93,6 +93,7 @@ class Symbolic:
         return "*".join(factors) + (f"{self.offset:+d}" if self.offset else "")
 
 
+_EXPRESSION = re.compile(r"(?:([1-9]\d*) ?\* ?)?([A-Za-z_]\w*(?: ?\* ?[A-Za-z_]\w*)*)( ?[+-] ?\d+)?")
 Dimension = int | Symbolic
 Shape = tuple[Dimension, ...]
 Array = npt.NDArray[np.generic]
@@ -101,6 +102,19 @@ Array = npt.NDArray[np.generic]
 def symbol(name: str) -> Symbolic:
     """Return the run-time size called ``name``."""
     return Symbolic(1, (name,))
+
+
+def parsed(text: str) -> Symbolic:
+    """Return a size from the form in which exporters write it, such as ``4*batch`` or ``tokens + 1``.
+
+    What is more complicated than that is one opaque name, as is what is no expression at all.
+    """
+    found = _EXPRESSION.fullmatch(text)
+    if found is None:
+        return symbol(text)
+    coefficient, names, offset = found.groups()
+    factors = sorted(name.strip() for name in names.split("*"))
+    return Symbolic(int(coefficient or 1), tuple(factors), int((offset or "0").replace(" ", "")))
 
 
 def divide(numerator: Dimension, denominator: Dimension) -> Dimension | None:

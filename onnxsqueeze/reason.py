@@ -23,6 +23,7 @@ class Reason(Enum):
     CONSTANT_VARIES = "constant, but different at each position"
     CONSTANT_READ = "constant, but its reader cannot absorb a constant"
     NORMALISED = "its value is set against that of every other channel"
+    COMPARED = "its reader compares, orders or adds up the channels"
     COUPLED = "it shares its place with channels that are needed"
     REPRESENTATIVE = "stands for the constants that left"
     REGULAR = "kept so that groups stay equal"

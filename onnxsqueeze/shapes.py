@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TypeProto, ValueInfoProto
 
-from onnxsqueeze.dimension import Dimension, Shape, Symbolic, Undecided, symbol
+from onnxsqueeze.dimension import Dimension, Shape, Symbolic, Undecided, parsed, symbol
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.rule import Context, OpRule
 
@@ -122,7 +122,7 @@ class ShapeInference:
         if entry.HasField("dim_value") and entry.dim_value >= 0:
             return int(entry.dim_value)
         if entry.HasField("dim_param") and entry.dim_param:
-            return self._named.setdefault(entry.dim_param, symbol(entry.dim_param))
+            return self._named.setdefault(entry.dim_param, parsed(entry.dim_param))
         return self._dimension(declared, otherwise) if declared is not None else symbol(otherwise)
 
     def _declare(self, value: ValueInfoProto) -> None:

@@ -36,9 +36,10 @@ def export(
         options |= {"dynamic_shapes": ({0: batch},), "optimize": False, "verbose": False, "external_data": False}
     else:
         options |= {"dynamic_axes": {"image": {0: "batch"}, "logits": {0: "batch"}}, "do_constant_folding": fold_norms}
+    sample = torch.zeros(2, *image, dtype=torch.int64 if tokens else torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network.eval(), (torch.zeros(2, *image, dtype=torch.int64 if tokens else torch.float32),), str(path), **options)
+        torch.onnx.export(network.eval(), (sample,), str(path), **options)
     if dynamo:
         remove_stack_traces(path)
 

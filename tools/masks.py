@@ -113,8 +113,9 @@ def plant(small: nn.Module, wide: nn.Module, generator: torch.Generator) -> None
 
     What the small network does not fill is of two kinds, half of the units each: *dead* units compute something that
     nobody reads; *constant* units have no incoming weights, a negative bias or BatchNorm shift, and readers with
-    non-zero weights; on a normalized axis all are constant. Behind a ReLU the latter are zero, so that the small network itself is what an exact minimizer
-    finds: a positive constant would leave one channel more in front of each zero-padded convolution.
+    non-zero weights; on a normalized axis all are constant. Behind a ReLU the latter are zero, so that the small
+    network itself is what an exact minimizer finds: a positive constant would leave one channel more in front of each
+    zero-padded convolution.
     """
     sizes = axes(small)
     wide_axes = axes(wide)

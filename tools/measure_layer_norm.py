@@ -14,7 +14,6 @@ removed. Every form is timed against the wide blocks, whose MLPs are as narrow, 
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from layer_stacks import Stack
-from rich.console import Console
-from rich.table import Table
-from timing import interleaved_times, vector_width
+from timing import interleaved_times, vector_width, write_ratios
 
 CASES = (
     (3136, 192, 96),
@@ -87,7 +84,7 @@ def session_for(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def measure(rows: int, original: int, left: int, rounds: int) -> tuple[float, dict[str, float]]:
+def measure(rows: int, original: int, left: int, rounds: int) -> list[float]:
     """Return the milliseconds of the wide blocks, and the ratio of every form to them."""
     hidden = 4 * left
     widths = {form: left if form in ("plain", "primitives") else left + 1 for form in FORMS}
@@ -99,7 +96,7 @@ def measure(rows: int, original: int, left: int, rounds: int) -> tuple[float, di
         runs.append(partial(session_for(model).run, None, feed))
     times = interleaved_times(runs, rounds)
     ratios = np.median(times / times[:, :1], axis=0)[1:]
-    return float(np.median(times[:, 0]) * 1e3), dict(zip(FORMS, map(float, ratios), strict=True))
+    return [float(np.median(times[:, 0]) * 1e3), *map(float, ratios)]
 
 
 @click.command()
@@ -107,18 +104,9 @@ def measure(rows: int, original: int, left: int, rounds: int) -> tuple[float, di
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write numbers here.")
 def main(rounds: int, json_path: Path | None) -> None:
     """Print the latency of every form relative to the wide stream's."""
-    console = Console(width=110)
-    console.print(f"{vector_width()}, onnxruntime {ort.__version__}, one thread; ratios to the wide blocks")
-    table = Table("rows", "channels", "left", "wide ms", *FORMS)
-    numbers = []
-    for rows, original, left in CASES:
-        milliseconds, ratios = measure(rows, original, left, rounds)
-        numbers.append({"rows": rows, "channels": original, "left": left, "milliseconds": milliseconds, **ratios})
-        cells = (f"{ratios[form]:.3f}" for form in FORMS)
-        table.add_row(str(rows), str(original), str(left), f"{milliseconds:.2f}", *cells)
-    console.print(table)
-    if json_path:
-        json_path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    title = f"{vector_width()}, onnxruntime {ort.__version__}, one thread; ratios to the wide blocks"
+    rows = ((*case, *measure(*case, rounds)) for case in CASES)
+    write_ratios(title, ("rows", "channels", "left"), FORMS, rows, json_path)
 
 
 if __name__ == "__main__":

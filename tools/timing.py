@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 # A child inherits the peak memory of the process that starts it, so a bare interpreter stands in between.
 _USAGE_OF_CHILD = """
@@ -114,3 +116,27 @@ def vector_width() -> str:
         if f" {flag}" in flags:
             return name
     return "vector width unknown"
+
+
+def write_ratios(
+    title: str, keys: Sequence[str], forms: Sequence[str], rows: Iterable[Sequence[float]], path: Path | None
+) -> None:
+    """Print a table of ratios, and write it as JSON too if a path is given.
+
+    Args:
+        title: what stands above the table.
+        keys: names of the columns that say what was timed. forms: what was timed beside the reference.
+        rows: for each case the values of the keys, the milliseconds of the reference, and the ratios of the forms.
+        path: the JSON file to write, or None.
+    """
+    console = Console(width=110)
+    console.print(title)
+    table = Table(*keys, "wide ms", *forms)
+    numbers = []
+    for row in rows:
+        numbers.append(dict(zip((*keys, "milliseconds", *forms), row, strict=True)))
+        texts = [f"{value:g}" for value in row[: len(keys)]]
+        table.add_row(*texts, *(f"{value:.3f}" for value in row[len(keys) :]))
+    console.print(table)
+    if path:
+        path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")

@@ -80,7 +80,7 @@ def convnext_tiny(inner: float = 1.0, stream: float = 1.0) -> nn.Sequential:
 
 
 class SelfAttention(nn.Module):
-    """Heads of 64 dims; queries, keys and values stand on one axis, so that a head is planted or masked in all three."""
+    """Heads of 64 dims; queries, keys and values stand on one axis, so that a head is masked in all three."""
 
     def __init__(self, stream: Axis, heads: Axis) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.graph import Node
-from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.linear.view import Linear, constants
+from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.regularity import choose_representatives
 from onnxsqueeze.rule import Array, Context, FoldOverflow
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxsqueeze.dimension import Shape
 from onnxsqueeze.fact import Bools, Floats, fit_all
 from onnxsqueeze.graph import Node
 from onnxsqueeze.linear.view import all_finite, channel_bounds
@@ -71,6 +72,11 @@ def link_channels(node: Node, context: Context) -> bool:
             elements.ids[name] = ids
     elements.ids[node.outputs[0]] = ids
     return bool(ids.size == ids.shape[last] > 1)
+
+
+def keeps_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    """The output is shaped like the input; means and deviations beside it are left to onnx."""
+    return [context.shapes.get(node.inputs[0]), *(None for _ in node.outputs[1:])]
 
 
 def need_channels(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from onnxsqueeze.fact import Bools, Floats
 
 _FLOAT32 = 1e-6  # sums that were stored as float32 attributes agree to this
-_SMALLEST_SPREAD = 1 / 16  # two constants this much closer to each other than the removed ones do not stand for those
+_SMALLEST_SPREAD = 1 / 4
+"""Two constants that are this much closer to each other than to the removed ones do not stand for those: their own
+rounding would be magnified, and in float16 the square of what they give could overflow."""
 
 
 @dataclass(frozen=True)

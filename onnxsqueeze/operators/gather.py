@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.fact import Bools, Fact, moved
+from onnxsqueeze.fact import Bools, Fact, collapse, moved
 from onnxsqueeze.graph import Node
 from onnxsqueeze.operators.embedding import embedding_rule
 from onnxsqueeze.positions import divides_rows, given_back, known_axis, with_length
@@ -41,15 +41,17 @@ def _gather_choose(node: Node, context: Context) -> OpRule:
 
 
 def _gather_applies(node: Node, context: Context) -> Refusal | None:
-    """Computed indices may follow an axis along which nothing varies."""
-    data = node.inputs[0]
-    axis = _gather_axis(node, context)
-    length = known_axis(context, data, axis)
-    if context.ids(data).shape[axis] == 1 and context.fact(data).lower.shape[axis] == 1:
-        return None
-    if context.value(node.inputs[1]) is None or length is None:
+    """Computed indices may follow an axis along which nothing varies, or not the elements alone."""
+    ids = context.ids(node.inputs[0])
+    if _anywhere(node, context) and ids.size == ids.shape[_gather_axis(node, context)] > 1:
         return Refusal(Reason.UNKNOWN_SHAPE, "Gather with computed indices")
     return None
+
+
+def _anywhere(node: Node, context: Context) -> bool:
+    """Whether any position may be gathered, so that those along the axis are not told apart."""
+    unknown = known_axis(context, node.inputs[0], _gather_axis(node, context)) is None
+    return unknown or context.value(node.inputs[1]) is None
 
 
 def _gather_array(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -63,7 +65,12 @@ def _gather_array(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.
 
 
 def _gather_forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [moved(context.fact(node.inputs[0]), lambda array: _gather_array(node, context, array))]
+    fact = context.fact(node.inputs[0])
+    if _anywhere(node, context):
+        fact = collapse(fact, (_gather_axis(node, context),))
+    fact = moved(fact, lambda array: _gather_array(node, context, array))
+    # what leaves as one of several copies is still there in the original, so that nothing else stands for it
+    return [fact if _repeated(node, context) is None else Fact(fact.lower, fact.upper)]
 
 
 def _gather_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -77,6 +84,8 @@ def _gather_link(node: Node, context: Context) -> None:
     """Positions that are gathered more than once may leave one by one."""
     elements, ids = context.elements, context.ids(node.inputs[0])
     axis, rank = _gather_axis(node, context), context.rank(node.inputs[1])
+    if _anywhere(node, context):
+        ids = elements.ids[node.inputs[0]] = elements.merge(ids, (axis,))
     repeated = _repeated(node, context)
     if repeated is None:
         elements.ids[node.outputs[0]] = _gather_array(node, context, ids)
@@ -147,4 +156,15 @@ _GATHER = OpRule(
     choose=_gather_choose,
 )
 
-register(_GATHER)
+
+def _gather_nd_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
+    """Each last row of the indices is a place in the data behind the batch axes, which both share."""
+    data, indices = inputs
+    batch = int(node.attributes.get("batch_dims", 0))
+    rows = list(np.moveaxis(indices.astype(np.int64), -1, 0))
+    axes = np.ogrid[tuple(slice(length) for length in data.shape[:batch])]
+    leading = [axis.reshape(axis.shape + (1,) * (indices.ndim - 1 - batch)) for axis in axes]
+    return [data[tuple(leading + rows)]]
+
+
+register(_GATHER, OpRule("GatherND", evaluate=_gather_nd_value))  # of constants alone

@@ -12,6 +12,7 @@ from onnxsqueeze.fact import Fact
 from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.norms.channels import (
     constants_of,
+    keeps_shape,
     link_channels,
     need_channels,
     parameter,
@@ -160,7 +161,7 @@ _RULE = partial(
     repair=_repair,
     pays=_pays,
     asked=_asked,
-    infer=lambda node, context: [context.shapes.get(node.inputs[0]), *(None for _ in node.outputs[1:])],
+    infer=keeps_shape,
 )
 
 register(

@@ -177,7 +177,7 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     rest = product(tuple(size for size in sizes if not _is(size, -1)))
     missing = divide(product(source), rest)
     if missing is None:
-        read = length_read(context.graph, node.outputs[0]) if _is(sizes[-1], -1) else None
+        read = length_read(context.graph, node.outputs[0], len(sizes)) if _is(sizes[-1], -1) else None
         missing = symbol(f"{node.outputs[0]}:-1") if read is None else read
     return [tuple(missing if _is(size, -1) else size if isinstance(size, Symbolic) else int(size) for size in sizes)]
 

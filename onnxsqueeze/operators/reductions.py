@@ -55,7 +55,10 @@ def _restore(node: Node, context: Context, array: Array) -> Array:
 
 
 def _forward(node: Node, context: Context) -> Sequence[Fact]:
-    """A mean, maximum or minimum stays within the bounds of what it is taken of; a sum needs their number."""
+    """A mean, maximum or minimum stays within the bounds of what it is taken of; a sum needs their number.
+
+    A norm is never negative.
+    """
     axes, fact = _axes(node, context), context.fact(node.inputs[0])
     assert axes is not None
     if node.op in ("ReduceMean", "ReduceMax", "ReduceMin"):
@@ -69,7 +72,8 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
         return [Fact(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
     zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
     known = zero & (node.op in _ZERO_IS_NOTHING)
-    bound = interval(np.where(known, 0.0, -np.inf), np.where(known, 0.0, np.inf))
+    least = 0.0 if node.op in _ZERO_IS_NOTHING else -np.inf
+    bound = interval(np.where(known, 0.0, least), np.where(known, 0.0, np.inf))
     return [Fact(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
 
 

@@ -62,6 +62,11 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
         elements.loose.add(output)  # its rows are copies, and the relation says which stay
 
 
+def _copied(node: Node, context: Context, fact: Fact) -> Fact:
+    """What leaves as one of several copies is still there in the original, so that nothing else stands for it."""
+    return Fact(fact.lower, fact.upper) if _read_by(node.outputs[0], context, _MERGING, (0,)) else fact
+
+
 def _padded(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + tuple(shape)
 
@@ -101,7 +106,7 @@ def _tiled(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray
 
 
 def _tile_forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [moved(context.fact(node.inputs[0]), lambda array: _tiled(node, context, array))]
+    return [_copied(node, context, moved(context.fact(node.inputs[0]), lambda array: _tiled(node, context, array)))]
 
 
 def _tile_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -158,7 +163,7 @@ def _expanded(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDAr
 
 
 def _expand_forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [moved(context.fact(node.inputs[0]), lambda array: _expanded(node, context, array))]
+    return [_copied(node, context, moved(context.fact(node.inputs[0]), lambda array: _expanded(node, context, array)))]
 
 
 def _expand_carries(node: Node, context: Context, position: int, axis: int) -> int | None:

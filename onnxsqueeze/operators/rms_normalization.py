@@ -17,7 +17,15 @@ import numpy as np
 from onnxsqueeze.fact import Fact, Floats
 from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.mixture import Mixture
-from onnxsqueeze.norms.channels import constants_of, link_channels, need_channels, parameter, refusal, width_of
+from onnxsqueeze.norms.channels import (
+    constants_of,
+    keeps_shape,
+    link_channels,
+    need_channels,
+    parameter,
+    refusal,
+    width_of,
+)
 from onnxsqueeze.norms.removed import Earlier
 from onnxsqueeze.norms.representatives import NormRepresentatives
 from onnxsqueeze.norms.widening import widen, widens
@@ -108,7 +116,7 @@ _RULE = partial(
     link=_link,
     need=need_channels,
     repair=_repair,
-    infer=lambda node, context: [context.shapes.get(node.inputs[0]), *(None for _ in node.outputs[1:])],
+    infer=keeps_shape,
 )
 
 register(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from onnxsqueeze.reason import Reason
 from onnxsqueeze.rule import Array, Context, Demand, OpRule, Refusal, held_sizes, register
 from onnxsqueeze.sizes import patch_sizes
 from onnxsqueeze.windows import window_shape
-
-if TYPE_CHECKING:
-    from onnxsqueeze.editor import Editor
 
 
 def _space(context: Context, name: str) -> tuple[int, ...]:

@@ -148,8 +148,8 @@ def test_an_internal_error_is_one_line_and_verbose_has_the_traceback(
 def test_help_documents_every_option_and_exit_code() -> None:
     result = run("minimize", "--help")
     assert result.exit_code == 0
-    options = "--output --force --no-verify --rtol --atol --samples --inputs --dim --input-shape --round-to --keep --layernorm"
-    for word in (*options.split(), "--json", "--quiet", "--verbose", "auto|K", "NAME:SHAPE", "Exit codes:"):
+    options = "--output --force --no-verify --rtol --atol --samples --inputs --dim --input-shape --round-to --keep"
+    for word in (*options.split(), "--layernorm", "--json", "--quiet", "--verbose", "auto|K", "NAME:SHAPE", "Exit codes:"):
         assert word in result.stdout
     codes = dict(re.findall(r"^    (\d+) +(.+)$", run("--help").stdout, re.MULTILINE))
     assert set(codes) == {"0", "1", "2", "3", "4", "5", "130", "141"}

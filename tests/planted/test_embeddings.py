@@ -158,6 +158,22 @@ def test_rows_that_are_asked_for_again_are_not_written_out() -> None:
     assert matrices(result.model) == sorted([(2, network.kept), (ROWS, network.kept), (network.kept, OUT)])
 
 
+def test_only_rows_that_are_asked_for_count() -> None:
+    """Of a table whose rows are asked for again and again, columns are constant that are so in those rows."""
+    network = TableNetwork()
+    values = network.drawn(ROWS, network.width)
+    values[:2, network.gone] = 0.5
+    places = network.weight([[0, 1] * 8], np.int64)
+    kinds = network.node("Gather", network.weight(values), places)
+    model = network.model(
+        network.head(network.node("Add", network.lookup(network.input(["N", 16])), kinds)), ["N", 16, OUT]
+    )
+    result = minimize(model)
+    given = feeds(model, tokens=16)
+    assert deviation(run(model, given), run(result.model, given)) <= SINGLE
+    assert matrices(result.model) == sorted([*[(ROWS, network.kept)] * 2, (network.kept, OUT)])
+
+
 def test_constant_branch_joins_the_table() -> None:
     """What a dead branch adds to the stream is added to every row, so that the Add falls away."""
     network = TableNetwork(gone=0)
@@ -169,6 +185,19 @@ def test_constant_branch_joins_the_table() -> None:
     stream = network.node("Relu", network.node("Add", stream, branch))
     result = checked(network.model(network.head(stream), ["N", "T", OUT]))
     assert not operators(result.model)["Add"]
+
+
+def test_shared_table_does_not_take_up_a_branch() -> None:
+    """What one reader of a table adds is none of the other's business."""
+    network = TableNetwork(gone=0)
+    table = network.table(ROWS)
+    stream, other = (network.node("Gather", table, network.input(["N", "T"])) for _ in range(2))
+    values = network.input(["N", "T", 2], TensorProto.FLOAT)
+    branch = network.node("MatMul", network.node("Tanh", values), network.weight(np.zeros((2, network.width))))
+    branch = network.node("Add", branch, network.weight(network.drawn(network.width)))
+    stream = network.node("Mul", network.node("Relu", network.node("Add", stream, branch)), other)
+    result = checked(network.model(network.head(stream), ["N", "T", OUT]))
+    assert matrices(result.model) == sorted([(ROWS, network.width), (network.width, OUT)])
 
 
 def test_integer_table_stays_with_the_reason() -> None:

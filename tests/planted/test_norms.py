@@ -169,6 +169,11 @@ def mean_over_tokens(net: NormNetwork, y: str) -> tuple[str, int]:
     return net.linear(net.mean(y, 1, keepdims=0), UNITS), 2
 
 
+def mean_kept_as_a_token(net: NormNetwork, y: str) -> tuple[str, int]:
+    """Read the mean of all tokens, their axis kept."""
+    return net.linear(net.mean(y, 1), UNITS), 3
+
+
 def flat_token(net: NormNetwork, y: str) -> tuple[str, int]:
     """Read one token through Flatten and Gemm."""
     bounds = [net.integers(number) for number in (0, 1, 1)]
@@ -190,6 +195,12 @@ def expanded(net: NormNetwork, y: str) -> tuple[str, int]:
     return net.linear(net.reduce("Squeeze", tiled, 1, since=13), UNITS), 3
 
 
+def repeated(net: NormNetwork, y: str) -> tuple[str, int]:
+    """Read through an Expand and a Pad by nothing."""
+    more = net.node("Expand", y, net.integers(2, 1, 1, 1))
+    return net.linear(net.node("Pad", more, net.integers(*[0] * 8)), UNITS), 4
+
+
 def pooled(net: NormNetwork, y: str) -> tuple[str, int]:
     """Read the mean that GlobalAveragePool takes, channels first."""
     first = net.node("Transpose", y, perm=[0, 2, 1])
@@ -203,9 +214,11 @@ READERS = (
     token_by_slice,
     token_by_gather,
     mean_over_tokens,
+    mean_kept_as_a_token,
     flat_token,
     convolution,
     expanded,
+    repeated,
     pooled,
 )
 
@@ -293,6 +306,39 @@ def test_a_fold_of_one_reader_does_not_serve_another(norm: Norm) -> None:
     assert_equal_outputs(model, result.model)
     assert matrices(result.model) == sorted([(FEATURES, 16), (16, UNITS), (16, UNITS)])
     assert set(result.report.stayed) == {Reason.NEEDED.value}
+
+
+def halves(net: NormNetwork, y: str) -> tuple[str, tuple[int, int]]:
+    """Read the first half of the channels."""
+    first = net.node("Slice", y, *(net.integers(number) for number in (0, 8, 2)))
+    return net.node("MatMul", first, net.weight(net.normal(8, UNITS))), (8, UNITS)
+
+
+def heads(net: NormNetwork, y: str) -> tuple[str, tuple[int, int]]:
+    """Read channels in groups, through one weight."""
+    split = net.node("Reshape", y, net.integers(0, 0, 2, 8))
+    summed = net.reduce("ReduceSum", split, 2, since=13, keepdims=0)
+    return net.node("MatMul", summed, net.weight(net.normal(8, UNITS))), (8, UNITS)
+
+
+def all_tokens(net: NormNetwork, y: str) -> tuple[str, tuple[int, int]]:
+    """Read all tokens of a sample at once."""
+    flat = net.node("Reshape", y, net.integers(0, 1, TOKENS * 16))
+    return net.node("MatMul", flat, net.weight(net.normal(TOKENS * 16, UNITS))), (TOKENS * 16, UNITS)
+
+
+@pytest.mark.parametrize("reader", [halves, heads, all_tokens])
+@pytest.mark.parametrize("constants", ["equal", "different"])
+def test_readers_that_do_not_see_channels_as_one_axis(
+    constants: str, reader: Callable[[NormNetwork, str], tuple[str, tuple[int, int]]], norm: Norm
+) -> None:
+    """They cannot compute with the channels that stand for others: either those come back in front, or all stay."""
+    net = NormNetwork(16, 6, constants, opset=23)
+    output, weight = reader(net, norm[0](net, net.stream()))
+    model = net.model(output, dims=("N", TOKENS, FEATURES))
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert matrices(result.model) == sorted([(FEATURES, 16 if reader is heads else 11), weight])
 
 
 def test_zero_leaves_an_rms_norm_whatever_reads_it() -> None:
@@ -459,7 +505,7 @@ def test_function_with_a_reader_that_is_not_linear() -> None:
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([13, 17, 23]), st.sampled_from(list(NORMS)))
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_random_masks_of_two_blocks(seed: int, share: float, opset: int, name: str) -> None:
-    """Rows, columns, scales and biases are zero at random; the function stays."""
+    """Rows, columns, scales and biases are zero at random; the function stays, and what stays has its reason."""
     net = NormNetwork(12, 3, "different", opset=opset, seed=seed)
     add, random = NORMS[name][0], np.random.default_rng(seed)
     x = net.stream()
@@ -476,3 +522,5 @@ def test_random_masks_of_two_blocks(seed: int, share: float, opset: int, name: s
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     result = minimize(model)
     assert_equal_outputs(model, result.model, extents=(5, 6))
+    for tensor, mask in result.plan.masks.items():
+        assert all(result.plan.reasons[tensor][mask]), tensor

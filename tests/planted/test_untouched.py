@@ -195,10 +195,10 @@ def test_tensor_captured_by_a_loop_is_pinned() -> None:
     assert "subgraph" in reasons(result)
 
 
-@pytest.mark.parametrize(("operator", "more"), [("Softmax", []), ("LayerNormalization", ["g"]), ("LogSoftmax", [])])
-def test_operator_over_channels_pins_them_and_is_named(operator: str, more: list[str]) -> None:
-    nodes = dense(RELU, helper.make_node(operator, ["r", *more], ["s"], axis=-1), last="s")
-    result = assert_unchanged_weights(network(nodes, hidden() | {"g": np.linspace(0.5, 1.5, 8)}))
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_operator_over_channels_pins_them_and_is_named(operator: str) -> None:
+    nodes = dense(RELU, helper.make_node(operator, ["r"], ["s"], axis=-1), last="s")
+    result = assert_unchanged_weights(network(nodes, hidden()))
     assert operator in reasons(result)
 
 

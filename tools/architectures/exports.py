@@ -67,6 +67,7 @@ class Source:
     def feeds(self, batch: int, length: int) -> dict[str, Tensor]:
         """Return inputs for a run of the exported network."""
         architecture = ARCHITECTURES[self.architecture]
+        length = self.length if architecture.unrolled else length
         return dict(zip(architecture.inputs, example(architecture, self.full, batch, length), strict=True))
 
     def export(self, exporter: Exporter, mask: str = "") -> onnx.ModelProto:
@@ -78,9 +79,9 @@ class Source:
 
     @property
     def _sizes(self) -> dict[str, dict[int, str]]:
-        names = ARCHITECTURES[self.architecture].inputs
-        images = ("pixel_values", "input_features")
-        return {name: {0: "batch"} | ({} if name in images else {1: "tokens"}) for name in names}
+        architecture = ARCHITECTURES[self.architecture]
+        fixed = architecture.unrolled or architecture.inputs[0] in ("pixel_values", "input_features")
+        return {name: {0: "batch"} if fixed else {0: "batch", 1: "tokens"} for name in architecture.inputs}
 
     def _by_older(self, network: nn.Module, exporter: Exporter) -> onnx.ModelProto:
         file = io.BytesIO()

@@ -29,6 +29,7 @@ class Architecture:
             tables, and norms whose output it is.
         heads: a regular expression for the layers that make the graph's outputs, which no mask touches.
         shared: settings of both.
+        unrolled: the number of tokens is fixed, since exporters unroll a loop over them.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Architecture:
     streams: tuple[str, ...]
     heads: str = r"\bclassifier$"
     shared: Settings = field(default_factory=dict)
+    unrolled: bool = False
 
     def settings(self, full: bool) -> dict[str, Any]:
         """All settings of the small or the published network."""
@@ -78,7 +80,7 @@ def build(architecture: Architecture, full: bool = False, attention: str = "eage
 
 
 def example(architecture: Architecture, full: bool, batch: int, length: int) -> tuple[Tensor, ...]:
-    """Return inputs that the network accepts, in the order of its arguments."""
+    """Return inputs that the network accepts, in the order of its arguments; words are of the small vocabulary."""
     settings = architecture.settings(full)
     generator = torch.Generator().manual_seed(length)
     found: list[Tensor] = []
@@ -90,7 +92,7 @@ def example(architecture: Architecture, full: bool, batch: int, length: int) -> 
             bins, positions = settings["num_mel_bins"], settings["max_source_positions"]
             found.append(torch.randn(batch, bins, 2 * positions, generator=generator))
         elif name == "input_ids":
-            found.append(torch.randint(0, settings["vocab_size"], (batch, length), generator=generator))
+            found.append(torch.randint(0, VOCABULARY, (batch, length), generator=generator))
         else:
             mask = torch.ones(batch, length, dtype=torch.int64)
             mask[batch // 2 :, length - 3 :] = 0
@@ -139,7 +141,6 @@ def layers(network: nn.Module, architecture: Architecture) -> Iterator[tuple[str
             yield name, module
 
 
-
 IMAGE, TOKENS, PADDED = ("pixel_values",), ("input_ids",), ("input_ids", "attention_mask")
 SMALL_ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SMALL_PATCHES = {**SMALL_ENCODER, "image_size": 32, "patch_size": 8}
@@ -152,7 +153,10 @@ CONVNEXT_STREAMS = (
 VIT_STREAM = r"cls_token|distillation_token|position_embeddings|projection|o_proj|fc2"
 SWIN_STREAMS = (
     r"embeddings|layers.0.blocks.\d+.(attention.o_proj|mlp.fc2)",
-    *(rf"layers.{stage - 1}.downsample.reduction|layers.{stage}.blocks.\d+.(attention.o_proj|mlp.fc2)" for stage in (1, 2, 3)),
+    *(
+        rf"layers.{stage - 1}.downsample.reduction|layers.{stage}.blocks.\d+.(attention.o_proj|mlp.fc2)"
+        for stage in (1, 2, 3)
+    ),
 )
 SEGFORMER_STREAMS = tuple(
     rf"stages.{stage}.(patch_embeddings|blocks.\d+.(attention.o_proj|mlp.fc2))" for stage in range(4)
@@ -160,81 +164,162 @@ SEGFORMER_STREAMS = tuple(
 
 ARCHITECTURES = {
     "convnext": Architecture(
-        "ConvNextForImageClassification", "ConvNextConfig", SMALL_STAGES, {"image_size": 64}, IMAGE, CONVNEXT_STREAMS,
+        "ConvNextForImageClassification",
+        "ConvNextConfig",
+        SMALL_STAGES,
+        {"image_size": 64},
+        IMAGE,
+        CONVNEXT_STREAMS,
         shared=LABELS,
     ),
     "convnextv2": Architecture(
-        "ConvNextV2ForImageClassification", "ConvNextV2Config", SMALL_STAGES, {"image_size": 64}, IMAGE,
-        CONVNEXT_STREAMS, shared=LABELS,
+        "ConvNextV2ForImageClassification",
+        "ConvNextV2Config",
+        SMALL_STAGES,
+        {"image_size": 64},
+        IMAGE,
+        CONVNEXT_STREAMS,
+        shared=LABELS,
     ),
     "swin": Architecture(
-        "SwinForImageClassification", "SwinConfig",
+        "SwinForImageClassification",
+        "SwinConfig",
         {"embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4], "window_size": 4, "image_size": 32},
-        {"image_size": 224}, IMAGE, SWIN_STREAMS, shared=LABELS,
+        {"image_size": 224},
+        IMAGE,
+        SWIN_STREAMS,
+        shared=LABELS,
     ),
     "vit": Architecture(
         "ViTForImageClassification", "ViTConfig", SMALL_PATCHES, {"image_size": 64}, IMAGE, (VIT_STREAM,), shared=LABELS
     ),
     "deit": Architecture(
-        "DeiTForImageClassification", "DeiTConfig", SMALL_PATCHES,
-        {"image_size": 64, "hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}, IMAGE,
-        (VIT_STREAM,), shared=LABELS,
+        "DeiTForImageClassification",
+        "DeiTConfig",
+        SMALL_PATCHES,
+        {"image_size": 64, "hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+        IMAGE,
+        (VIT_STREAM,),
+        shared=LABELS,
     ),
     "bert": Architecture(
-        "BertForSequenceClassification", "BertConfig",
-        {**SMALL_ENCODER, "vocab_size": VOCABULARY, "max_position_embeddings": 32}, {}, PADDED,
-        (r"embeddings|output.dense|LayerNorm",), shared=LABELS,
+        "BertForSequenceClassification",
+        "BertConfig",
+        {**SMALL_ENCODER, "vocab_size": VOCABULARY, "max_position_embeddings": 32},
+        {},
+        PADDED,
+        (r"embeddings|output.dense|LayerNorm",),
+        shared=LABELS,
     ),
     "distilbert": Architecture(
-        "DistilBertForSequenceClassification", "DistilBertConfig",
-        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": VOCABULARY, "max_position_embeddings": 32},
-        {}, PADDED, (r"embeddings|out_lin|lin2|layer_norm",), shared=LABELS,
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": 32,
+        },
+        {},
+        PADDED,
+        (r"embeddings|out_lin|lin2|layer_norm",),
+        shared=LABELS,
     ),
     "gpt2": Architecture(
-        "GPT2LMHeadModel", "GPT2Config",
-        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 32}, {}, PADDED,
-        (r"wte|wpe|c_proj",), heads="lm_head", shared={"use_cache": False, "bos_token_id": 1, "eos_token_id": 2},
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 32},
+        {},
+        PADDED,
+        (r"wte|wpe|c_proj",),
+        heads="lm_head",
+        shared={"use_cache": False, "bos_token_id": 1, "eos_token_id": 2},
     ),
     "llama": Architecture(
-        "LlamaForCausalLM", "LlamaConfig",
+        "LlamaForCausalLM",
+        "LlamaConfig",
         {**SMALL_ENCODER, "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 64},
         {
-            "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-            "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True,
+            "hidden_size": 576,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "intermediate_size": 1536,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
         },
-        PADDED, (r"embed_tokens|o_proj|down_proj",), heads="lm_head", shared={"use_cache": False},
+        PADDED,
+        (r"embed_tokens|o_proj|down_proj",),
+        heads="lm_head",
+        shared={"use_cache": False},
     ),
     "t5": Architecture(
-        "T5ForTokenClassification", "T5Config",
-        {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": VOCABULARY}, {}, PADDED,
-        (r"shared|SelfAttention\.o\b|\bwo\b",), shared=LABELS,
+        "T5ForTokenClassification",
+        "T5Config",
+        {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": VOCABULARY},
+        {},
+        PADDED,
+        (r"shared|SelfAttention\.o\b|\bwo\b",),
+        shared=LABELS,
     ),
     "whisper": Architecture(
-        "WhisperForAudioClassification", "WhisperConfig",
+        "WhisperForAudioClassification",
+        "WhisperConfig",
         {
-            "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": 8,
-            "max_source_positions": 12, "classifier_proj_size": 24,
+            "d_model": 32,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "num_mel_bins": 8,
+            "max_source_positions": 12,
+            "classifier_proj_size": 24,
         },
-        {"max_source_positions": 50}, ("input_features",), (r"conv2|embed_positions|out_proj|fc2",), shared=LABELS,
+        {"max_source_positions": 50, "num_mel_bins": 80},
+        ("input_features",),
+        (r"conv2|embed_positions|out_proj|fc2",),
+        shared=LABELS,
     ),
     "clip": Architecture(
-        "CLIPForImageClassification", "CLIPConfig",
+        "CLIPForImageClassification",
+        "CLIPConfig",
         {"vision_config": {**SMALL_PATCHES, "projection_dim": 32}},
-        {"vision_config": {"image_size": 64}}, IMAGE, (r"embedding|pre_layrnorm|out_proj|fc2",), shared=LABELS,
+        {"vision_config": {"image_size": 64}},
+        IMAGE,
+        (r"embedding|pre_layrnorm|out_proj|fc2",),
+        shared=LABELS,
     ),
     "segformer": Architecture(
-        "SegformerForSemanticSegmentation", "SegformerConfig",
+        "SegformerForSemanticSegmentation",
+        "SegformerConfig",
         {
-            "num_encoder_blocks": 2, "hidden_sizes": [16, 24], "depths": [1, 1], "num_attention_heads": [1, 2],
-            "patch_sizes": [7, 3], "strides": [4, 2], "sr_ratios": [2, 1], "mlp_ratios": [2, 2],
-            "decoder_hidden_size": 16, "image_size": 32,
+            "num_encoder_blocks": 2,
+            "hidden_sizes": [16, 24],
+            "depths": [1, 1],
+            "num_attention_heads": [1, 2],
+            "patch_sizes": [7, 3],
+            "strides": [4, 2],
+            "sr_ratios": [2, 1],
+            "mlp_ratios": [2, 2],
+            "decoder_hidden_size": 16,
+            "image_size": 32,
         },
-        {"image_size": 64}, IMAGE, SEGFORMER_STREAMS, shared=LABELS,
+        {"image_size": 64},
+        IMAGE,
+        SEGFORMER_STREAMS,
+        shared=LABELS,
     ),
     "mamba": Architecture(
-        "MambaForCausalLM", "MambaConfig",
+        "MambaForCausalLM",
+        "MambaConfig",
         {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "state_size": 4},
-        {"num_hidden_layers": 24}, TOKENS, (r"embeddings|out_proj",), heads="lm_head", shared={"use_cache": False},
+        {"num_hidden_layers": 24},
+        TOKENS,
+        (r"embeddings|out_proj",),
+        heads="lm_head",
+        shared={"use_cache": False},
+        unrolled=True,
     ),
 }
 """By name. The published sizes are those of the library's defaults, at 64 x 64 pixels where any will do: ConvNeXt-Tiny,

@@ -1,0 +1,97 @@
+"""Norms that onnxruntime's optimizer fused with the sum in front of them lose their constants like others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxsqueeze.reason import Reason
+from planted.checks import assert_equal_outputs, minimize, operators, weights
+from planted.norm_networks import FEATURES, NormNetwork
+
+DOMAIN = "com.microsoft"
+WIDTH, GONE, UNITS = 16, 6, 3
+OPERATORS = {"SkipLayerNormalization": {"zero": 1, "different": 2}, "SkipSimplifiedLayerNormalization": {"zero": 0}}
+"""How many constants of a kind stand for all the others."""
+
+
+def skip_norm(net: NormNetwork, op: str, x: str, branch: str, *, bias: bool, shift: bool, outputs: int) -> list[str]:
+    """Add the norm of a stream, a branch and perhaps a bias; with 4 ``outputs``, their sum is the last."""
+    added = net.normal(net.width)
+    added[net.gone] = 0
+    vectors = [net.weight(net.normal(net.width))]
+    if op == "SkipLayerNormalization":
+        vectors.append(net.weight(net.normal(net.width)) if shift else "")
+    vectors.append(net.weight(added) if bias else "")
+    while not vectors[-1]:
+        vectors.pop()
+    name = net.node(op, x, branch, *vectors, domain=DOMAIN, **({"epsilon": 1e-2} if bias else {}))
+    net.nodes[-1].output.extend(["", "", f"{name}_sum"][: outputs - 1])
+    return list(net.nodes[-1].output)
+
+
+def matrices(model: onnx.ModelProto) -> list[tuple[int, ...]]:
+    """Return the shapes of stored weights with more than one axis longer than the two representatives."""
+    return [shape for shape in weights(model) if sum(size > 2 for size in shape) > 1]
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize(("op", "constants"), [(op, kind) for op, kinds in OPERATORS.items() for kind in kinds])
+@pytest.mark.parametrize("opset", [14, 17, 18, 23])
+def test_two_blocks(opset: int, op: str, constants: str, bias: bool) -> None:
+    """The first norm also writes the sum, which the second reads."""
+    net = NormNetwork(WIDTH, GONE, constants, opset=opset)
+    x = net.stream()
+    normed, *_, total = skip_norm(net, op, x, net.branch(x), bias=bias, shift=True, outputs=4)
+    last = skip_norm(net, op, total, net.branch(normed), bias=False, shift=bias, outputs=1)[0]
+    model = net.model(net.linear(last, UNITS))
+    result = minimize(model)
+    assert_equal_outputs(model, result.model, double=False)
+    left = WIDTH - GONE + OPERATORS[op][constants]
+    expected = [(FEATURES, left), (left, 6), (6, left), (left, 6), (6, left), (left, UNITS)]
+    assert matrices(result.model) == sorted(expected), dict(result.report.stayed)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_sum_that_is_a_graph_output(op: str) -> None:
+    net = NormNetwork(WIDTH, GONE, opset=17)
+    x = net.stream()
+    normed, *_, total = skip_norm(net, op, x, net.branch(x), bias=True, shift=True, outputs=4)
+    model = net.model(net.linear(normed, UNITS), total)
+    result = minimize(model)
+    assert_equal_outputs(model, result.model, double=False)
+    assert matrices(result.model) == matrices(model)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_nothing_leaves(op: str) -> None:
+    """The model is as it was."""
+    net = NormNetwork(WIDTH, 0, opset=17)
+    x = net.stream()
+    model = net.model(net.linear(skip_norm(net, op, x, net.branch(x), bias=True, shift=True, outputs=1)[0], UNITS))
+    assert minimize(model).model.graph.node == model.graph.node
+
+
+@pytest.mark.parametrize(("op", "dtype", "opset"), [(op, np.float16, 14) for op in OPERATORS])
+def test_half_precision_without_the_operator_stays(op: str, dtype: Any, opset: int) -> None:
+    """Its definition, written out, would overflow."""
+    net = NormNetwork(WIDTH, GONE, opset=opset, dtype=dtype)
+    x = net.stream()
+    model = net.model(net.linear(skip_norm(net, op, x, net.branch(x), bias=True, shift=True, outputs=1)[0], UNITS))
+    result = minimize(model)
+    assert operators(result.model) == operators(model)
+    assert f"{Reason.UNKNOWN_OPERATOR.value}: {DOMAIN}.{op}" in result.report.stayed
+
+
+@pytest.mark.parametrize(("op", "opset"), [("SkipLayerNormalization", 17), ("SkipSimplifiedLayerNormalization", 23)])
+def test_half_precision(op: str, opset: int) -> None:
+    net = NormNetwork(WIDTH, GONE, opset=opset, dtype=np.float16)
+    x = net.stream()
+    model = net.model(net.linear(skip_norm(net, op, x, net.branch(x), bias=True, shift=True, outputs=1)[0], UNITS))
+    result = minimize(model)
+    assert_equal_outputs(model, result.model, tolerance=5e-3, double=False)  # ten roundings of 5e-4 each
+    left = WIDTH - GONE + OPERATORS[op]["zero"]
+    assert matrices(result.model) == sorted([(FEATURES, left), (left, 6), (6, left), (left, UNITS)])
