@@ -12,6 +12,7 @@ from onnx import ModelProto, OperatorSetIdProto
 from onnxsqueeze.errors import InvalidModelError, one_line
 
 _DEFAULT_DOMAIN = ""
+_RUNTIME_OPERATORS = ("SimplifiedLayerNormalization", "LayerNormalization")  # the latter before opset 17
 
 
 def check_encoded(encoded: bytes) -> None:
@@ -23,9 +24,26 @@ def check_encoded(encoded: bytes) -> None:
     try:
         onnx.checker.check_model(encoded)
     except Exception as error:  # the checker lets errors of several C++ types through
+        if "No Op registered" in str(error) and (moved := _with_runtime_operators_apart(encoded)) is not None:
+            check_encoded(moved)
+            return
         raise InvalidModelError(
             f"the model breaks the ONNX standard: {one_line(error)}; export it again or repair it"
         ) from None
+
+
+def _with_runtime_operators_apart(encoded: bytes) -> bytes | None:
+    """Put operators of onnxruntime's own that its tools write into ONNX's domain into another, None if there are none.
+
+    onnxruntime runs such models, and makes most language models in this form.
+    """
+    model = ModelProto.FromString(encoded)
+    nodes = [node for node in model.graph.node if node.op_type in _RUNTIME_OPERATORS and node.domain in ("", "ai.onnx")]
+    for node in nodes:
+        node.domain = "com.microsoft"
+    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return model.SerializeToString() if nodes else None
 
 
 def check_opsets(model: ModelProto) -> None:

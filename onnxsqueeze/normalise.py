@@ -1,8 +1,9 @@
 """Before the analysis: what exporters spread over sequences of tensors or groups of nodes is written more plainly.
 
 A sequence has no shape that channels could be followed through, and torch's exporter writes every chunk and split as
-`SplitToSequence` and `SequenceAt`. A group of nodes that spell one operator becomes one node for the time being (see
-`patterns`). Nothing is rewritten in a model that the minimizer then leaves as it is.
+`SplitToSequence` and `SequenceAt`. What onnxruntime fused of a sum and a norm is taken apart. A group of nodes that
+spell one operator becomes one node for the time being (see `patterns`). Nothing is rewritten in a model that the
+minimizer then leaves as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
+from onnxsqueeze import skip_normalization
 from onnxsqueeze.graph import PATTERN_DOMAIN, Graph, Node
 from onnxsqueeze.loading import Initializer, Model
 from onnxsqueeze.patterns.finding import Found, find_groups
@@ -32,7 +34,7 @@ def normalised(model: Model, keep: Sequence[str] = ()) -> Model:
     Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
     there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
     """
-    return _fused(_without_sequences(model), keep)
+    return _fused(_without_skips(_without_sequences(model)), keep)
 
 
 def _without_sequences(model: Model) -> Model:
@@ -50,6 +52,23 @@ def _without_sequences(model: Model) -> Model:
             dropped.add(node.index)
             slices.update({part.index: _slice(node, part, *bounds) for part, bounds in parts})
     return _rewritten(model, slices, dropped) if slices else model
+
+
+def _without_skips(model: Model) -> Model:
+    if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
+        return model
+    if all(node.domain != skip_normalization.DOMAIN for node in model.skeleton.graph.node):
+        return model
+    graph = Graph(model)
+    scope = Scope(graph)
+    parts = {node.index: found for node in graph.nodes if (found := skip_normalization.taken_apart(node, scope))}
+    if not parts:
+        return model
+    nodes = [
+        proto for node in graph.nodes for proto in (parts[node.index].nodes if node.index in parts else [node.proto])
+    ]
+    new = {constant.name: constant for found in parts.values() for constant in found.constants}
+    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
 
 
 def _fused(model: Model, keep: Sequence[str]) -> Model:

@@ -165,7 +165,7 @@ _RULE = partial(
 )
 
 register(
-    _RULE("LayerNormalization", since=17),
+    _RULE("LayerNormalization"),  # onnxruntime runs and writes it before opset 17 too
     _RULE("LayerNormalization", PATTERN_DOMAIN),
     _RULE(NAME, DOMAIN, since=0),
 )

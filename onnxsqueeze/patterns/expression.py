@@ -68,7 +68,7 @@ class Expression(ABC):
         return frozenset()
 
 
-class _Computed(Expression):
+class Computed(Expression):
     """An expression that a node computes; Casts behind it are passed."""
 
     def at(self, edge: Edge, scope: Scope, match: Match) -> Iterator[Match]:
@@ -137,7 +137,7 @@ class Parameter(Expression):
 
 
 @dataclass(frozen=True)
-class Operation(_Computed):
+class Operation(Computed):
     """An operator with these operands; those of Add and Mul in either order."""
 
     op: str
@@ -157,7 +157,7 @@ class Operation(_Computed):
 
 
 @dataclass(frozen=True)
-class Product(_Computed):
+class Product(Computed):
     """A product in whatever order and grouping; a number may also divide the rest by its inverse."""
 
     factors: Sequence[Expression]
@@ -189,7 +189,7 @@ class Product(_Computed):
 
 
 @dataclass(frozen=True)
-class OneOf(_Computed):
+class OneOf(Computed):
     """Any of several spellings."""
 
     choices: Sequence[Expression]
@@ -205,7 +205,7 @@ class OneOf(_Computed):
 
 
 @dataclass(frozen=True)
-class Mean(_Computed):
+class Mean(Computed):
     """A ReduceMean that keeps its axes, which are constants and the same for all means of a pattern."""
 
     operand: Expression
@@ -222,7 +222,7 @@ class Mean(_Computed):
 
 
 @dataclass(frozen=True)
-class Softmax(_Computed):
+class Softmax(Computed):
     """A Softmax along one axis."""
 
     operand: Expression

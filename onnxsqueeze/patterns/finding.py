@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsqueeze.graph import Graph, Node
-from onnxsqueeze.patterns import activation, normalization, softmax
+from onnxsqueeze.patterns import activation, grouping, normalization, softmax
 from onnxsqueeze.patterns.expression import Match, is_cast
 from onnxsqueeze.patterns.group import Group
 from onnxsqueeze.patterns.pattern import Fused, Pattern
 from onnxsqueeze.patterns.scope import Scope
 
 _BY_LAST: dict[str, list[Pattern]] = defaultdict(list)
-for _pattern in (*normalization.PATTERNS, *activation.PATTERNS, *softmax.PATTERNS):
+for _pattern in (*normalization.PATTERNS, *grouping.PATTERNS, *activation.PATTERNS, *softmax.PATTERNS):
     for _operator in _pattern.expression.operators:
         _BY_LAST[_operator].append(_pattern)
 

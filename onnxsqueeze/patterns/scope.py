@@ -63,6 +63,14 @@ class Scope:
         kind = self._declared.get(name)
         return len(kind.shape.dim) if kind is not None and kind.HasField("shape") else None
 
+    def shape(self, name: str) -> list[int] | None:
+        """Return a tensor's shape as the file declares it, None where that leaves a dimension open."""
+        kind = self._declared.get(name)
+        if kind is None or not kind.HasField("shape"):
+            return None
+        dims = [dim.dim_value for dim in kind.shape.dim]
+        return dims if all(dims) else None
+
     def type_of(self, name: str) -> int | None:
         """Return the element type of a tensor, None where it cannot be told without inferring shapes."""
         chain: list[str] = []
