@@ -22,29 +22,30 @@ from onnxsqueeze import functions
 from onnxsqueeze.analysis import Analysis
 from onnxsqueeze.dimension import Dimension, Symbolic
 from onnxsqueeze.fact import Bools, Floats, any_along
-from onnxsqueeze.graph import PATTERN_DOMAIN, Graph, Node
-from onnxsqueeze.mixture import Mixture
+from onnxsqueeze.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.handing import Handing
 from onnxsqueeze.plan import Plan
-from onnxsqueeze.regularity import outer
-from onnxsqueeze.rule import Array, Context, FoldOverflow, absorbed_by_readers
+from onnxsqueeze.rule import Array, FoldOverflow, absorbed_by_readers
 from onnxsqueeze.sizes import Sizes
+from onnxsqueeze.slices import kept_part
 from onnxsqueeze.stored import stored, uses
+from onnxsqueeze.surgeon import attributes_of, bare, exported_node, node_names
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 
 
-class Editor:
+class Editor(Handing):
     """The graph under change. All names and axes are those of the original graph.
 
     ``options`` are a user's choices among forms that a rule can write, by name.
     """
 
     def __init__(self, analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> None:
+        super().__init__(analysis.context)
         self.plan = plan
         self.options = options or {}
-        self.context: Context = analysis.context
         self._graph = analysis.graph
-        self._surgeon = gs.import_onnx(_bare(analysis))
+        self._surgeon = gs.import_onnx(bare(analysis.graph))
         self._tensors: dict[str, gs.Tensor] = self._surgeon.tensors()
         self._nodes = list(self._surgeon.nodes)
         self._before: dict[int, list[gs.Node]] = defaultdict(list)
@@ -53,9 +54,7 @@ class Editor:
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
         self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
-        self._node_names = _node_names(self._graph)
-        self._offsets: dict[str, tuple[int, Floats]] = {}
-        self._mixtures: dict[str, Mixture] = {}
+        self._node_names = node_names(self._graph)
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
 
     @cached_property
@@ -117,14 +116,7 @@ class Editor:
 
     def sliced(self, array: Array, name: str) -> Array:
         """Return the part of a constant that broadcasts against ``name`` which belongs to its kept elements."""
-        mask = self.mask(name)
-        if mask.all() or array.ndim == 0:
-            return array
-        if mask.ndim > array.ndim:
-            mask = any_along(mask, tuple(range(mask.ndim - array.ndim)))
-        if np.array_equal(outer(mask), mask):
-            return _product_slice(array, mask)
-        return _ragged_slice(array, mask)
+        return kept_part(array, self.mask(name))
 
     def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:
         """Raise FoldOverflow if float64 results do not fit ``dtype``."""
@@ -251,36 +243,6 @@ class Editor:
         shape = (-1,) + (1,) * (self.context.rank(output) - 1 - axis)
         self.insert_after(node, "Add", [None, vector.astype(dtype).reshape(shape)])
 
-    def hand_on(self, name: str, axis: int, vector: Floats) -> None:
-        """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
-        self._offsets[name] = (axis, vector)
-
-    def mix(self, name: str, mixture: Mixture) -> None:
-        """Leave it to the readers of a tensor, who all can, to compute with a mixture of what is left of it."""
-        self._mixtures[name] = mixture
-
-    def mixture(self, name: str) -> Mixture | None:
-        """Return the mixture that the readers of ``name`` must compute with; None if it holds what it always did."""
-        return self._mixtures.get(name)
-
-    def pass_on(self, node: Node) -> None:
-        """Hand what is to be done to a node's inputs on to the readers of its outputs, if it only carries them on."""
-        carries = self.context.rules[node.index].carries
-        if carries is None:
-            return
-        for position, name in enumerate(node.inputs):
-            offset, mixture = self._offsets.get(name), self._mixtures.get(name)
-            if offset is not None and (axis := carries(node, self.context, position, offset[0])) is not None:
-                for output in node.outputs:
-                    self.hand_on(output, axis, offset[1])
-            if mixture is not None and (axis := carries(node, self.context, position, mixture.axis)) is not None:
-                for output in node.outputs:
-                    self.mix(output, replace(mixture, axis=axis))
-
-    def taken_offset(self, name: str) -> tuple[int, Floats] | None:
-        """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""
-        return self._offsets.get(name)
-
     def constant_at(self, node: Node, position: int) -> Array | None:
         """Return the constant that a node has at an input by now, None if it has none there."""
         inputs = self._nodes[node.index].inputs
@@ -345,7 +307,7 @@ class Editor:
         edited = self._nodes[node.index]
         if node.index not in self._edited:
             self._edited.add(node.index)
-            edited.attrs = _attributes(node)
+            edited.attrs = attributes_of(node)
         return edited
 
     def _put(self, node: Node, position: int, tensor: gs.Tensor) -> None:
@@ -414,7 +376,7 @@ class Editor:
             index = hosts[id(node)]
             group = self._graph.nodes[index].group
             if node is not self._nodes[index]:
-                placed.append((positions[index], gs_node(node)))
+                placed.append((positions[index], exported_node(node)))
             elif group is None or node.domain != PATTERN_DOMAIN:
                 placed.append((positions[index], self._exported(node, index)))
             else:
@@ -430,69 +392,10 @@ class Editor:
             exported.CopyFrom(original)
             exported.input[:] = [tensor.name for tensor in node.inputs][: len(original.input)]
             return exported
-        exported = gs_node(node)
+        exported = exported_node(node)
         exported.doc_string = original.doc_string
         exported.overload = original.overload
         exported.metadata_props.extend(original.metadata_props)
         if hasattr(original, "device_configurations"):
             exported.device_configurations.extend(original.device_configurations)
         return exported
-
-
-def gs_node(node: gs.Node) -> onnx.NodeProto:
-    """Write one node of graphsurgeon's as a NodeProto."""
-    proto: onnx.NodeProto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
-    return proto
-
-
-def _bare(analysis: Analysis) -> ModelProto:
-    """Return the graph's nodes with names alone; what subgraphs capture stands as ordinary inputs."""
-    graph = analysis.graph
-    nodes = [
-        helper.make_node(node.op, _read(node), list(node.outputs), name=node.proto.name, domain=node.domain)
-        for node in graph.nodes
-    ]
-    inputs = [onnx.ValueInfoProto(name=name) for name in graph.inputs]
-    outputs = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
-    return helper.make_model(helper.make_graph(nodes, "bare", inputs, outputs))
-
-
-def _node_names(graph: Graph) -> set[str]:
-    """Return what all nodes are called, those inside of groups included."""
-    groups = graph.model.fusion.groups.values()
-    members = [member.name for group in groups for member in group.members]
-    return {*members, *(node.proto.name for node in graph.nodes)}
-
-
-def _read(node: Node) -> list[str]:
-    """Return all that a node reads: its inputs, what its subgraphs capture, or the constants that its group needs."""
-    return list(node.group.inputs) if node.group else [*node.inputs, *node.captured]
-
-
-def _attributes(node: Node) -> dict[str, Any]:
-    """Return a node's attributes in graphsurgeon's form."""
-    if node.group is not None:
-        return dict(node.group.attributes)
-    importer = gs.importers.onnx_importer.OnnxImporter
-    found: dict[str, Any] = importer.import_attributes(node.proto.attribute, {}, {}, None, None)
-    return found
-
-
-def _product_slice(array: Array, mask: Bools) -> Array:
-    for axis, length in enumerate(mask.shape, start=array.ndim - mask.ndim):
-        if length > 1 and array.shape[axis] > 1:
-            others = tuple(other for other in range(mask.ndim) if other != axis - array.ndim + mask.ndim)
-            array = np.compress(mask.any(axis=others), array, axis=axis)
-    return array
-
-
-def _ragged_slice(array: Array, mask: Bools) -> Array:
-    """Slice where rows keep different positions but equally many of them."""
-    varying = [axis for axis, length in enumerate(mask.shape) if length > 1]
-    front = np.moveaxis(array, varying, range(len(varying)))
-    chosen = mask.reshape([mask.shape[axis] for axis in varying])
-    rows = any_along(chosen, -1)
-    others = [tuple(other for other in range(rows.ndim) if other != axis) for axis in range(rows.ndim)]
-    lengths = [int(any_along(rows, axes).sum()) for axes in others]
-    part = front[chosen].reshape(*lengths, -1, *front.shape[len(varying) :])
-    return np.moveaxis(part, range(len(varying)), varying)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
 
 Source = str | os.PathLike[str] | ModelProto
+Outcome = tuple[Analysis, Plan, Model]
 LAYERNORM_FORMS = ("stock", "function", "primitives")
 Progress = Callable[[str, float | None], None]
 """Is told what is being done, and which fraction of that lies behind where it is known."""
@@ -180,17 +181,16 @@ def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
             raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
-def _smaller(
-    analysis: Analysis, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]
-) -> tuple[Analysis, Plan, Model]:
+def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]) -> Outcome:
     """Plan and apply; what turns out not to pay or not to fit is pinned, and the plan made anew."""
     pins: list[Pin] = []
+    found: Outcome | None = None
     model = analysis.graph.model
     while True:
         plan = make_plan(analysis, rounding(analysis, round_to), pins)
         asked = analysis.asked(options)
         if plan.empty and not asked:
-            return analysis, plan, model
+            return _fewest(found, (analysis, plan, model))
         known = analysis.context.known
         if settled := newly_settled(analysis, plan):
             analysis = Analysis(analysis.graph, keep, replace(known, settled=known.settled | settled))
@@ -208,12 +208,21 @@ def _smaller(
             analysis = Analysis(analysis.graph, keep, known)
             continue
         if plan.empty or weight_elements(minimized) <= weight_elements(model):
-            return analysis, plan, minimized
-        if copied - known.tied:
+            found = _fewest(found, (analysis, plan, minimized))
+            if not copied - known.tied:
+                return found
+        if copied - known.tied:  # without the copies it may be even smaller
             analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
+        elif found is not None:
+            return found
         else:
             around = _around(analysis, copied) - {pin.tensor for pin in pins}
             pins.extend(Pin(name, Reason.LARGER) for name in around or analysis.context.elements.ids)
+
+
+def _fewest(one: Outcome | None, other: Outcome) -> Outcome:
+    """Return the outcome that stores fewer weights, the later one if they store as many."""
+    return one if one is not None and weight_elements(one[2]) < weight_elements(other[2]) else other
 
 
 def _around(analysis: Analysis, weights: Collection[str]) -> set[str]:

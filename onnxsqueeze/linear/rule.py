@@ -15,7 +15,7 @@ from onnxsqueeze.linear.view import Linear, View, constants, linear_of
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Classes, Groups, NotEmpty, Representative
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal
-from onnxsqueeze.stored import tie
+from onnxsqueeze.stored import tie, tied
 
 
 def link(node: Node, context: Context, linear: Linear) -> None:
@@ -69,7 +69,7 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     live = live.reshape(shape)
     uneven = live & np.isnan(constants(linear, context)).reshape(shape)
     fact = context.fact(linear.data)
-    folds = fact.spanned if linear.mixable else None
+    folds = fact.spanned if linear.mixable and tied(context, linear.weight) is None else None
     demand = Demand(live, uneven & fact.constant, Reason.CONSTANT_VARIES, node.operator, folds)
     return [demand if name == linear.data else None for name in node.inputs]
 
@@ -98,6 +98,9 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         adopts=lambda node, context, editor, axis, vector: adopt(
             node, context, editor, viewed(node, context), axis, vector
         ),
-        mixes=lambda node, context, position, axis: mixes(viewed(node, context), node, position, axis),
+        mixes=lambda node, context, position, axis: (
+            mixes(viewed(node, context), node, position, axis)
+            and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
+        ),
         weights=viewed,
     )

@@ -107,3 +107,23 @@ def test_contents_that_differ_leave_the_rest_to_be_minimized() -> None:
     assert deviation(run(model, feeds(model)), run(result, feeds(model))) <= SINGLE
     assert {(ROWS, 4), (4, 3)} <= set(weights(result))
     assert sum(shape == (ROWS, 9) for shape in weights(result)) <= 1
+
+
+@pytest.mark.parametrize("way", WAYS[:3])
+@pytest.mark.parametrize(("gone", "read"), [(4, 0), (8, 0), (6, 2)])
+def test_norm_in_front_of_the_head(way: str, gone: int, read: int) -> None:
+    """A norm folds its scale into its reader, but not into a table that others read: that is sliced as it is.
+
+    Constant channels that the head reads stay, and one of the others stands for them, even where two smaller tables
+    would be fewer weights than before.
+    """
+    network = TableNetwork(12, gone)
+    table = network.table(40)
+    network.weights[table][:, network.gone[:read]] = 0.5
+    stream = network.node("Gather", table, network.input(["N"]))
+    scale, bias = (network.weight(network.drawn(12)) for _ in range(2))
+    norm = network.node("LayerNormalization", stream, scale, bias)
+    model = network.model(head(network, norm, table, way), ["N", 40])
+    result = minimize(model).model
+    assert deviation(run(model, feeds(model)), run(result, feeds(model))) <= SINGLE
+    assert [shape for shape in weights(result) if len(shape) == 2] == [(40, 12 - gone + read + 1)]

@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 BATCHES = (1, 3)  # where the batch is dynamic
+MICROSOFT = "com.microsoft"
 MASKS = ("units", "inputs", "elements", "none")
 
 
@@ -36,6 +37,11 @@ class Tensor:
     def channels(self) -> int:
         """The number of channels."""
         return self.shapes[0][1]
+
+    @property
+    def width(self) -> int:
+        """The length of the last axis, along which tokens have their channels."""
+        return self.shapes[0][-1]
 
     @property
     def rank(self) -> int:
@@ -63,6 +69,11 @@ class Tensor:
         return self.shapes[0][2:] == self.shapes[1][2:]
 
     @property
+    def static(self) -> bool:
+        """Whether all extents but the batch are always the same."""
+        return self.shapes[0][1:] == self.shapes[1][1:]
+
+    @property
     def elements(self) -> int:
         """The larger number of elements for one entry of the batch."""
         return max(int(np.prod(shape[1:])) for shape in self.shapes)
@@ -82,6 +93,7 @@ class Network:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.made: list[tuple[str, Tensor]] = []  # by what operator
         self._kernels: dict[Shape, Tensor] = {}
         self._count = 0
 
@@ -109,10 +121,13 @@ class Network:
 
     # -- what stands in the graph -----------------------------------------------------------------------------------
 
-    def input(self, dims: Sequence[int | str], sizes: tuple[Shape, Shape]) -> Tensor:
-        """Add an input with the dims of its declaration and its shapes at both sizes."""
-        self.inputs.append(helper.make_tensor_value_info("input", self.elem_type, dims))
-        return Tensor("input", sizes)
+    def input(
+        self, dims: Sequence[int | str], sizes: tuple[Shape, Shape], name: str = "input", dtype: Any = None
+    ) -> Tensor:
+        """Add an input (of the network's type) with the dims of its declaration and its shapes at both sizes."""
+        elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype or self.dtype))
+        self.inputs.append(helper.make_tensor_value_info(name, elem_type, dims))
+        return Tensor(name, sizes, dtype=dtype)
 
     @property
     def elem_type(self) -> int:
@@ -179,7 +194,19 @@ class Network:
         node = helper.make_node(op, read, names, name=f"node_{self._count}", **attributes)
         self.nodes.append(node)
         at = [self._shapes(node, [tensor for tensor in inputs if tensor], case) for case in (0, 1)]
-        return [Tensor(name, (at[0][name], at[1][name])) for name in names]
+        tensors = [Tensor(name, (at[0][name], at[1][name])) for name in names]
+        self.made += [(op, tensor) for tensor in tensors]
+        return tensors
+
+    def foreign(self, op: str, *inputs: Tensor | None, like: tuple[Shape, Shape], **attributes: Any) -> Tensor:
+        """Add a node of com.microsoft with one output, whose shapes must be given."""
+        self._count += 1
+        made = Tensor(f"{op.lower()}_{self._count}", like)
+        read = [tensor.name if tensor else "" for tensor in inputs]
+        name = f"node_{self._count}"
+        self.nodes.append(helper.make_node(op, read, [made.name], name=name, domain=MICROSOFT, **attributes))
+        self.made.append((op, made))
+        return made
 
     def _shapes(self, node: onnx.NodeProto, inputs: Sequence[Tensor], case: int) -> dict[str, Shape]:
         types, data = {}, {}
@@ -236,6 +263,7 @@ class Network:
         graph = helper.make_graph(self.nodes, "random", self.inputs, infos, self.initializers)
         opset = helper.make_opsetid("", self.opset)
         version = max(7, helper.find_min_ir_version_for([opset]))
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=version)
+        foreign = [helper.make_opsetid(MICROSOFT, 1)] if any(node.domain for node in self.nodes) else []
+        model = helper.make_model(graph, opset_imports=[opset, *foreign], ir_version=version)
         onnx.checker.check_model(model, full_check=True)
         return model
