@@ -10,6 +10,7 @@ For each architecture and mask: the weight elements left, the largest deviation 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ class Row:
     Attributes:
         architecture, mask, exporter: which.
         before, after: weight elements.
-        deviation: the largest of any output, relative to its scale. allowed: what the verifier allows.
+        deviation: the largest of any output, relative to its scale. passed: whether the verifier allows it.
         seconds: of minimizing. verifying: of comparing.
         stayed: for how many constant channels of all tensors which reason was given.
     """
@@ -96,7 +97,7 @@ def rows(names: Sequence[str], masks: Sequence[str], exporter: Exporter, small: 
 
 def table(found: Sequence[Row]) -> Table:
     """Show one line for each."""
-    shown = Table("architecture", "mask", *(("before", "after", "left", "deviation", "exact", "seconds")), box=None)
+    shown = Table("architecture", "mask", "before", "after", "left", "deviation", "exact", "seconds", box=None)
     for row in found:
         shown.add_row(
             row.architecture,
@@ -123,7 +124,7 @@ def main(
 ) -> None:
     """Measure what is left of architectures under masks, and how exact the result is."""
     torch.set_num_threads(1)
-    console = Console(width=None)
+    console = Console() if sys.stdout.isatty() else Console(width=120)  # whole names in a file
     found: list[Row] = []
     chosen = names or tuple(ARCHITECTURES)
     for row in rows(chosen, masks or tuple(MASKS), EXPORTERS[exporter], small, round_to):

@@ -67,7 +67,7 @@ class Source:
     def feeds(self, batch: int, length: int) -> dict[str, Tensor]:
         """Return inputs for a run of the exported network."""
         architecture = ARCHITECTURES[self.architecture]
-        length = self.length if architecture.unrolled else length
+        length = architecture.unrolled or length
         return dict(zip(architecture.inputs, example(architecture, self.full, batch, length), strict=True))
 
     def export(self, exporter: Exporter, mask: str = "") -> onnx.ModelProto:
@@ -80,7 +80,7 @@ class Source:
     @property
     def _sizes(self) -> dict[str, dict[int, str]]:
         architecture = ARCHITECTURES[self.architecture]
-        fixed = architecture.unrolled or architecture.inputs[0] in ("pixel_values", "input_features")
+        fixed = architecture.unrolled > 0 or architecture.inputs[0] in ("pixel_values", "input_features")
         return {name: {0: "batch"} if fixed else {0: "batch", 1: "tokens"} for name in architecture.inputs}
 
     def _by_older(self, network: nn.Module, exporter: Exporter) -> onnx.ModelProto:

@@ -29,7 +29,7 @@ class Architecture:
             tables, and norms whose output it is.
         heads: a regular expression for the layers that make the graph's outputs, which no mask touches.
         shared: settings of both.
-        unrolled: the number of tokens is fixed, since exporters unroll a loop over them.
+        unrolled: the number of tokens if it is fixed, since exporters unroll a loop over them.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Architecture:
     streams: tuple[str, ...]
     heads: str = r"\bclassifier$"
     shared: Settings = field(default_factory=dict)
-    unrolled: bool = False
+    unrolled: int = 0
 
     def settings(self, full: bool) -> dict[str, Any]:
         """All settings of the small or the published network."""
@@ -319,7 +319,7 @@ ARCHITECTURES = {
         (r"embeddings|out_proj",),
         heads="lm_head",
         shared={"use_cache": False},
-        unrolled=True,
+        unrolled=5,
     ),
 }
 """By name. The published sizes are those of the library's defaults, at 64 x 64 pixels where any will do: ConvNeXt-Tiny,

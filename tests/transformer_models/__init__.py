@@ -1,0 +1,1 @@
+"""Architectures of the `transformers` library as both torch exporters write them."""
