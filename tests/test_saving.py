@@ -184,7 +184,14 @@ def run_script(script: str, target: Path) -> subprocess.Popen[str]:
     source = target.parent.with_name("source.onnx")
     source.write_bytes(linear_model().SerializeToString())
     command = [sys.executable, "-c", prologue + script, str(source), str(target)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PACKAGE_ROOT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=PACKAGE_ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
+    )
 
 
 @pytest.fixture

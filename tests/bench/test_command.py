@@ -148,7 +148,14 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path: Path) -> None:
     paths = os.pathsep.join(map(os.path.abspath, sys.path))
     variables = {**os.environ, fakes.MARKER: str(marker), "PYTHONPATH": paths}
     command = [sys.executable, "-c", INTERRUPTED, *pair(tmp_path), "--json", out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=variables,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
+    )
     while not marker.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
