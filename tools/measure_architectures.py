@@ -2,8 +2,8 @@
 
 For each architecture and mask: the weight elements left, the largest deviation of the outputs, and the time it took.
 
-    python tools/measure_architectures.py                                  # published sizes, a quarter of an hour
-    python tools/measure_architectures.py --small                          # those of the tests, two minutes
+    python tools/measure_architectures.py                                  # published sizes; takes long
+    python tools/measure_architectures.py --small                          # those of the tests
     python tools/measure_architectures.py -a bert -m rows --exporter dynamo-18-eager --json shares.json
 """
 

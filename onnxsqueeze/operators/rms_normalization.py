@@ -26,12 +26,13 @@ from onnxsqueeze.norms.channels import (
     refusal,
     width_of,
 )
+from onnxsqueeze.norms.layer_norm import MEAN_AXES_AS_INPUT
 from onnxsqueeze.norms.removed import Earlier
 from onnxsqueeze.norms.representatives import NormRepresentatives
 from onnxsqueeze.norms.widening import widen, widens
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Representative, choose_representatives
-from onnxsqueeze.rule import Context, NotSpanned, OpRule, Refusal, absorbed_by_readers, register
+from onnxsqueeze.rule import Array, Context, NotSpanned, OpRule, Refusal, absorbed_by_readers, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
@@ -93,12 +94,32 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     growth = width / float(kept.sum())
     removed = constants[~kept]
     epsilon = (float(node.attributes.get("epsilon", 1e-5)) + float(removed @ removed) / width) * growth
-    editor.set_attribute(node, "epsilon", epsilon)
     array = context.value(node.input(1)) if node.input(1) else None
     dtype = editor.dtype(name) if array is None else array.dtype
     narrowed = scale[kept] * np.sqrt(growth)
     editor.check_finite(narrowed, name, dtype)
+    half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
+    if half and dtype == editor.dtype(name) and removed.any():
+        _write_unfused(node, editor, epsilon, narrowed.astype(dtype))
+        return
+    editor.set_attribute(node, "epsilon", epsilon)
     editor.set_constant(node, 1, narrowed.astype(dtype))
+
+
+def _write_unfused(node: Node, editor: Editor, epsilon: float, scale: Array) -> None:
+    """Spell the norm out, the square as a product: onnxruntime fuses a power, and then reads no float16 epsilon.
+
+    It takes 1e-5, which hardly differs from what is usual, but from one that stands for constants.
+    """
+    name = node.inputs[0]
+    square = editor.compute(node, "Mul", [name, name])
+    if editor.opset < MEAN_AXES_AS_INPUT:
+        mean = editor.compute(node, "ReduceMean", [square], axes=[-1], keepdims=1)
+    else:
+        mean = editor.compute(node, "ReduceMean", [square, np.array([-1], dtype=np.int64)], keepdims=1)
+    summand = np.asarray(epsilon, dtype=editor.dtype(name))
+    root = editor.compute(node, "Sqrt", [editor.compute(node, "Add", [mean, summand])])
+    editor.replace(node, "Mul", [editor.compute(node, "Div", [name, root]), scale])
 
 
 def _mixture(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Mixture:

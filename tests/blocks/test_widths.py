@@ -1,4 +1,4 @@
-"""From very narrow blocks to wide ones, and every kind of unit at once, by both exporters."""
+"""From very narrow blocks to wide ones, in float16, and every kind of unit at once, by both exporters."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ UNITS: Mapping[str, Mapping[str, Spare]] = {
 }
 
 
-def check(name: str, exporter: str, kind: str, width: int, count: int) -> None:
+def check(name: str, exporter: str, kind: str, width: int, count: int, half: bool = False) -> None:
     """Remove ``count`` channels of the stream, and every other kind of unit, so that ``width`` channels are left."""
     block = BLOCKS[name]
     stay = block.stay[kind]
     axes = {**block.axes, "stream": Axis(width - stay)}
     spares = {"stream": Spare(count + stay, kind, stay=stay), **UNITS.get(name, ATTENTION)}
-    assert_block_recovers(name, exporter, axes, **spares)
+    assert_block_recovers(name, exporter, axes, half, **spares)
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
@@ -59,6 +59,11 @@ def test_narrow(name: str) -> None:
 )
 def test_wide(name: str, kind: str, count: int) -> None:
     check(name, OLDER_FUSED, kind, 4096 - count, count)
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+def test_half_precision(name: str) -> None:
+    check(name, OLDER_FUSED, DIFFERENT, 12, 5, half=True)
 
 
 @pytest.mark.parametrize("name", ["convnext", "clip", "gpt2", "llama", "t5"])
