@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | ModelProto
 Outcome = tuple[Analysis, Plan, Model]
+_SMALL_SHARE = 64  # copies of less than this part of a model do not matter
 LAYERNORM_FORMS = ("stock", "function", "primitives")
 Progress = Callable[[str, float | None], None]
 """Is told what is being done, and which fraction of that lies behind where it is known."""
@@ -209,7 +211,7 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], optio
             continue
         if plan.empty or weight_elements(minimized) <= weight_elements(model):
             found = _fewest(found, (analysis, plan, minimized))
-            if not copied - known.tied:
+            if not _worth_tying(model, minimized, copied - known.tied):
                 return found
         if copied - known.tied:  # without the copies it may be even smaller
             analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
@@ -218,6 +220,12 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], optio
         else:
             around = _around(analysis, copied) - {pin.tensor for pin in pins}
             pins.extend(Pin(name, Reason.LARGER) for name in around or analysis.context.elements.ids)
+
+
+def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> bool:
+    """Whether what the copies hold is enough of a model to look for a plan without them."""
+    held = sum(prod(model.initializers[name].shape) for name in copied)
+    return held * _SMALL_SHARE > weight_elements(minimized)
 
 
 def _fewest(one: Outcome | None, other: Outcome) -> Outcome:

@@ -105,9 +105,7 @@ class Pair:
     wanted: float
 
 
-def export_all(
-    cache: Path, names: Sequence[str], variants: Sequence[str], planted: Sequence[tuple[str, str]]
-) -> None:
+def export_all(cache: Path, names: Sequence[str], variants: Sequence[str], planted: Sequence[tuple[str, str]]) -> None:
     """Export what the cache lacks (in a child process: torch would fill the memory of this one)."""
     import bench_models
 
