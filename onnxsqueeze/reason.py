@@ -19,7 +19,6 @@ class Reason(Enum):
     NOT_FINITE = "its reader's weights hold NaN or Inf"
     UNSUPPORTED_DTYPE = "its reader's weights have a data type that is not folded"
     UNKNOWN_SHAPE = "the shape is not known well enough"
-    RESHAPE = "a Reshape mixes it with other axes"
     CONSTANT_VARIES = "constant, but different at each position"
     CONSTANT_READ = "constant, but its reader cannot absorb a constant"
     NORMALISED = "its value is set against that of every other channel"

@@ -25,12 +25,12 @@ from onnxsqueeze.fact import Floats
 from onnxsqueeze.graph import Node
 from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.norms.removed import Removed
+from onnxsqueeze.norms.writing import compute_mean
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
 
 FUSED_SINCE = 17  # the opset that brought LayerNormalization
-MEAN_AXES_AS_INPUT = 18  # the opset in which the axes of ReduceMean became an input
 
 
 @dataclass(frozen=True)
@@ -144,22 +144,14 @@ def _layer_norm(norm: Narrowed, scale: npt.NDArray[Any]) -> Any:
     editor, node = norm.editor, norm.node
     if editor.opset >= FUSED_SINCE:
         return editor.compute(node, "LayerNormalization", [norm.data, scale], axis=-1, epsilon=epsilon)
-    mean = _mean(norm, norm.data)
+    mean = compute_mean(editor, node, norm.data, -1)
     centred = editor.compute(node, "Sub", [norm.data, mean])
     squares = editor.compute(node, "Pow", [centred, norm.number(2.0)])
-    variance = editor.compute(node, "Add", [_mean(norm, squares), norm.number(epsilon)])
+    variance = editor.compute(node, "Add", [compute_mean(editor, node, squares, -1), norm.number(epsilon)])
     unit = editor.compute(node, "Div", [centred, editor.compute(node, "Sqrt", [variance])])
     scaled = editor.compute(node, "Mul", [unit, scale])
     # onnxruntime fuses these nine nodes, the sum of nothing included, to one
     return editor.compute(node, "Add", [scaled, np.zeros_like(scale)])
-
-
-def _mean(norm: Narrowed, data: Any) -> Any:
-    """Average over the last axis."""
-    editor, node = norm.editor, norm.node
-    if editor.opset < MEAN_AXES_AS_INPUT:
-        return editor.compute(node, "ReduceMean", [data], axes=[-1], keepdims=1)
-    return editor.compute(node, "ReduceMean", [data, np.array([-1], dtype=np.int64)], keepdims=1)
 
 
 def exact_parameters(norm: Narrowed) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -195,10 +187,10 @@ def compute_primitives(norm: Narrowed) -> None:
     def number(value: float) -> npt.NDArray[Any]:
         return np.asarray(value, dtype=kind)
 
-    present = editor.compute(node, "Mul", [_mean(norm, data), number(removed.share)])
+    present = editor.compute(node, "Mul", [compute_mean(editor, node, data, -1), number(removed.share)])
     mean = editor.compute(node, "Add", [present, number(removed.total / removed.width)])
     centred = editor.compute(node, "Sub", [data, mean])
-    squares = _mean(norm, editor.compute(node, "Mul", [centred, centred]))
+    squares = compute_mean(editor, node, editor.compute(node, "Mul", [centred, centred]), -1)
     inside = editor.compute(node, "Mul", [squares, number(removed.share)])
     gap = editor.compute(node, "Sub", [mean, number(removed.mean)])
     between = editor.compute(node, "Mul", [gap, gap])

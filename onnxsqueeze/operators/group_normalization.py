@@ -20,14 +20,13 @@ from onnxsqueeze.fact import Bools, Fact, Floats, any_along
 from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.linear.rule import channel_ids
 from onnxsqueeze.linear.view import all_finite, channel_bounds
+from onnxsqueeze.norms.writing import compute_mean
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Groups
 from onnxsqueeze.rule import Context, Demand, OpRule, Refusal, constant_vector, register
 
 if TYPE_CHECKING:
     from onnxsqueeze.editor import Editor
-
-_MEAN_AXES_AS_INPUT = 18  # the opset in which the axes of ReduceMean became an input
 
 
 def _channels(node: Node, context: Context) -> int | None:
@@ -198,13 +197,14 @@ def _write(norm: _Narrowed) -> None:
         return np.array(values, dtype=np.int64)
 
     grouped = editor.compute(node, "Reshape", [source, sizes(0, norm.groups, -1)])
-    mean = _mean(norm, grouped)
+    mean = compute_mean(editor, node, grouped, 2)
     if norm.share < 1:
         mean = editor.compute(node, "Mul", [mean, number(norm.share)])
         if norm.mean.any():
             mean = editor.compute(node, "Add", [mean, number((1 - norm.share) * norm.mean)])
     centred = editor.compute(node, "Sub", [grouped, mean])
-    deviation = _deviation(norm, mean, _mean(norm, editor.compute(node, "Mul", [centred, centred])), number)
+    squares = compute_mean(editor, node, editor.compute(node, "Mul", [centred, centred]), 2)
+    deviation = _deviation(norm, mean, squares, number)
     factor = editor.compute(node, "Div", [number(norm.scale), deviation])
     rank = editor.context.rank(data)
     factor = editor.compute(node, "Reshape", [factor, sizes(0, norm.scale.size, *(1,) * (rank - 2))])
@@ -215,13 +215,6 @@ def _write(norm: _Narrowed) -> None:
         editor.replace(node, "Cast", [editor.compute(node, "Add", operands)], to=editor.context.dtypes[data])
     else:
         editor.replace(node, "Add", operands)
-
-
-def _mean(norm: _Narrowed, data: Any) -> Any:
-    """Average over the channels of a group that are left, and space."""
-    if norm.editor.opset < _MEAN_AXES_AS_INPUT:
-        return norm.editor.compute(norm.node, "ReduceMean", [data], axes=[2], keepdims=1)
-    return norm.editor.compute(norm.node, "ReduceMean", [data, np.array([2], dtype=np.int64)], keepdims=1)
 
 
 def _deviation(norm: _Narrowed, mean: Any, squares: Any, number: Any) -> Any:

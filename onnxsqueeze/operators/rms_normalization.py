@@ -26,10 +26,10 @@ from onnxsqueeze.norms.channels import (
     refusal,
     width_of,
 )
-from onnxsqueeze.norms.layer_norm import MEAN_AXES_AS_INPUT
 from onnxsqueeze.norms.removed import Earlier
 from onnxsqueeze.norms.representatives import NormRepresentatives
 from onnxsqueeze.norms.widening import widen, widens
+from onnxsqueeze.norms.writing import compute_mean
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Representative, choose_representatives
 from onnxsqueeze.rule import Array, Context, NotSpanned, OpRule, Refusal, absorbed_by_readers, register
@@ -113,10 +113,7 @@ def _write_unfused(node: Node, editor: Editor, epsilon: float, scale: Array) -> 
     """
     name = node.inputs[0]
     square = editor.compute(node, "Mul", [name, name])
-    if editor.opset < MEAN_AXES_AS_INPUT:
-        mean = editor.compute(node, "ReduceMean", [square], axes=[-1], keepdims=1)
-    else:
-        mean = editor.compute(node, "ReduceMean", [square, np.array([-1], dtype=np.int64)], keepdims=1)
+    mean = compute_mean(editor, node, square, -1)
     summand = np.asarray(epsilon, dtype=editor.dtype(name))
     root = editor.compute(node, "Sqrt", [editor.compute(node, "Add", [mean, summand])])
     editor.replace(node, "Mul", [editor.compute(node, "Div", [name, root]), scale])
