@@ -13,7 +13,7 @@ from onnxsqueeze.editor import Editor
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.loading import Initializer, Model
 from onnxsqueeze.plan import Plan
-from onnxsqueeze.rule import Array, StillRead
+from onnxsqueeze.rule import Array, NotZero, StillRead
 
 
 def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> tuple[Model, frozenset[str]]:
@@ -22,6 +22,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     Raises:
         FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
         StillRead: when a node that stays needs something of a tensor that goes; likewise.
+        NotZero: when layers that the plan narrows need more of their weights; plan again with what is known then.
         NotSpanned: when elements that go cannot be computed from others by all who read them; analyse again.
     """
     editor = Editor(analysis, plan, options)
@@ -31,6 +32,8 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
         elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
             editor.pass_on(node)
+    if editor.used:
+        raise NotZero(editor.used)
     skeleton, arrays, sources = editor.finish()
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
         if plan.gone(name):
@@ -44,6 +47,8 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
 
 
 def _touched(node: Node, editor: Editor) -> bool:
+    if node.index in editor.plan.narrowings or editor.plan.drops_summand(node.index):
+        return True
     inner = editor.context.elements.inner.get(node.index, "")
     if any(editor.narrowed(name) for name in (*node.inputs, *node.outputs, inner)):
         return True

@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
 
 from onnxsqueeze import functions
 from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.dimension import Dimension, Symbolic
-from onnxsqueeze.fact import Bools, Floats, any_along
+from onnxsqueeze.fact import Floats
 from onnxsqueeze.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.handing import Handing
+from onnxsqueeze.linear import Used
 from onnxsqueeze.plan import Plan
+from onnxsqueeze.remaining import Remaining
 from onnxsqueeze.rule import Array, FoldOverflow, absorbed_by_readers
 from onnxsqueeze.sizes import Sizes
 from onnxsqueeze.slices import kept_part
@@ -34,16 +35,17 @@ from onnxsqueeze.surgeon import attributes_of, bare, exported_node, node_names
 _SMALL = 4096  # elements up to which equal new constants are shared
 
 
-class Editor(Handing):
+class Editor(Remaining, Handing):
     """The graph under change. All names and axes are those of the original graph.
 
     ``options`` are a user's choices among forms that a rule can write, by name.
     """
 
     def __init__(self, analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> None:
-        super().__init__(analysis.context)
-        self.plan = plan
+        Remaining.__init__(self, analysis.context, plan)
+        Handing.__init__(self, analysis.context)
         self.options = options or {}
+        self.used: dict[int, Used] = {}  # by node index, where more of a weight is than the plan expects
         self._graph = analysis.graph
         self._surgeon = gs.import_onnx(bare(analysis.graph))
         self._tensors: dict[str, gs.Tensor] = self._surgeon.tensors()
@@ -53,6 +55,7 @@ class Editor(Handing):
         self._edited: set[int] = set()
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
+        self._selected: dict[tuple[int, int, bytes], gs.Tensor] = {}
         self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
         self._node_names = node_names(self._graph)
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
@@ -66,49 +69,6 @@ class Editor(Handing):
     def opset(self) -> int:
         """The version of the standard operators that the model imports."""
         return int(self._graph.opsets.get("", 0))
-
-    def mask(self, name: str) -> Bools:
-        """Return which elements of a tensor stay (compact; all of them for a constant)."""
-        if name in self.plan.masks:
-            return self.plan.masks[name]
-        return np.full((1,) * self.context.rank(name), True)
-
-    def live(self, name: str) -> Bools:
-        """Return which elements of a tensor something depends on (compact)."""
-        return self.plan.live.get(name, np.full((1,) * self.context.rank(name), False))
-
-    def kept(self, name: str, axis: int) -> Bools:
-        """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""
-        mask = self.mask(name)
-        return any_along(mask, tuple(other for other in range(mask.ndim) if other != axis))
-
-    def positions(self, name: str, axis: int) -> Bools:
-        """Like `kept`, repeated to the axis's original length, which must be known."""
-        length = self.context.shape(name)[axis]
-        assert isinstance(length, int)
-        return np.broadcast_to(self.kept(name, axis), (length,))
-
-    def narrowed(self, name: str) -> bool:
-        """Whether a tensor loses some of its elements."""
-        return name in self.plan.masks
-
-    def new_length(self, name: str, axis: int) -> Dimension | None:
-        """Return the new length of an axis that changes, None for one that stays as it is.
-
-        Of a size as ``4*batch`` the factor changes.
-        """
-        mask = self.mask(name)
-        if mask.shape[axis] == 1 or not mask.any():
-            return None
-        last = max(place for place, length in enumerate(mask.shape) if length > 1)
-        # rows may keep different positions along the last varying axis, but equally many
-        kept = mask.sum(axis=axis).max() if axis == last else self.kept(name, axis).sum()
-        count, size = int(kept), self.context.shape(name)[axis]
-        if count == mask.shape[axis]:
-            return None
-        if isinstance(size, Symbolic):
-            return replace(size, coefficient=size.coefficient * count // mask.shape[axis])
-        return count
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the numpy dtype of a tensor."""
@@ -215,6 +175,14 @@ class Editor(Handing):
         self._before[node.index].append(self._new_node(op, operands, result, attributes))
         self._put(node, position, result)
 
+    def select(self, node: Node, position: int, places: npt.NDArray[np.int64], axis: int) -> None:
+        """Let a node read only some places along an axis of an input. Nodes that read the same ones share them."""
+        source = self._edit(node).inputs[position]
+        key = (id(source), axis, places.tobytes())
+        if key not in self._selected:
+            self._selected[key] = self.compute(node, "Gather", [source, places], axis=axis)
+        self._put(node, position, self._selected[key])
+
     def insert_after(
         self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any
     ) -> None:
@@ -246,7 +214,7 @@ class Editor(Handing):
     def constant_at(self, node: Node, position: int) -> Array | None:
         """Return the constant that a node has at an input by now, None if it has none there."""
         inputs = self._nodes[node.index].inputs
-        if position >= len(inputs):
+        if position >= len(inputs) or inputs[position].is_empty():
             return None
         held = self._constants.get(id(inputs[position]))
         if held is not None:

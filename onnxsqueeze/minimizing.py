@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,17 @@ from onnxsqueeze.analysis import Analysis, Pin
 from onnxsqueeze.apply import apply
 from onnxsqueeze.errors import UsageError, VerificationError
 from onnxsqueeze.graph import Graph
+from onnxsqueeze.linear import Used
+from onnxsqueeze.linear.whole import with_whole_layers
 from onnxsqueeze.loading import Model, load, to_proto
 from onnxsqueeze.measure import weight_elements
 from onnxsqueeze.normalise import normalised
 from onnxsqueeze.norms.function import with_definition
-from onnxsqueeze.plan import Plan, make_plan, newly_settled
-from onnxsqueeze.policy import rounding
+from onnxsqueeze.plan import Choose, Plan, make_plan, newly_settled
+from onnxsqueeze.policy import narrowing, rounding
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.report import Report, make_report
-from onnxsqueeze.rule import FoldOverflow, NotSpanned, StillRead
+from onnxsqueeze.rule import FoldOverflow, NotSpanned, NotZero, StillRead
 from onnxsqueeze.saving import encoded_size
 from onnxsqueeze.stored import stored
 
@@ -113,7 +116,12 @@ def minimize(
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
-    analysis, plan, minimized = _smaller(analysis, round_to, keep, {"layernorm": layernorm})
+    options = {"layernorm": layernorm}
+    first = _smaller(analysis, round_to, keep, options)
+    whole = _of_whole_layers(first[0], model, round_to, keep, options)
+    analysis, plan, minimized = first if first[2] is analysis.graph.model else _fewest(first, whole or first)
+    if whole is not None and weight_elements(whole[2]) < weight_elements(minimized):
+        analysis, plan, minimized = whole
     changed = minimized is not analysis.graph.model
     if not changed:
         minimized = model
@@ -121,12 +129,12 @@ def minimize(
     found = None
     if verify and changed:
         original = source if isinstance(source, ModelProto) and not incomplete else model
-        options = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
-        found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **options)
+        how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
+        found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
     def report() -> Report:
-        made = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {})
+        made = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {}, first[:2])
         return replace(made, verification=found, seconds=clock.laps)
 
     return Result(minimized, plan, report)
@@ -176,8 +184,6 @@ def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[st
 
 
 def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
-    from fnmatch import fnmatchcase
-
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
             raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
@@ -186,10 +192,12 @@ def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
 def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]) -> Outcome:
     """Plan and apply; what turns out not to pay or not to fit is pinned, and the plan made anew."""
     pins: list[Pin] = []
+    used: dict[int, Used] = {}
     found: Outcome | None = None
     model = analysis.graph.model
+    choose: Choose | None = narrowing(round_to)
     while True:
-        plan = make_plan(analysis, rounding(analysis, round_to), pins)
+        plan = make_plan(analysis, rounding(analysis, round_to), pins, choose, used)
         asked = analysis.asked(options)
         if plan.empty and not asked:
             return _fewest(found, (analysis, plan, model))
@@ -205,6 +213,9 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], optio
         except StillRead as error:
             pins.append(Pin(error.tensor, Reason.NOT_EMPTY))
             continue
+        except NotZero as error:
+            used.update(error.used)
+            continue
         except NotSpanned as error:
             known = replace(known, widened=known.widened | {error.tensor})
             analysis = Analysis(analysis.graph, keep, known)
@@ -217,9 +228,23 @@ def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], optio
             analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
         elif found is not None:
             return found
+        elif choose is not None:
+            choose = None
         else:
             around = _around(analysis, copied) - {pin.tensor for pin in pins}
             pins.extend(Pin(name, Reason.LARGER) for name in around or analysis.context.elements.ids)
+
+
+def _of_whole_layers(
+    analysis: Analysis, model: Model, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]
+) -> Outcome | None:
+    """Plan and apply for the model whose layers have the weights for all of the tensors that are gathered around them.
+
+    A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
+    """
+    kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in keep)}
+    whole = with_whole_layers(analysis, model, kept)
+    return None if whole is None else _smaller(Analysis(Graph(normalised(whole, keep)), keep), round_to, keep, options)
 
 
 def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis import Analysis, Needs, Pin
-from onnxsqueeze.fact import Bools, Floats
+from onnxsqueeze.attention.key_bias import idle_summands
+from onnxsqueeze.fact import Bools, Floats, any_along
+from onnxsqueeze.graph import Node
+from onnxsqueeze.linear import Candidate, Narrowing, Used, zeros_of
 from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Box, Broadcast, Constraint, Copies, Kept, NotEmpty
+from onnxsqueeze.stored import stored, uses
 
 
 @dataclass(frozen=True)
@@ -23,24 +28,52 @@ class Plan:
             some are listed.
         reasons: by tensor name, why each element stays, as (reason, detail) or None where it goes (compact, object).
         live: what is needed of each tensor if just this stays (compact).
+        narrowings: by node index, the part of its weight that a layer computes with where the tensors stay whole.
+        whole: by node index, why a layer with rows or columns of zeros computes with all of its weight, and how many.
+        idle: by node index, the input that is a constant summand which makes no difference; -1 where there is none yet,
+            and none is to be made.
     """
 
     masks: Mapping[str, Bools]
     reasons: Mapping[str, npt.NDArray[np.object_]]
     live: Mapping[str, Bools]
+    narrowings: Mapping[int, Narrowing] = field(default_factory=dict)
+    whole: Mapping[int, tuple[Reason, int]] = field(default_factory=dict)
+    idle: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         """Whether nothing goes."""
-        return not self.masks
+        return not (self.masks or self.narrowings or any(map(self.drops_summand, self.idle)))
+
+    def drops_summand(self, index: int) -> bool:
+        """Whether a node is to do without one of its inputs."""
+        return self.idle.get(index, -1) >= 0
+
+    def kept(self, name: str, axis: int, rank: int) -> Bools:
+        """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""
+        mask = self.masks.get(name, np.full((1,) * rank, True))
+        return any_along(mask, tuple(other for other in range(rank) if other != axis))
 
     def gone(self, name: str) -> bool:
         """Whether no element of a tensor stays."""
         return name in self.masks and not self.masks[name].any()
 
 
-def make_plan(analysis: Analysis, policy: Sequence[Constraint] = (), pins: Sequence[Pin] = ()) -> Plan:
-    """Find the smallest set of classes that must stay.
+Choose = Callable[[Candidate], "Narrowing | Reason"]
+"""Of the narrowest part that a layer could compute with, decides on a part that pays, or why none does."""
+
+
+def make_plan(
+    analysis: Analysis,
+    policy: Sequence[Constraint] = (),
+    pins: Sequence[Pin] = (),
+    choose: Choose | None = None,
+    used: Mapping[int, Used] | None = None,
+) -> Plan:
+    """Find the smallest set of classes that must stay; with ``choose`` also what may go that no tensor loses by.
+
+    ``used`` says by node index which columns and rows of a layer's weight are no zeros once channels have gone.
 
     Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is
     kept is fed back into the backward sweep until nothing changes.
@@ -54,7 +87,8 @@ def make_plan(analysis: Analysis, policy: Sequence[Constraint] = (), pins: Seque
         _keep_needed(analysis, needs, kept)
         _enforce(constraints, kept)
         if int(kept.mask.sum()) == before:
-            return _frozen(analysis, kept, needs)
+            plan = _frozen(analysis, kept, needs)
+            return plan if choose is None else _beside_tensors(analysis, plan, choose, used or {})
 
 
 def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
@@ -164,3 +198,61 @@ def _frozen(analysis: Analysis, kept: Kept, needs: Needs) -> Plan:
         if not mask.all():
             masks[name] = mask
     return Plan(masks, reasons, needs.live)
+
+
+def _beside_tensors(analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]) -> Plan:
+    """Decide on the parts of weights, and on summands that make no difference, around what stays of the tensors."""
+    idle: dict[int, int] = {}
+    for node in analysis.graph.nodes:
+        rule = analysis.rules[node.index]
+        if rule.cancels is not None and analysis.context.is_activation(node.outputs[0]):
+            for position in rule.cancels(node, analysis.context):
+                idle.update(idle_summands(analysis.context, analysis.labels, node.inputs[position]))
+    narrowings, whole = _narrowings(analysis, plan, choose, used)
+    return replace(plan, narrowings=narrowings, whole=whole, idle=idle)
+
+
+def _narrowings(
+    analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]
+) -> tuple[dict[int, Narrowing], dict[int, tuple[Reason, int]]]:
+    """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies."""
+    users: dict[str, dict[int, Candidate]] = defaultdict(dict)
+    for node in analysis.graph.nodes:
+        candidate = _candidate(analysis, plan, node, used.get(node.index))
+        if candidate is not None:
+            users[candidate.linear.weight][node.index] = candidate
+    narrowings: dict[int, Narrowing] = {}
+    whole: dict[int, tuple[Reason, int]] = {}
+    for name, candidates in users.items():
+        first, *others = candidates.values()
+        alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
+        chosen = choose(first) if alone else Reason.LARGER
+        for index, candidate in candidates.items():
+            if isinstance(chosen, Narrowing):
+                narrowings[index] = chosen
+            else:
+                whole[index] = (chosen, candidate.zeros)
+    return narrowings, whole
+
+
+def _users_of(analysis: Analysis, weight: str) -> int:
+    source = stored(analysis.graph, weight, analysis.context.rank(weight))
+    return 1 if source is None else uses(analysis.graph, source.name, shapes=False)
+
+
+def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:
+    """Return a layer that has rows or columns of zeros between what stays of the tensors around it."""
+    rule, context = analysis.rules[node.index], analysis.context
+    if not rule.narrows or rule.weights is None or not context.is_activation(node.outputs[0]):
+        return None
+    linear = rule.weights(node, context)
+    sides = ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis))
+    kept = [
+        linear.per_group(plan.kept(name, axis, context.rank(name)), bool(place))
+        for place, (name, axis) in enumerate(sides)
+    ]
+    found = zeros_of(node, context, linear, kept[0], kept[1], used)
+    if found is None:
+        return None
+    last = [axis == context.rank(name) - 1 for name, axis in sides]
+    return Candidate(linear, found, kept[0][0], kept[1][0], (last[0], last[1]))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from onnxsqueeze.analysis import Analysis
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
+from onnxsqueeze.linear import Candidate, Narrowing
+from onnxsqueeze.plan import Choose
+from onnxsqueeze.reason import Reason
 from onnxsqueeze.regularity import Classes, Constraint, RoundUp
 
+_PRODUCTS_PER_ELEMENT = 512  # that take as long as gathering an element along the last axis, and what follows from it
+_PRODUCTS_PER_PIXEL = 256  # the same along another axis, where whole planes are copied
 _SMALLEST_BLOCK = 16  # channels; below one block onnxruntime copies a tensor before it reads it
 
 
@@ -26,13 +32,84 @@ def rounding(analysis: Analysis, round_to: str | int) -> Sequence[Constraint]:
     """
     if round_to == "auto":
         return _automatic(analysis)
+    multiple = _multiple(round_to)
+    return [] if multiple == 1 else _multiples(analysis, multiple)
+
+
+def _multiple(round_to: str | int) -> int:
     try:
         multiple = int(round_to)
     except ValueError:
         multiple = 0
     if multiple < 1:
         raise UsageError(f"--round-to {round_to}: give `auto` or a positive number of channels")
-    return [] if multiple == 1 else _multiples(analysis, multiple)
+    return multiple
+
+
+def narrowing(round_to: str | int) -> Choose:
+    """Return what decides which layers compute with a part of their weights.
+
+    Args:
+        round_to: a multiple for the channels that they read and compute, or "auto": what makes onnxruntime faster.
+
+    Raises:
+        UsageError: for anything but "auto" or a positive integer.
+    """
+    if round_to == "auto":
+        return partial(_narrowed, _blocks_of_images, _gathers_cheaply)
+    return partial(_narrowed, partial(_to_multiple, _multiple(round_to)), _saves_elements)
+
+
+def _to_multiple(multiple: int, last: bool, kept: int, original: int) -> int:
+    return _next_multiple(multiple, kept, original)
+
+
+def _blocks_of_images(last: bool, kept: int, original: int) -> int:
+    return kept if last else blocked(_SMALLEST_BLOCK, kept, original)
+
+
+def _saves_elements(last: bool, saved: int, moved: int) -> bool:
+    """Whether fewer weight elements are stored than new indices."""
+    return saved > moved
+
+
+def _gathers_cheaply(last: bool, saved: int, moved: int) -> bool:
+    """Whether the products that are saved take longer than moving the channels.
+
+    Along the last axis, one element is moved at a time (tools/measure_narrowed_layers.py).
+    """
+    return saved >= moved * (_PRODUCTS_PER_ELEMENT if last else _PRODUCTS_PER_PIXEL)
+
+
+def _narrowed(
+    count: Callable[[bool, int, int], int], pays: Callable[[bool, int, int], bool], candidate: Candidate
+) -> Narrowing | Reason:
+    """Narrow what pays: the columns, the rows, or both.
+
+    Args:
+        count: says how many channels to keep; of whether they lie along the last axis, how many there must be, and are.
+        pays: says whether to gather; of whether it is along the last axis, the weight elements that the layer then
+            does without (each of them multiplied at every place), and the channels that are moved.
+        candidate: the layer.
+    """
+    part, taps = candidate.narrowest, candidate.linear.matrix.shape[3]
+    columns = _filled(part.columns, candidate.kept_in, partial(count, candidate.last[0]))
+    rows = _filled(part.rows, candidate.kept_out, partial(count, candidate.last[1]))
+    inner, out = int(candidate.kept_in.sum()), int(candidate.kept_out.sum())
+    away = inner - int(columns.sum()), out - int(rows.sum())
+    if not pays(candidate.last[1], away[1] * int(columns.sum()) * taps, out):
+        rows, away = candidate.kept_out, (away[0], 0)
+    if not pays(candidate.last[0], away[0] * int(rows.sum()) * taps, int(columns.sum())):
+        columns, away = candidate.kept_in, (0, away[1])
+    return Narrowing(columns, rows, part.standing if away[1] else -1) if any(away) else Reason.SLOWER
+
+
+def _filled(chosen: Bools, kept: Bools, count: Callable[[int, int], int]) -> Bools:
+    """Choose a few more of what stays."""
+    missing = count(int(chosen.sum()), int(kept.sum())) - int(chosen.sum())
+    result: Bools = chosen.copy()
+    result[np.flatnonzero(kept & ~chosen)[:missing]] = True
+    return result
 
 
 def _multiples(analysis: Analysis, multiple: int) -> Sequence[Constraint]:

@@ -30,4 +30,5 @@ class Reason(Enum):
     NOT_EMPTY = "the last channel of a tensor that is still read"
     ROUNDED = "kept so that the channel count suits the runtime"
     OVERFLOW = "folding its constant would overflow the data type"
+    SLOWER = "computing without it would not be faster"
     LARGER = "removing it would make the model larger"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Layer:
             one sample, dynamic sizes other than the batch taken as in `Report.sizes`.
         sparsity: the share of exact zeros in the weight.
         channels: output channels; of these dead (nothing needs them), constant, and removed.
-        stayed: for the dead and constant ones that stayed, how many for which reason.
+        stayed: for the dead and constant ones that stayed, and for rows and columns of zeros between channels that
+            stay, how many for which reason.
     """
 
     name: str
@@ -101,11 +102,27 @@ class Report:
         return data
 
 
-def make_report(analysis: Analysis, plan: Plan, result: Model, file_bytes: int, dims: Mapping[str, int]) -> Report:
-    """Compare the model that was analysed with the one that came out; ``dims`` are sizes to count MACs for."""
+def make_report(
+    analysis: Analysis,
+    plan: Plan,
+    result: Model,
+    file_bytes: int,
+    dims: Mapping[str, int],
+    given: tuple[Analysis, Plan] | None = None,
+) -> Report:
+    """Compare the model that was given with the one that came out.
+
+    Args:
+        analysis, plan: what was decided. result, file_bytes: what came of it.
+        dims: sizes to count MACs for.
+        given: the same of the model as it came, where the analysis may be of one whose layers are whole again.
+    """
     shapes, sizes = concrete_shapes(analysis, dims)
     layers = tuple(_layers(analysis, plan, shapes))
-    original = analysis.graph.model
+    first = analysis if given is None else given[0]
+    if given is not None and first.graph is not analysis.graph:
+        layers = _as_given(layers, _layers(*given, concrete_shapes(first, dims)[0]))
+    original = first.graph.model
     stayed = stayed_reasons(analysis, plan)
     before, after = weight_elements(original), weight_elements(result)
     return Report(
@@ -116,12 +133,21 @@ def make_report(analysis: Analysis, plan: Plan, result: Model, file_bytes: int, 
         bytes_after=file_bytes,
         macs_before=sum(layer.macs_before for layer in layers),
         macs_after=sum(layer.macs_after for layer in layers),
-        nodes_before=analysis.graph.file_nodes,
+        nodes_before=first.graph.file_nodes,
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed,
         why_nothing=_why_nothing(layers, stayed) if plan.empty else "",
         warnings=tuple(_warnings(analysis)),
         sizes=sizes,
+    )
+
+
+def _as_given(layers: Sequence[Layer], given: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Say of layers that are whole again what they were in the file, where they stand in the same order."""
+    names = ("name", "shape_before", "weights_before", "macs_before", "sparsity")
+    return tuple(
+        replace(layer, **{name: getattr(before, name) for name in names})
+        for layer, before in zip(layers, given, strict=True)
     )
 
 
@@ -147,8 +173,14 @@ def _layer(analysis: Analysis, plan: Plan, node: Node, linear: Linear, shape: li
     rows = kept_out.any(axis=1)
     groups, taps = int(rows.sum()), linear.matrix.shape[3]
     after = (groups, int(kept_out.sum()) // max(groups, 1), int(kept_in[rows].sum()) // max(groups, 1), taps)
+    part = plan.narrowings.get(node.index)
+    if part is not None:
+        after = (1, int(part.rows.sum()), int(part.columns.sum()), taps)
     positions = int(np.prod(shape, dtype=np.int64)) // max(1, kept_out.size)
     dead, constant, removed, stayed = _channels(analysis, plan, node, linear)
+    if node.index in plan.whole:
+        reason, zeros = plan.whole[node.index]
+        stayed[f"{reason.value}: rows and columns of zeros"] = zeros
     bias = int(np.asarray(context.value(linear.bias)).size) if linear.bias else 0
     left = int(np.prod(after, dtype=np.int64))
     return Layer(

@@ -81,6 +81,17 @@ class NotSpanned(Exception):
         self.tensor = tensor
 
 
+class NotZero(Exception):
+    """Layers need rows or columns of their weights that are zeros in the file: others came to stand for removed ones.
+
+    ``used`` holds by node index the columns [in] and rows [out] that are no zeros then; plan again with them.
+    """
+
+    def __init__(self, used: Mapping[int, tuple[Bools, Bools]]) -> None:
+        super().__init__(*used)
+        self.used = used
+
+
 @dataclass(frozen=True)
 class Known:
     """What an earlier analysis and plan of the same graph found out.
@@ -185,6 +196,7 @@ Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
 Pays = Callable[[Node, Context], "Sequence[Constraint]"]
 Weights = Callable[[Node, Context], "Linear"]
+Cancels = Callable[[Node, Context], Sequence[int]]
 Asked = Callable[[Node, Mapping[str, str]], bool]
 Choose = Callable[[Node, Context], "OpRule"]
 
@@ -233,6 +245,9 @@ class OpRule:
         alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
         pays: constraints that keep channels whose removal would not make the node's surroundings faster.
         weights: the view of a node that multiplies by a weight, for reports and costs.
+        narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
+        cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
+            may be added that is the same for all of those (keys).
         asked: whether a user's options (see `Editor`) want the node rewritten even where nothing leaves it.
         choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
     """
@@ -256,6 +271,8 @@ class OpRule:
     alignment: Alignment | None = None
     pays: Pays | None = None
     weights: Weights | None = None
+    narrows: bool = False
+    cancels: Cancels | None = None
     asked: Asked | None = None
     choose: Choose | None = None
 

@@ -45,12 +45,18 @@ def stored(graph: Graph, name: str, rank: int) -> Stored | None:
 _MOVING = ("Transpose", "Identity")
 
 
-def uses(graph: Graph, name: str) -> int:
-    """Return how many nodes read a constant, as it stands or transposed, and make something else of it."""
-    readers = graph.readers.get(name, ())
-    return sum(
-        uses(graph, reader.outputs[0]) if reader.op in _MOVING and not reader.domain else 1 for reader, _ in readers
-    )
+def uses(graph: Graph, name: str, shapes: bool = True) -> int:
+    """Return how many nodes read a constant, as it stands or transposed, and make something else of it.
+
+    Without ``shapes`` those that only ask for its shape do not count.
+    """
+    total = 0
+    for reader, _ in graph.readers.get(name, ()):
+        if reader.op in _MOVING and not reader.domain:
+            total += uses(graph, reader.outputs[0], shapes)
+        else:
+            total += shapes or reader.domain != "" or reader.op not in ("Shape", "Size")
+    return total
 
 
 def tied(context: Context, name: str) -> Stored | None:

@@ -166,6 +166,14 @@ def _need(node: Node, context: Context, view: Attention, outputs: Sequence[Bools
     return demands
 
 
+def _cancels(node: Node, context: Context, view: Attention) -> Sequence[int]:
+    """What is added to all keys alike cancels, unless positions turn them or others have a part in them."""
+    alone = [view.query.position, view.key.position, view.value.position].count(view.key.position) == 1
+    return (
+        (view.key.position,) if view.cancels and alone and not (view.rotated or view.caches or node.outputs[1:]) else ()
+    )
+
+
 def _repair(node: Node, context: Context, editor: Editor, view: Attention) -> None:
     """Write the counts and the original's scale; slice biases and constants that have an entry for each head."""
     kept = [operand.table(editor.mask(operand.name)) for operand in (view.query, view.key, view.value)]
@@ -202,5 +210,6 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
         link=lambda node, context: _link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: _need(node, context, viewed(node, context), outputs),
         repair=lambda node, context, editor: _repair(node, context, editor, viewed(node, context)),
+        cancels=lambda node, context: _cancels(node, context, viewed(node, context)),
         **fields,
     )

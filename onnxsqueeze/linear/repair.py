@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.graph import Node
+from onnxsqueeze.linear.narrowing import Narrowing, narrowed, select, widen
 from onnxsqueeze.linear.view import Linear, constants
 from onnxsqueeze.mixture import Mixture
 from onnxsqueeze.regularity import choose_representatives
@@ -29,22 +30,23 @@ def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_ou
     kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
     if kept_out is None:
         kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
+    part = editor.plan.narrowings.get(node.index)
     values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
     mixture = editor.mixture(linear.data)
     if mixture is not None:
         values = mixture.offset[None].copy()
     try:
-        if mixture is not None:
-            _slice_weight(node, context, editor, _mixed(linear, mixture, editor), kept_out, kept_in, values)
-        elif not (kept_in.all() and kept_out.all()):
-            _slice_weight(node, context, editor, linear, kept_out, kept_in, values)
+        _reweight(node, context, editor, linear, kept_out, kept_in, values, part)
         taken = editor.taken_offset(linear.data)
         if taken is not None:
             values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
-        elif mixture is None and kept_in.all() and kept_out.all():
-            return
-        shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
-        _rebias(node, context, editor, linear, kept_out, shift)
+        rebias = taken is not None or mixture is not None or editor.plan.drops_summand(node.index)
+        if rebias or not (kept_in.all() and kept_out.all()):
+            shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+            _rebias(node, context, editor, linear, kept_out, shift)
+        if part is not None:
+            select(node, editor, linear, part, kept_in[0])
+            widen(node, editor, linear, part, kept_out[0])
     except FoldOverflow as overflow:
         if not values.any():
             raise
@@ -61,12 +63,27 @@ def _mixed(linear: Linear, mixture: Mixture, editor: Editor) -> Linear:
     return replace(linear, matrix=matrix)
 
 
-def _slice_weight(
-    node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, kept_in: Bools, values: Floats
+def _reweight(
+    node: Node,
+    context: Context,
+    editor: Editor,
+    linear: Linear,
+    kept_out: Bools,
+    kept_in: Bools,
+    values: Floats,
+    part: Narrowing | None,
 ) -> None:
+    """Slice the weight, and let it do what removed channels did through those that stand for them."""
+    mixture = editor.mixture(linear.data)
+    if mixture is not None:
+        linear = _mixed(linear, mixture, editor)
+    if mixture is None and part is None and kept_out.all() and kept_in.all():
+        return
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
         weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
+    if part is not None:
+        weight = narrowed(node, editor, weight, part, kept_in[0], kept_out[0])
     editor.check_finite(weight, linear.data, linear.matrix.dtype)
     editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
@@ -114,7 +131,10 @@ def _behind_representative(
 
 
 def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats) -> None:
-    """Slice the bias and add what was folded, in float64, cast once."""
+    """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
+    if node.index in editor.plan.idle:
+        editor.drop_inputs(node, [position for position in [editor.plan.idle[node.index]] if position >= 0])
+        return
     shift = shift[kept_out]
     if linear.idle_bias:
         editor.drop_inputs(node, [linear.bias_position])
@@ -153,6 +173,9 @@ def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: in
     """Add a vector to the outputs through the bias that the node has by now."""
     bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     scale = linear.bias_scale if linear.bias else 1.0
+    part = editor.plan.narrowings.get(node.index)
+    if part is not None and part.standing >= 0:
+        return False  # the bias behind it is of another width
     if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False
     total = bias.astype(np.float64) + vector / scale

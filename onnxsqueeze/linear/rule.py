@@ -103,4 +103,5 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
             and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
         ),
         weights=viewed,
+        narrows=True,
     )

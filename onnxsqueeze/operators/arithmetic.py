@@ -248,6 +248,9 @@ def _single_axis(shape: tuple[int, ...]) -> int | None:
 
 def _repair_add(node: Node, context: Context, editor: Editor) -> None:
     """Slice the constant and add what a linear producer handed on; a branch that became a constant moves on."""
+    if node.index in editor.plan.idle:
+        editor.bypass(node, 1 - editor.plan.idle[node.index])
+        return
     operands = constant_operands(node, context)
     for position, (name, operand) in enumerate(zip(node.inputs, operands, strict=True)):
         if operand is not None and context.is_activation(name) and _moved_on(node, position, operand, context, editor):

