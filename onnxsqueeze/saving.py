@@ -75,6 +75,16 @@ def save(model: Model, path: str | os.PathLike[str]) -> int:
         return _save_with_data(model, target)
 
 
+def save_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write any file as `save` writes a model: afterwards it is there whole and on the disk, or all is as it was.
+
+    Raises:
+        UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
+    """
+    with _explained(path), _replacing(_target(os.fspath(path))) as file:
+        file.write(data)
+
+
 def encoded_size(model: Model) -> int:
     """Return how many bytes the model takes as one file, without writing it."""
     return _in_one_file(model).length

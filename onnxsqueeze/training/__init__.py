@@ -1,0 +1,85 @@
+"""Training of networks that ONNX files describe. The only part of the package that imports torch, in what it loads."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxsqueeze.training.compensated_layer_norm import CompensatedLayerNorm
+    from onnxsqueeze.training.criteria import CriterionContext, criteria_names, criterion
+    from onnxsqueeze.training.cycle.front import Best, Point
+    from onnxsqueeze.training.cycle.phase import Phase
+    from onnxsqueeze.training.cycle.squeeze_release import SqueezeRelease
+    from onnxsqueeze.training.exporting.export import export_masked
+    from onnxsqueeze.training.exporting.failure import describe_export_failure
+    from onnxsqueeze.training.module import OnnxModule, from_onnx
+    from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
+    from onnxsqueeze.training.squeezing.release import ReleaseReport, release
+    from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
+    from onnxsqueeze.training.units import Units, unit_scores
+
+__all__ = [
+    "Best",
+    "CompensatedLayerNorm",
+    "CriterionContext",
+    "Distillation",
+    "OnnxModule",
+    "Phase",
+    "Point",
+    "ReleaseReport",
+    "SqueezeOutcome",
+    "SqueezeRelease",
+    "SqueezeSettings",
+    "Units",
+    "criteria_names",
+    "criterion",
+    "describe_export_failure",
+    "distilled",
+    "export_masked",
+    "from_onnx",
+    "release",
+    "squeeze",
+    "unit_scores",
+]
+
+_HOMES = {
+    "Best": "cycle.front",
+    "CompensatedLayerNorm": "compensated_layer_norm",
+    "CriterionContext": "criteria",
+    "Distillation": "squeezing.distillation",
+    "OnnxModule": "module",
+    "Phase": "cycle.phase",
+    "Point": "cycle.front",
+    "ReleaseReport": "squeezing.release",
+    "SqueezeOutcome": "squeezing.squeeze",
+    "SqueezeRelease": "cycle.squeeze_release",
+    "SqueezeSettings": "squeezing.squeeze",
+    "Units": "units",
+    "criteria_names": "criteria",
+    "criterion": "criteria",
+    "describe_export_failure": "exporting.failure",
+    "distilled": "squeezing.distillation",
+    "export_masked": "exporting.export",
+    "from_onnx": "module",
+    "release": "squeezing.release",
+    "squeeze": "squeezing.squeeze",
+    "unit_scores": "units",
+}
+
+if importlib.util.find_spec("torch") is None:
+    raise ModuleNotFoundError("onnxsqueeze.training needs PyTorch: pip install 'onnxsqueeze[train]'", name="torch")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,90 @@
+"""Calibration batches in the forms that users have them in, on a module's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from onnxsqueeze.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxsqueeze.training.module import OnnxModule
+
+Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""The inputs of a model, without labels: one tensor, several in the order of the graph's inputs, or by name."""
+
+
+def on_device(batch: Batch, module: OnnxModule) -> tuple[Tensor, ...]:
+    """Return a batch's inputs in the order of the graph, on the device of the module.
+
+    Raises:
+        UsageError: when they are not as many tensors as the graph has inputs.
+    """
+    names = module.input_names
+    if isinstance(batch, Tensor):
+        values: Sequence[Tensor] = (batch,)
+    elif isinstance(batch, Mapping):
+        values = [batch[name] for name in names if name in batch]
+    else:
+        values = batch
+    if len(values) != len(names) or not all(isinstance(value, Tensor) for value in values):
+        raise UsageError(
+            f"a calibration batch must hold one tensor for each of the inputs {', '.join(names)}, "
+            f"without labels; this one holds {len(values)} entries"
+        )
+    device = device_of(module)
+    return tuple(value.to(device) for value in values)
+
+
+def prepared(batches: Iterable[Batch], module: OnnxModule) -> list[tuple[Tensor, ...]]:
+    """Return all batches as `on_device` does.
+
+    Raises:
+        UsageError: when there is none, or as `on_device` does.
+    """
+    found = [on_device(batch, module) for batch in batches]
+    if not found:
+        raise UsageError("there is no calibration batch; give at least one, of the model's inputs without labels")
+    return found
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's parameters, the CPU if it has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def small_batches(batches: Sequence[tuple[Tensor, ...]], module: OnnxModule, size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield batches cut into pieces of at most ``size`` samples, where the model takes batches of any size."""
+    for batch in batches:
+        lengths = {value.shape[0] if value.dim() else 0 for value in batch}
+        if len(lengths) == 1 and max(lengths) > size and _any_batch(module):
+            yield from zip(*(torch.split(value, size) for value in batch), strict=True)
+        else:
+            yield batch
+
+
+def _any_batch(module: OnnxModule) -> bool:
+    values = {value.name: value for value in module.model.skeleton.graph.input}
+    dims = [values[name].type.tensor_type.shape.dim for name in module.input_names]
+    return all(bool(dim) and not dim[0].dim_value for dim in dims)
+
+
+@contextmanager
+def measuring(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode, so that nothing is dropped and no statistics move; restore each part's mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def first_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the output that a loss is taken of, the first."""
+    return outputs if isinstance(outputs, Tensor) else outputs[0]

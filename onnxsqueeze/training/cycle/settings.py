@@ -1,0 +1,94 @@
+"""What a run of Squeeze-Release is asked to do, as plain values that its workdir keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from onnxsqueeze.errors import UsageError
+
+Cost = Literal["parameters", "macs", "latency"]
+Likelihood = Literal["auto", "categorical", "probabilities", "gaussian"]
+SMALLEST_SHARE = 0.02
+"""Steps that remove less than this are not worth a training phase."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the cycles are run; see `SqueezeRelease` for each.
+
+    Attributes:
+        options: further fields of `SqueezeSettings`, such as the share of weight-level masks.
+    """
+
+    criterion: str = "units"
+    teacher: bool | Literal["loop"] = False
+    release: bool | Literal["alternate"] = True
+    cost: Cost = "parameters"
+    share: float = 0.4
+    seed: int = 0
+    likelihood: Likelihood = "auto"
+    round_to: str | int = "auto"
+    change: float = 0.01
+    wrap: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed before any work is done."""
+        if self.release not in (True, False, "alternate"):
+            raise UsageError(f"release={self.release!r}: give True, False or 'alternate'")
+        if self.teacher not in (True, False, "loop"):
+            raise UsageError(f"teacher={self.teacher!r}: give True, False or 'loop'")
+        for name, value, known in (("cost", self.cost, Cost), ("likelihood", self.likelihood, Likelihood)):
+            if value not in get_args(known):
+                raise UsageError(f"{name}={value!r}: give one of {', '.join(get_args(known))}")
+        if not SMALLEST_SHARE <= self.share < 1:
+            raise UsageError(f"share={self.share!r}: give the part of the elements to remove, 0.02 to below 1")
+        if not 0 < self.change < 1:
+            raise UsageError(f"change={self.change!r}: give the relative change of the outputs, such as 0.01")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise UsageError(f"seed={self.seed!r}: give an integer from 0")
+
+    def releases(self, cycle: int) -> bool:
+        """Whether a cycle starts by releasing the zeros that the one before has left."""
+        return cycle % 2 == 0 if self.release == "alternate" else bool(self.release)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How far a run goes.
+
+    Attributes:
+        cycles: at most so many.
+        max_drop: how much worse than the dense network the metric may be, in the metric's own unit; None: any.
+        target_ratio: the dense network's weight elements by those wanted; None: as far as the other two allow.
+    """
+
+    cycles: int = 8
+    max_drop: float | None = 0.005
+    target_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed."""
+        if isinstance(self.cycles, bool) or not isinstance(self.cycles, int) or self.cycles < 0:
+            raise UsageError(f"cycles={self.cycles!r}: give a number of cycles")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise UsageError(f"max_drop={self.max_drop!r}: give a difference of the metric, from 0, such as 0.005")
+        if self.target_ratio is not None and not (1 < self.target_ratio < math.inf):
+            raise UsageError(f"target_ratio={self.target_ratio!r}: give a ratio above 1, such as 10")
+
+    def changed(self, cycles: int | None, max_drop: float | None, target_ratio: float | None) -> Goal:
+        """Return the goal with what is given; a ratio alone is to be reached whatever the metric does."""
+        if target_ratio is not None and max_drop is None:
+            found = replace(self, max_drop=None, target_ratio=target_ratio)
+        elif max_drop is not None:
+            found = replace(self, max_drop=max_drop, target_ratio=target_ratio)
+        else:
+            found = self
+        return found if cycles is None else replace(found, cycles=cycles)

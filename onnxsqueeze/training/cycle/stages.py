@@ -1,0 +1,331 @@
+"""The stages of a cycle. Each reads finished files, writes new ones, and returns the state that names them.
+
+No stage hands anything on in memory. So a run that is killed and resumed does what an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.training.criteria import UNITS, criterion_named
+from onnxsqueeze.training.cycle.announcing import Announcer
+from onnxsqueeze.training.cycle.calibration import captured
+from onnxsqueeze.training.cycle.checking import Before, metric_of
+from onnxsqueeze.training.cycle.minimization import NETWORK, write_minimized
+from onnxsqueeze.training.cycle.phase import Phase, phase_seed, seed_everything
+from onnxsqueeze.training.cycle.processes import Processes
+from onnxsqueeze.training.cycle.settings import Settings
+from onnxsqueeze.training.cycle.state import Record, State, Underway
+from onnxsqueeze.training.cycle.targets import Attempt
+from onnxsqueeze.training.cycle.workdir import DENSE, UNDERWAY, Batch, Workdir
+from onnxsqueeze.training.module import OnnxModule, from_onnx
+from onnxsqueeze.training.squeezing.distillation import distilled
+from onnxsqueeze.training.squeezing.release import release
+from onnxsqueeze.training.squeezing.remaining import elements_left, remaining
+from onnxsqueeze.training.squeezing.schedule import cubic_targets
+from onnxsqueeze.training.squeezing.squeeze import SqueezeSettings, squeeze
+
+Train = Callable[[nn.Module, Phase], object]
+Evaluate = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All that the stages share.
+
+    Attributes:
+        train, evaluate: the user's loops.
+        workdir, processes, device, announcer: where files, decisions, tensors and lines go.
+    """
+
+    train: Train
+    evaluate: Evaluate
+    workdir: Workdir
+    processes: Processes
+    device: torch.device
+    announcer: Announcer
+
+    def dense(self, state: State) -> State:
+        """Evaluate the given network, and minimize what its own zeros allow."""
+        metric, batches, seconds = self._evaluated(DENSE, state, 0)
+
+        def finish() -> State:
+            folder = self.workdir.cycle(0)
+            calibration = state.calibration or self._kept(0, "evaluate", batches)
+            with self._working("minimizing", state):
+                started = time.perf_counter()
+                sizes = write_minimized(self.workdir, DENSE, folder, state.settings.round_to)
+                spent = {**seconds, "minimize": time.perf_counter() - started}
+            module = from_onnx(self.workdir.path(f"{folder}/{NETWORK}"))
+            record = Record(
+                cycle=0,
+                base=0,
+                share=0.0,
+                target=state.dense_elements,
+                elements=sizes.elements,
+                network_elements=sizes.network_elements,
+                left=elements_left(module),
+                ratio=state.dense_elements / max(1, sizes.elements),
+                metric=metric,
+                seconds=spent,
+            )
+            return replace(state, calibration=calibration, records=(record,))
+
+        return self.processes.on_main(finish)
+
+    def begin(self, state: State, attempt: Attempt) -> State:
+        """Start a cycle from the network of an earlier one."""
+        underway = Underway(
+            cycle=attempt.cycle,
+            base=attempt.base,
+            share=attempt.share,
+            target=attempt.target,
+            stage="begun",
+            network=f"cycle-{attempt.base:02d}/{NETWORK}",
+        )
+        return replace(state, underway=underway)
+
+    def loosen(self, state: State, cycle: Underway) -> State:
+        """Let the exact zeros that the last cycle has left become small noise, if this cycle is to do that."""
+        without = "loosened" if _needs_training(state.settings) else "ready"
+        if not state.settings.releases(cycle.cycle):
+            return replace(state, underway=cycle.after(without, {}))
+
+        def work() -> State:
+            with self._working(f"cycle {cycle.cycle}: releasing", state):
+                started = time.perf_counter()
+                module = from_onnx(self.workdir.path(cycle.network), device=self.device)
+                generator = _generator(state, cycle, "noise")
+                report = release(module, state.settings.change, self._batches(state), generator)
+                seconds = {"noise": time.perf_counter() - started}
+                if not report.total:
+                    return replace(state, underway=cycle.after(without, seconds))
+                name = self.workdir.save_model(f"{UNDERWAY}/{cycle.cycle}-noisy.onnx", module.write_back())
+            return replace(state, underway=cycle.after("loosened", seconds, network=name, released=report.total))
+
+        return self.processes.on_main(work)
+
+    def train_loosened(self, state: State, cycle: Underway) -> State:
+        """Train before anything is masked."""
+        return self._trained(state, cycle, "release" if cycle.released else "prepare", 1)
+
+    def squeeze(self, state: State, cycle: Underway) -> State:
+        """Choose what goes, and mask it."""
+
+        def work() -> State:
+            with self._working(f"cycle {cycle.cycle}: choosing what goes", state):
+                started = time.perf_counter()
+                module = self._masked(cycle)
+                self._choose(module, state, cycle)
+                name = f"{UNDERWAY}/{cycle.cycle}-squeezed-{cycle.step}"
+                masks = {name: mask.cpu() for name, mask in module.masks.items()}
+                names = {
+                    "network": self.workdir.save_model(f"{name}.onnx", module.write_back()),
+                    "masks": self.workdir.save_tensors(f"{name}.pt", masks),
+                }
+                seconds = {"squeeze": time.perf_counter() - started}
+            return replace(state, underway=cycle.after("squeezed", seconds, start=None, **names))
+
+        return self.processes.on_main(work)
+
+    def _masked(self, cycle: Underway) -> OnnxModule:
+        """Return the network of a cycle with the masks of earlier steps; the zeros that it has otherwise stay, too."""
+        module = from_onnx(self.workdir.path(cycle.network), device=self.device)
+        masks = remaining(module)
+        if cycle.masks is not None:
+            earlier = self.workdir.load_masks(cycle.masks)
+            masks.update({name: mask.to(self.device) for name, mask in earlier.items()})
+        module.set_masks(masks)
+        return module
+
+    def _choose(self, module: OnnxModule, state: State, cycle: Underway) -> None:
+        left = state.record(cycle.base).left
+        if cycle.target >= left:
+            return
+        settings = squeeze_settings(state.settings)
+        target = cubic_targets(left, cycle.target, settings.steps)[cycle.step]
+        start = None
+        if cycle.start is not None:
+            before = from_onnx(self.workdir.path(cycle.start), device=self.device)
+            start = {name: parameter.detach() for name, parameter in before.initializers.items()}
+        generator = _generator(state, cycle, "score")
+        squeeze(module, target, replace(settings, steps=1), self._batches(state), generator, start=start)
+
+    def train_squeezed(self, state: State, cycle: Underway) -> State:
+        """Train under the masks."""
+        return self._trained(state, cycle, "squeeze", squeeze_settings(state.settings).steps)
+
+    def minimize(self, state: State, cycle: Underway) -> State:
+        """Make the masked network a smaller one."""
+
+        def work() -> State:
+            with self._working(f"cycle {cycle.cycle}: minimizing", state):
+                started = time.perf_counter()
+                folder = self.workdir.cycle(cycle.cycle)
+                sizes = write_minimized(self.workdir, cycle.network, folder, state.settings.round_to)
+                seconds = {"minimize": time.perf_counter() - started}
+            done = cycle.after(
+                "minimized",
+                seconds,
+                network=f"{folder}/{NETWORK}",
+                masks=None,
+                elements=sizes.elements,
+                network_elements=sizes.network_elements,
+            )
+            return replace(state, underway=done)
+
+        return self.processes.on_main(work)
+
+    def finish(self, state: State, cycle: Underway) -> State:
+        """Evaluate the smaller network; the cycle is finished."""
+        metric, _, seconds = self._evaluated(cycle.network, state, cycle.cycle)
+
+        def work() -> State:
+            record = Record(
+                cycle=cycle.cycle,
+                base=cycle.base,
+                share=cycle.share,
+                target=cycle.target,
+                elements=cycle.elements,
+                network_elements=cycle.network_elements,
+                left=elements_left(from_onnx(self.workdir.path(cycle.network))),
+                ratio=state.dense_elements / max(1, cycle.elements),
+                metric=metric,
+                released=cycle.released,
+                seconds={**cycle.seconds, **seconds},
+            )
+            return replace(state, records=(*state.records, record), underway=None)
+
+        return self.processes.on_main(work)
+
+    def _trained(self, state: State, cycle: Underway, kind: str, steps: int) -> State:
+        """Call the user's training loop, check what it leaves behind, and write the network."""
+        module = self._module(cycle.network, cycle.masks)
+        phase = self._phase(state, cycle, kind, steps)
+        before = Before.of(module)
+        module.train()
+        seed_everything(phase.seed)
+        started = time.perf_counter()
+        with captured(module) as capture, self._taught(module, phase, state.settings):
+            self.train(self._wrapped(module, state.settings.wrap), phase)
+            self._synchronise()
+        seconds = {f"train {kind}": time.perf_counter() - started}
+        self.processes.agree(before.problem(module, f"cycle {cycle.cycle}, {kind} phase"))
+
+        def keep() -> State:
+            calibration = state.calibration
+            if capture.batches and not state.given_calibration:
+                calibration = self._kept(cycle.cycle, f"{kind}-{phase.step}", capture.batches)
+            done = self._after_training(cycle, phase, state.settings, module, seconds)
+            return replace(state, calibration=calibration, underway=done)
+
+        return self.processes.on_main(keep)
+
+    def _after_training(
+        self, cycle: Underway, phase: Phase, settings: Settings, module: OnnxModule, seconds: dict[str, float]
+    ) -> Underway:
+        """Write a trained network, and say what comes next: another step, or the end of the cycle's training."""
+        start = cycle.network if _needs_training(settings) else None
+        if phase.kind == "squeeze" and phase.step == phase.steps:
+            name = self.workdir.save_model(f"{self.workdir.cycle(cycle.cycle)}/masked.onnx", module.write_back())
+            return cycle.after("trained", seconds, network=name, masks=None)
+        name = self.workdir.save_model(f"{UNDERWAY}/{cycle.cycle}-{phase.kind}-{phase.step}.onnx", module.write_back())
+        step = phase.step if phase.kind == "squeeze" else 0
+        return cycle.after("ready", seconds, network=name, step=step, start=start)
+
+    def _taught(self, module: OnnxModule, phase: Phase, settings: Settings) -> AbstractContextManager[object]:
+        """Add the loss of distillation to whatever the loop's loss is, if that was asked for."""
+        if phase.teacher is None or settings.teacher is not True:
+            return nullcontext()
+        return distilled(module, phase.teacher, likelihood=squeeze_settings(settings).likelihood)
+
+    def _evaluated(self, name: str, state: State, cycle: int) -> tuple[float, list[Batch], dict[str, float]]:
+        """Return the metric of a network as the first process measures it, the first batches, and the seconds."""
+        module = self._module(name, None)
+        module.eval()
+        seed_everything(phase_seed(state.settings.seed, cycle, "evaluate"))
+        started = time.perf_counter()
+        with captured(module) as capture:
+            value: Any = self.evaluate(module)
+        seconds = {"evaluate": time.perf_counter() - started}
+        where = f"cycle {cycle}" if cycle else "the dense network"
+        return self.processes.on_main(lambda: metric_of(value, where)), capture.batches, seconds
+
+    def _module(self, name: str, masks: str | None) -> OnnxModule:
+        """Return a network that the first process reads; all get the same."""
+        model = self.processes.on_main(lambda: self.workdir.load_model(name))
+        module = from_onnx(model, device=self.device)
+        if masks is not None:
+            module.set_masks(self.processes.on_main(lambda: self.workdir.load_masks(masks)))
+        return module
+
+    def _phase(self, state: State, cycle: Underway, kind: str, steps: int) -> Phase:
+        teacher: OnnxModule | None = None
+        if state.settings.teacher:
+            teacher = self._module(DENSE, None).eval().requires_grad_(False)
+        return Phase(
+            kind=kind,
+            cycle=cycle.cycle,
+            cycles=state.goal.cycles,
+            step=cycle.step + 1,
+            steps=steps,
+            seed=phase_seed(state.settings.seed, cycle.cycle, kind, cycle.step),
+            workdir=self.workdir.path(self.workdir.cycle(cycle.cycle)),
+            target=state.dense_elements / cycle.target,
+            teacher=teacher,
+            device=self.device,
+        )
+
+    def _wrapped(self, module: OnnxModule, wrap: bool) -> nn.Module:
+        if self.processes.size == 1 or not wrap:
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices)
+
+    def _batches(self, state: State) -> list[Batch]:
+        return self.workdir.load_batches(state.calibration) if state.calibration else []
+
+    def _kept(self, cycle: int, kind: str, batches: list[Batch]) -> str | None:
+        name = f"{UNDERWAY}/{cycle}-{kind}-batches.pt"
+        return self.workdir.save_tensors(name, batches) if batches else None
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _working(self, what: str, state: State) -> Any:
+        return self.announcer.working(what, max(0, len(state.records) - 1), state.goal.cycles)
+
+
+def squeeze_settings(settings: Settings) -> SqueezeSettings:
+    """Return how a squeeze is done.
+
+    Raises:
+        UsageError: for settings that there are not.
+    """
+    known = {field.name for field in fields(SqueezeSettings)}
+    for name in settings.options:
+        if name not in known:
+            raise UsageError(f"there is no option {name!r}; choose of {', '.join(sorted(known))}")
+    return SqueezeSettings(
+        criterion=settings.criterion, cost=settings.cost, likelihood=settings.likelihood, **settings.options
+    )
+
+
+def _generator(state: State, cycle: Underway, kind: str) -> torch.Generator:
+    """Return a generator on the CPU for what one stage draws by chance."""
+    return torch.Generator().manual_seed(phase_seed(state.settings.seed, cycle.cycle, kind, cycle.step))
+
+
+def _needs_training(settings: Settings) -> bool:
+    """Whether the criterion looks at what training does to the weights."""
+    return settings.criterion != UNITS and criterion_named(settings.criterion).needs_training

@@ -1,0 +1,1 @@
+"""From an nn.Module with its masks to an ONNX file with zeros."""

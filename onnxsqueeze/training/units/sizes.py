@@ -1,0 +1,92 @@
+"""How many weight elements are left when some classes have gone, and how many hang on each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.training.units.uses import Classes, Use
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """One initializer and how it is read.
+
+    Attributes:
+        shape: as it is stored. uses: by the nodes that read it, with at least one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+
+    def left(self, kept: Bools) -> float:
+        """Return how many elements stay if only classes in ``kept`` do; those that any node reads."""
+        if len(self.uses) == 1 and (axes := separate_axes(self.uses[0].arrays)) is not None:
+            lengths = [float(length) for length in self.shape]
+            for axis, array in zip(axes, self.uses[0].arrays, strict=True):
+                lengths[axis] = float(kept[array].sum()) * self.shape[axis] / array.size
+            return float(np.prod(lengths))
+        return float(self.mask(kept, erased=False).sum()) * self._repeats()
+
+    def mask(self, kept: Bools, erased: bool = True) -> Bools:
+        """Return which elements stay, compact: what several nodes read stays if it stays for one of them.
+
+        With ``erased`` only the readers count whose elements must become zero, and nothing goes for the others.
+        """
+        found = np.zeros((1,) * len(self.shape), dtype=bool)
+        for use in self.uses:
+            own = np.ones((1,) * len(self.shape), dtype=bool)
+            for array in use.arrays if use.erase or not erased else ():
+                own = own & kept[array]
+            found = found | own
+        return np.broadcast_to(found, np.broadcast_shapes(found.shape, self._compact_shape()))
+
+    def _compact_shape(self) -> tuple[int, ...]:
+        return np.broadcast_shapes(*(array.shape for use in self.uses for array in use.arrays))
+
+    def _repeats(self) -> float:
+        return float(np.prod(self.shape)) / float(np.prod(self._compact_shape()))
+
+    def hanging(self, kept: Bools, count: int) -> Floats:
+        """Return by class how many elements leave with it, beside those that have left already."""
+        cost = np.zeros(count)
+        for use in self.uses:
+            axes = separate_axes(use.arrays)
+            if axes is None:
+                whole = self.mask(kept, erased=False)
+                for array in use.arrays:
+                    np.add.at(cost, np.broadcast_to(array, whole.shape)[whole], self._repeats() / len(self.uses))
+                continue
+            lengths = np.array(self.shape, dtype=np.float64)
+            for axis, array in zip(axes, use.arrays, strict=True):
+                lengths[axis] = kept[array].sum() * self.shape[axis] / array.size
+            for axis, array in zip(axes, use.arrays, strict=True):
+                others = np.prod(np.delete(lengths, axis)) * self.shape[axis] / array.size
+                np.add.at(cost, array.ravel(), others / len(self.uses))
+        return np.where(kept[:count], cost, 0.0)
+
+
+def separate_axes(arrays: Sequence[Classes]) -> list[int] | None:
+    """Return the axis along which each array of classes varies; None if one has several or two the same."""
+    axes = []
+    for array in arrays:
+        varying = [axis for axis, length in enumerate(array.shape) if length > 1]
+        if len(varying) > 1:
+            return None
+        axes.append(varying[0] if varying else 0)
+    return axes if len(set(axes)) == len(axes) else None
+
+
+def stored_weights(uses: Sequence[Use], shapes: Mapping[str, tuple[int, ...]]) -> list[StoredWeight]:
+    """Gather the uses of each initializer."""
+    found: dict[str, list[Use]] = {}
+    for use in uses:
+        found.setdefault(use.name, []).append(use)
+    return [StoredWeight(name, shapes[name], tuple(own)) for name, own in found.items()]

@@ -1,0 +1,219 @@
+"""Bad input: one clear line each, before any work where that is possible, and nothing lost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError, VerificationError
+from onnxsqueeze.loading import Model
+from onnxsqueeze.training import Phase, SqueezeRelease
+from onnxsqueeze.training.cycle import minimization
+from training.cycle.loops import data, dense, evaluate, started, train
+
+X = data()[0]
+
+
+def begun(workdir: Path, **changes: Any) -> SqueezeRelease:
+    loops = {"train": train, "evaluate": evaluate}
+    arguments = {"model": dense(), "example_inputs": X[:2], "criterion": "magnitude", **loops, **changes}
+    return SqueezeRelease(workdir=workdir, progress=False, **arguments)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    said = str(error.value)
+    assert "\n" not in said
+    return said
+
+
+def eval_mode(module: nn.Module) -> None:
+    module.eval()
+
+
+def swapped(module: nn.Module) -> None:
+    name, parameter = next(iter(module.named_parameters()))
+    owner = module.get_submodule(name.rpartition(".")[0])
+    setattr(owner, name.rpartition(".")[2], nn.Parameter(parameter.detach().clone()))
+
+
+def halved(module: nn.Module) -> None:
+    module.half()
+
+
+def added(module: nn.Module) -> None:
+    module.head = nn.Linear(2, 2)
+
+
+def diverged(module: nn.Module) -> None:
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+
+
+def unmasked(module: Any) -> None:
+    module.set_masks({})
+
+
+@pytest.mark.parametrize(
+    ("misuse", "kind", "said"),
+    [
+        (eval_mode, UsageError, "left the module in eval mode; call module.train()"),
+        (swapped, UsageError, "swapped the parameter .* for another; change the values in place"),
+        (halved, UsageError, "to torch.float16 .*; train in autocast instead"),
+        (added, UsageError, "added the parameter head.weight"),
+        (diverged, SqueezeError, "not finite; lower the learning rate"),
+        (unmasked, UsageError, "changed the masks; leave set_masks to the cycle"),
+    ],
+)
+def test_a_loop_that_breaks_the_module(
+    tmp_path: Path, misuse: Callable[[nn.Module], None], kind: type[Exception], said: str
+) -> None:
+    def bad(module: nn.Module, phase: Phase) -> None:
+        train(module, phase)
+        if phase.cycle == 2:
+            misuse(module)
+
+    with pytest.raises(kind, match=f"train, cycle 2, .* phase: .*{said}") as error:
+        begun(tmp_path, train=bad).run(cycles=2, max_drop=1.0)
+    one_line(error)
+    kept = (tmp_path / "cycle-01" / "minimized.onnx").read_bytes()
+    found = started(tmp_path).run()  # with a loop that is mended
+    assert [point.cycle for point in found.front] == [0, 1, 2]
+    assert (tmp_path / "cycle-01" / "minimized.onnx").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "returned nan for cycle 1: let it return a finite number"),
+        (float("inf"), "returned inf for cycle 1"),
+        (None, "returned nothing for cycle 1: let it return one number"),
+        ("98 %", "returned a str"),
+        (torch.zeros(3), "returned a Tensor"),
+    ],
+)
+def test_an_evaluation_that_gives_no_number(tmp_path: Path, value: object, said: str) -> None:
+    calls = []
+
+    def bad(module: nn.Module) -> Any:
+        calls.append(module.training)
+        return evaluate(module) if len(calls) == 1 else value
+
+    with pytest.raises(UsageError, match=said) as error:
+        begun(tmp_path, evaluate=bad).run(cycles=1)
+    one_line(error)
+    assert calls == [False, False]
+    trained = []
+    SqueezeRelease.resume(tmp_path, lambda *_: trained.append(1), evaluate, progress=False).run()
+    assert not trained, "the training of the cycle is not lost"
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), torch.tensor(0.5), torch.tensor([0.5]), 1])
+def test_numbers_of_all_kinds_are_metrics(tmp_path: Path, value: Any) -> None:
+    assert begun(tmp_path, evaluate=lambda module: value).run(cycles=0).metric == float(value)
+
+
+def test_an_error_of_the_loop_itself_comes_as_it_is(tmp_path: Path) -> None:
+    def bad(module: nn.Module, phase: Phase) -> None:
+        raise KeyError("my own mistake")
+
+    with pytest.raises(KeyError, match="my own mistake"):
+        begun(tmp_path, train=bad).run(cycles=1)
+    assert [point.cycle for point in started(tmp_path).run().front] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"example_inputs": X[:2, :5]}, r"x has the shape \(2, 5\), the model wants \(.*, 12\)"),
+        ({"example_inputs": (X[:2], X[:2])}, "2 given, the model has 1: x"),
+        ({"example_inputs": {"image": X[:2]}}, "image given, the model has x"),
+        ({"example_inputs": [X[:2].numpy()]}, "holds a ndarray; give tensors"),
+        ({"example_inputs": torch.zeros(2, 12, dtype=torch.int64)}, "x is torch.int64, the model wants float32"),
+        ({"criterion": "magic"}, "no criterion 'magic'"),
+        ({"share": 0.0}, "share=0.0"),
+        ({"weigths": 0.2}, "no option 'weigths'; choose of .*weights"),
+        ({"train": None}, "train: give a function"),
+        ({"evaluate": 0.9}, "evaluate: give a function"),
+        ({"model": 3}, "model: give an nn.Module or the path of an ONNX file, not int"),
+        ({"device": "abacus"}, "device='abacus': cannot be used"),
+        ({"calibration": []}, "calibration: holds no batch"),
+        ({"calibration": 3}, "calibration: int is neither"),
+        ({"calibration": [(X, X, X)]}, r"a batch must be 1 tensor\(s\)"),
+    ],
+)
+def test_arguments_that_cannot_be_followed(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        begun(tmp_path, **changes)
+    one_line(error)
+    assert not SqueezeRelease.can_resume(tmp_path)
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(InvalidModelError, match="model.onnx") as error:
+        begun(tmp_path / "run", model=tmp_path / "model.onnx")
+    one_line(error)
+
+
+def test_a_workdir_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    asked = []
+    with pytest.raises(UsageError, match="the workdir cannot be written to"):
+        begun(tmp_path / "file" / "run", evaluate=lambda module: asked.append(1))
+    assert not asked
+
+
+def test_a_workdir_of_another_run(tmp_path: Path) -> None:
+    begun(tmp_path).run(cycles=0)
+    before = (tmp_path / "state.json").read_bytes()
+    with pytest.raises(UsageError, match="holds a run; go on with"):
+        begun(tmp_path)
+    assert (tmp_path / "state.json").read_bytes() == before
+
+
+def test_a_workdir_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run was begun here"):
+        SqueezeRelease.resume(tmp_path, train, evaluate)
+
+
+def test_a_wrong_minimization_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minimize = minimization.minimize
+
+    def wrong(source: Any, **options: Any) -> Any:
+        result = minimize(source, **options)
+        if "cycle-01" in str(source):
+            corrupt(result.minimized)
+        return result
+
+    monkeypatch.setattr(minimization, "minimize", wrong)
+    run = begun(tmp_path)
+    with pytest.raises(VerificationError, match="cycle-01/masked.onnx: minimized to a different function") as error:
+        run.run(cycles=2, target_ratio=4.0)
+    one_line(error)
+    assert not error.value.report.passed
+    assert (tmp_path / "cycle-01" / "masked.onnx").exists()
+    assert not (tmp_path / "cycle-01" / "network.onnx").exists()
+    monkeypatch.undo()
+    assert [point.cycle for point in started(tmp_path).run().front] == [0, 1, 2]
+
+
+def corrupt(model: Model) -> None:
+    """Turn the sign of one weight."""
+    name, initializer = next((name, found) for name, found in model.initializers.items() if found.array.ndim == 2)
+    array = initializer.array.copy()
+    array[0] = -array[0] - 1
+    model.initializers[name] = type(initializer).from_array(name, array)
+
+
+def test_the_given_network_is_not_changed(tmp_path: Path) -> None:
+    model: ModelProto = copy.deepcopy(dense())
+    begun(tmp_path, model=model).run(cycles=1)
+    assert model == dense()

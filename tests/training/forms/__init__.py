@@ -1,0 +1,1 @@
+"""The torch forms of operators against onnxruntime."""

@@ -1,0 +1,37 @@
+"""Every operator with a rule has a form."""
+
+from __future__ import annotations
+
+import pytest
+
+import onnxsqueeze.operators  # noqa: F401  (registers the rules)
+from onnxsqueeze.rule import OpRule, rules
+from onnxsqueeze.training.forms import form_of, forms
+
+NEWEST = 25
+"""The opset version up to which forms must be there."""
+
+WITHOUT: dict[tuple[str, str], str] = {
+    ("", "Constant"): "its value is known before anything is traced",
+}
+"""Operators with a rule that need no form, and why."""
+
+
+def name(rule: OpRule) -> str:
+    return f"{rule.domain}.{rule.op}-{rule.since}"
+
+
+@pytest.mark.parametrize("rule", rules(), ids=name)
+def test_rule_has_a_form_at_each_opset(rule: OpRule) -> None:
+    found = form_of(rule)
+    if (rule.domain, rule.op) in WITHOUT:
+        assert not found, "there is a form now: it is to leave the list"
+        return
+    for version in range(rule.since, min(rule.until, NEWEST) + 1):
+        assert any(form.since <= version <= form.until for form in found), version
+
+
+def test_fixed_inputs_are_inputs() -> None:
+    """Positions, not names; and no operator takes its data as fixed."""
+    for form in forms():
+        assert 0 not in form.fixed and all(position > 0 for position in (*form.fixed, *form.statistics))
