@@ -1,0 +1,139 @@
+"""The recipes run from end to end on a few made-up images, stop and go on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+recipes = pytest.importorskip("recipes")
+
+from PIL import Image  # noqa: E402
+from recipes import data  # noqa: E402
+from recipes.data import cifar10, mnist  # noqa: E402
+from recipes.fitting import Loop, accuracy, flip_and_shift  # noqa: E402
+from recipes.networks import ConvNeXt, VisionTransformer, fully_connected  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two data sets in which the label is where an image is bright."""
+    monkeypatch.setattr(data, "VALIDATION", 64)
+    random = np.random.default_rng(0)
+    labels = {part: random.integers(0, 10, count) for part, count in (("train", 576), ("test", 100))}
+    grey = {f"x_{part}": _bright(found, 28) for part, found in labels.items()}
+    np.savez(tmp_path / "mnist.npz", **grey, **{f"y_{part}": found for part, found in labels.items()})
+    files = {part: [_jpeg(image) for image in _bright(found, 32)] for part, found in labels.items()}
+    jpeg = {f"jpeg_{part}": np.frombuffer(b"".join(found), np.uint8) for part, found in files.items()}
+    offsets = {f"offset_{part}": np.cumsum([0, *map(len, found)]) for part, found in files.items()}
+    np.savez(tmp_path / "cifar10_jpeg.npz", **jpeg, **offsets, **{f"y_{part}": found for part, found in labels.items()})
+    return tmp_path
+
+
+def _bright(labels: np.ndarray, side: int) -> np.ndarray:
+    images = np.random.default_rng(1).integers(0, 40, (len(labels), side, side)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 3] = 250
+    return images
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.stack([image] * 3, -1)).save(file, "JPEG", quality=75)
+    return file.getvalue()
+
+
+def _run(command: object, *arguments: str) -> Result:
+    found = CliRunner().invoke(command, arguments, catch_exceptions=False)  # type: ignore[arg-type]
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def test_the_parts_of_the_data_are_apart_and_normed(folder: Path) -> None:
+    for found, channels, side in ((mnist(folder), 1, 28), (cifar10(folder), 3, 32)):
+        assert [len(part) for part in (found.training, found.validation, found.test)] == [512, 64, 100]
+        assert found.training.inputs.shape[1:] == (channels, side, side)
+        assert abs(float(found.training.inputs.mean())) < 1e-4 and abs(float(found.training.inputs.std()) - 1) < 1e-3
+    assert mnist(folder).training.labels.equal(cifar10(folder).training.labels)
+
+
+def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"mnist\.npz: not found; give the folder"):
+        mnist(tmp_path)
+
+
+def test_a_training_that_was_stopped_ends_where_an_undisturbed_one_does(folder: Path, tmp_path: Path) -> None:
+    images = mnist(folder).flattened().training
+    loop = Loop(4, batch=64)
+
+    def network() -> torch.nn.Module:
+        torch.manual_seed(3)
+        return fully_connected((784, 8, 10))
+
+    whole, stopped = network(), network()
+    loop.fit(whole, images, seed=1)
+    file = tmp_path / "training.pt"
+    _stop_after(loop, stopped, images, file, steps=10)
+    resumed = network()
+    loop.fit(resumed, images, seed=1, checkpoint=file)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert one.equal(other)
+    assert accuracy(whole, images) > 0.9
+
+
+def _stop_after(loop: Loop, module: torch.nn.Module, images: data.Images, file: Path, steps: int) -> None:
+    from recipes import fitting
+
+    state = fitting._State(loop, module, images, 1)
+    module.train()
+    for _ in range(steps):
+        state.step()
+    torch.save(state.saved(), file)
+
+
+def test_shifted_images_keep_their_size_and_their_pixels() -> None:
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+    found = flip_and_shift(images, torch.Generator().manual_seed(0))
+    assert found.shape == images.shape
+    for image, original in zip(found, images, strict=True):
+        assert set(image.unique().tolist()) <= set(original.unique().tolist())
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs"),
+    [
+        (fully_connected((12, 6, 10)), torch.randn(2, 12)),
+        (ConvNeXt((8, 16), (1, 2), stem=1), torch.randn(2, 3, 8, 8)),
+        (ConvNeXt((8, 16), (1, 1), stem=2, drop_path=0.5), torch.randn(2, 3, 8, 8)),
+        (VisionTransformer(channels=1, image=8, patch=4, width=12, depth=1, heads=3), torch.randn(2, 1, 8, 8)),
+    ],
+)
+def test_networks_give_a_score_for_each_class(network: torch.nn.Module, inputs: torch.Tensor) -> None:
+    assert network(inputs).shape == (2, 10)
+
+
+def test_mnist(folder: Path, tmp_path: Path) -> None:
+    from reproduce_mnist_mlp import main
+
+    arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--network", "mlp-300-100", "--cycles", "2"]
+    first = _run(main, *arguments)
+    assert "| mlp-300-100 | 0 | 2 |" in first.output
+    assert _run(main, *arguments).output == first.output  # nothing is trained again
+
+
+def test_convnext(folder: Path, tmp_path: Path) -> None:
+    from reproduce_convnext import main
+
+    arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--cycles", "1", "--epochs", "0.3"]
+    assert "| convnext-small | 0 | 1 |" in _run(main, *arguments, "--ratio", "2").output
+
+
+def test_vit(folder: Path, tmp_path: Path) -> None:
+    from reproduce_vit import main
+
+    arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--cycles", "1", "--epochs", "0.5"]
+    assert "| vit | 0 | 1 |" in _run(main, *arguments, "--ratio", "2").output

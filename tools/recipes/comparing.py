@@ -1,0 +1,158 @@
+"""Several ways to squeeze one trained network, side by side: each from the same dense network, with equal training."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recipes.data import Data, mnist
+from recipes.fitting import Loop
+from recipes.networks import fully_connected
+from recipes.options import DATA_VARIABLE, _set_threads, device
+from recipes.recipe import Outcome, Point, Recipe, Schedule
+
+if TYPE_CHECKING:
+    from onnxsqueeze.training import Phase
+
+WIDTHS = (784, 300, 100, 10)
+_DENSE_EPOCHS = 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to squeeze: the arguments of `SqueezeRelease`."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is the same for all ways.
+
+    Attributes:
+        data, folder, seeds: of all runs. ratio, cycles: what each goes for. epochs: of training in each cycle.
+    """
+
+    data: Data
+    folder: Path
+    seeds: int
+    ratio: float
+    cycles: int
+    epochs: float
+
+    def run(self, ways: Sequence[Way]) -> dict[str, list[Outcome]]:
+        """Run all ways for all seeds, or go on with them; return the outcomes by way."""
+        found: dict[str, list[Outcome]] = {way.name: [] for way in ways}
+        for seed in range(self.seeds):
+            dense = self._recipe(Way("dense", {}))
+            dense.trained_dense(self._place(dense.name, seed), seed)
+            for way in ways:
+                if not (place := self._place(way.name, seed)).joinpath("dense.pt").exists():
+                    shutil.copy(self._place("dense", seed) / "dense.pt", place / "dense.pt")
+                outcome = self._recipe(way).run(self.folder, seed)
+                found[way.name].append(outcome)
+                last = outcome.points[-1]
+                click.echo(f"{way.name} seed {seed}: {last.ratio:.1f}x at {last.test:.2%}, {outcome.seconds:.0f} s")
+        return found
+
+    def _place(self, name: str, seed: int) -> Path:
+        place = self.folder / name / f"seed-{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _recipe(self, way: Way) -> Recipe:
+        return Recipe(
+            name=way.name,
+            build=lambda: fully_connected(WIDTHS),
+            data=self.data,
+            dense=Loop(_DENSE_EPOCHS),
+            squeezed=even(self.epochs),
+            ratio=self.ratio,
+            cycles=self.cycles,
+            options={"round_to": 1, "progress": False, **way.options},
+        )
+
+
+def even(epochs: float) -> Schedule:
+    """Return a schedule that gives each cycle the same epochs, whether or not it has a phase before the masks."""
+
+    def loop(phase: Phase) -> Loop:
+        mark = phase.workdir / "two-phases"  # a file, so that a run that is stopped in between goes on alike
+        if phase.kind != "squeeze":
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        return Loop(epochs / 2 if mark.exists() else epochs, learning_rate=2e-3)
+
+    return loop
+
+
+def compared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a comparison."""
+    for option in reversed(
+        [
+            click.option(
+                "--data",
+                type=click.Path(path_type=Path, exists=True),
+                envvar=DATA_VARIABLE,
+                required=True,
+                help=f"mnist.npz or the folder that holds it; by default ${DATA_VARIABLE}.",
+            ),
+            click.option("--folder", type=click.Path(path_type=Path), required=True, help="For all that is written."),
+            click.option("--seeds", default=3, show_default=True, help="How many, from 0."),
+            click.option("--cycles", default=4, show_default=True),
+            click.option("--epochs", default=2.0, show_default=True, help="Of training in each cycle."),
+            click.option("--threads", default=1, show_default=True, callback=_set_threads, expose_value=False),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def images(path: Path) -> Data:
+    """Read MNIST as rows, from the file or from the folder that holds it."""
+    return mnist(path.parent if path.is_file() else path).flattened().to(device())
+
+
+def lost_by_cycle(outcomes: Sequence[Outcome]) -> list[list[tuple[float, float]]]:
+    """Return for each cycle the ratio, and the points of test accuracy lost to dense, of all seeds."""
+    dense = {outcome.seed: outcome.dense_test for outcome in outcomes}
+    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
+    return [
+        [
+            (point.ratio, (point.test - dense[outcome.seed]) * 100)
+            for outcome in outcomes
+            for point in outcome.points
+            if point.cycle == cycle
+        ]
+        for cycle in cycles
+    ]
+
+
+def by_cycle(outcomes: Sequence[Outcome]) -> list[list[Point]]:
+    """Return the points of all seeds for each cycle, without those of the dense network."""
+    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
+    return [[point for outcome in outcomes for point in outcome.points if point.cycle == cycle] for cycle in cycles]
+
+
+def cell(points: Sequence[tuple[float, float]]) -> str:
+    """Return what a table says of the seeds of one cycle."""
+    ratios, lost = zip(*points, strict=True)
+    return f"{spread(ratios, '.1f')}x, {spread(lost, '+.2f')}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a markdown table whose first row is the head."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Return the mean and the standard deviation over seeds."""
+    mean = format(statistics.mean(values), form)
+    return f"{mean} ± {statistics.stdev(values):{form.removeprefix('+')}}" if len(values) > 1 else mean

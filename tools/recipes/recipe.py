@@ -1,0 +1,207 @@
+"""One run of a recipe: train dense, squeeze in cycles, judge the ONNX files on the test images, note the figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recipes.data import Data, Images
+from recipes.fitting import Loop, accuracy, scores, written
+
+if TYPE_CHECKING:
+    from onnxsqueeze.training import Phase
+
+Build = Callable[[], nn.Module]
+Schedule = Callable[["Phase"], Loop]
+_TEST_BATCH = 1000
+_CALIBRATION = 1024
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network on the front of a run: accuracies as shares, sizes as weight elements of the ONNX file."""
+
+    cycle: int
+    elements: int
+    ratio: float
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed of a recipe gave.
+
+    Attributes:
+        dense_elements, dense_validation, dense_test: of the network that it started from.
+        points: the networks of all cycles. seconds: of the whole run.
+    """
+
+    name: str
+    seed: int
+    dense_elements: int
+    dense_validation: float
+    dense_test: float
+    points: tuple[Point, ...]
+    seconds: float
+
+    def smallest_within(self, drop: float) -> Point | None:
+        """Return the smallest network whose validation accuracy is at most ``drop`` below dense."""
+        within = [point for point in self.points if point.validation >= self.dense_validation - drop]
+        return max(within, key=lambda point: point.ratio, default=None)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained on what, and how.
+
+    Attributes:
+        name: of the run's folder. build: makes the dense network.
+        data: its images, on the device. dense: how it is trained. squeezed: how each phase trains.
+        ratio, cycles: what the cycles go for.
+        options: more arguments of `SqueezeRelease`. The dense network always teaches.
+    """
+
+    name: str
+    build: Build
+    data: Data
+    dense: Loop
+    squeezed: Schedule
+    ratio: float
+    cycles: int
+    options: dict[str, Any]
+
+    def run(self, folder: Path, seed: int) -> Outcome:
+        """Run one seed, or go on with it; what is finished is not done again.
+
+        Args:
+            folder: everything is kept below it, in a folder of the recipe's name and the seed.
+            seed: of the first weights, the batches and the cycles.
+        """
+        place = folder / self.name / f"seed-{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        finished = place / "outcome.json"
+        if finished.exists():
+            found = json.loads(finished.read_text())
+            return Outcome(**{**found, "points": tuple(Point(**point) for point in found["points"])})
+        start = time.perf_counter()
+        module = self.trained_dense(place, seed)
+        outcome = self._squeezed(module, place, seed, start)
+        written(finished, lambda path: path.write_text(json.dumps(asdict(outcome), indent=1)))
+        return outcome
+
+    def trained_dense(self, place: Path, seed: int) -> nn.Module:
+        """Return the dense network, trained once and kept."""
+        torch.manual_seed(seed)
+        module = self.build().to(self.data.training.inputs.device)
+        kept = place / "dense.pt"
+        if kept.exists():
+            module.load_state_dict(torch.load(kept, weights_only=True))
+            return module.eval()
+        start = time.perf_counter()
+        self.dense.fit(module, self.data.training, seed, place / "training.pt")
+        found = accuracy(module, self.data.validation)
+        print(
+            f"{self.name} seed {seed}: dense {found:.2%} on validation, {time.perf_counter() - start:.0f} s", flush=True
+        )
+        written(kept, lambda path: torch.save(module.state_dict(), path))
+        return module.eval()
+
+    def _squeezed(self, module: nn.Module, place: Path, seed: int, start: float) -> Outcome:
+        from onnxsqueeze.training import SqueezeRelease
+
+        data, workdir = self.data, place / "cycles"
+
+        taught = None if self.dense.augment else scores(module, data.training)  # they are the same in every epoch
+
+        def train(network: nn.Module, phase: Phase) -> None:
+            checkpoint = place / f"phase-{phase.cycle}-{phase.kind}-{phase.seed}.pt"
+            self.squeezed(phase).fit(network, data.training, phase.seed, checkpoint, taught)
+            checkpoint.unlink(missing_ok=True)
+
+        def evaluate(network: nn.Module) -> float:
+            return accuracy(network, data.validation)
+
+        if (workdir / "state.json").exists():
+            cycle = SqueezeRelease.resume(workdir, train=train, evaluate=evaluate)
+        else:
+            cycle = SqueezeRelease(
+                module,
+                (data.training.inputs[:2],),
+                train=train,
+                evaluate=evaluate,
+                workdir=workdir,
+                seed=seed,
+                calibration=data.training.inputs[:_CALIBRATION],
+                teacher=taught is None,
+                **self.options,
+            )
+        best = cycle.run(cycles=self.cycles, target_ratio=self.ratio)
+        dense = place / "cycles" / "dense.onnx"
+        dense_elements, dense_validation = elements_of(dense), accuracy_of(dense, data.validation)
+        points = []
+        for entry in best.front:
+            path = Path(entry.onnx_path)
+            elements = elements_of(path)
+            validation, test = accuracy_of(path, data.validation), accuracy_of(path, data.test)
+            points.append(Point(entry.cycle, elements, dense_elements / elements, validation, test))
+        seconds = time.perf_counter() - start
+        test = accuracy_of(dense, data.test)
+        return Outcome(self.name, seed, dense_elements, dense_validation, test, tuple(points), seconds)
+
+
+def elements_of(path: Path) -> int:
+    """Return the weight elements of an ONNX file, as `onnxsqueeze inspect` counts them."""
+    from onnxsqueeze.loading import load
+    from onnxsqueeze.measure import weight_elements
+
+    return weight_elements(load(path))
+
+
+def accuracy_of(path: Path, images: Images) -> float:
+    """Return the share of images that an ONNX file labels rightly in onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    inputs, labels = images.inputs.cpu().numpy(), images.labels.cpu().numpy()
+    starts = range(0, len(labels), _TEST_BATCH)
+    found = [session.run(None, {name: inputs[start : start + _TEST_BATCH]})[0].argmax(1) for start in starts]
+    return float((np.concatenate(found) == labels).mean())
+
+
+def table(outcomes: Sequence[Outcome], drops: Sequence[float]) -> str:
+    """Return a markdown table: by seed the smallest network within each drop on validation, with its test figure."""
+    head = ["network", "seed", "dense, test", *(f"within {drop * 100:g} points: ratio, test" for drop in drops), "s"]
+    rows = [head, ["---"] * len(head)]
+    for outcome in outcomes:
+        cells = [outcome.name, str(outcome.seed), f"{outcome.dense_test:.2%}"]
+        for drop in drops:
+            point = outcome.smallest_within(drop)
+            cells.append("-" if point is None else f"{point.ratio:.1f}x ({point.elements:,}), {point.test:.2%}")
+        rows.append([*cells, f"{outcome.seconds:.0f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def front(outcomes: Sequence[Outcome]) -> str:
+    """Return a markdown table of all points: ratio, drop on validation and on test, by seed."""
+    rows = [
+        "| network | seed | cycle | elements | ratio | validation | test | test, points to dense |",
+        "|" + "---|" * 8,
+    ]
+    for outcome in outcomes:
+        for point in outcome.points:
+            drop = (point.test - outcome.dense_test) * 100
+            rows.append(
+                f"| {outcome.name} | {outcome.seed} | {point.cycle} | {point.elements:,} | {point.ratio:.1f}x "
+                f"| {point.validation:.2%} | {point.test:.2%} | {drop:+.2f} |"
+            )
+    return "\n".join(rows)

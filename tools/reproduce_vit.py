@@ -1,0 +1,45 @@
+"""A small ViT on MNIST: heads, their dims, hidden units and channels of the stream leave; judged on the test images.
+
+    python tools/reproduce_vit.py --data FOLDER
+
+FOLDER holds mnist.npz. A run that is stopped goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from recipes.data import mnist  # noqa: E402
+from recipes.fitting import Loop  # noqa: E402
+from recipes.networks import VisionTransformer  # noqa: E402
+from recipes.options import common, conclude, device  # noqa: E402
+from recipes.recipe import Recipe  # noqa: E402
+
+
+@click.command()
+@click.option("--ratio", default=16.0, show_default=True, help="How much smaller the last cycle should be.")
+@click.option("--cycles", default=6, show_default=True)
+@click.option("--epochs", default=10.0, show_default=True, help="Of the dense network; the cycles scale with it.")
+@common
+def main(data: Path, folder: Path, seeds: int, ratio: float, cycles: int, epochs: float) -> None:
+    """Train, squeeze, and print what came out."""
+    recipe = Recipe(
+        name="vit",
+        build=lambda: VisionTransformer(channels=1, image=28, patch=7, width=96, depth=4, heads=6),
+        data=mnist(data).to(device()),
+        dense=Loop(epochs, learning_rate=1e-3, weight_decay=0.05),
+        squeezed=lambda phase: Loop(epochs if phase.cycle == phase.cycles else epochs / 3, learning_rate=1e-3),
+        ratio=ratio,
+        cycles=cycles,
+        options={"round_to": 1},
+    )
+    conclude([recipe.run(folder, seed) for seed in range(seeds)], drops=(0.005, 0.01, 0.02))
+
+
+if __name__ == "__main__":
+    main()
