@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsqueeze.fact import Bools, any_along
-from onnxsqueeze.graph import Node
+from onnxsqueeze.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.linear.bounds import nonzero
 from onnxsqueeze.linear.view import Linear
 from onnxsqueeze.rule import Array, Context
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Used = tuple[Bools, Bools]
 """The columns [in] and the rows [out] of a weight that are no zeros."""
+
+_FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def zeros_of(
 ) -> Narrowing | None:
     """Return the narrowest part of a weight that does; None if that is all that stays.
 
-    Layers in groups are left alone, and a Gemm whose beta mutes its bias.
+    Layers in groups are left alone, a Gemm whose beta mutes its bias, and models too old for indices in a Constant.
 
     Args:
         node, context, linear: the layer.
@@ -86,6 +88,8 @@ def zeros_of(
         used: the columns and rows that are no zeros, where that is known better than from the file.
     """
     if linear.groups > 1 or linear.bias_scale == 0 or not kept_out.any() or not kept_in.any():
+        return None
+    if context.graph.opsets.get(ONNX_DOMAIN, 0) < _FIRST_WITH_INTEGER_CONSTANTS:
         return None
     inner, outer = kept_in[0], kept_out[0]
     if used is None:

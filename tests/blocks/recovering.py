@@ -9,10 +9,9 @@ from math import prod
 
 import onnx
 import torch
-from planted.checks import SINGLE, assert_untouched_contract, deviation, kernels_of, run
+from planted.checks import SINGLE, deviation, kernels_of, minimize, run
 from torch import Tensor, nn
 
-import onnxsqueeze as sq
 from blocks.cases import BLOCKS
 from blocks.exporting import OLDER_FUSED, export
 from blocks.planting import Axes, Spare, plant, sizes_of, spread
@@ -21,14 +20,6 @@ Shapes = Counter[tuple[int, ...]]
 
 HALF = 5e-3
 """Largest deviation in float16, relative to the output's scale: its 5e-4 in each of some ten layers."""
-
-
-def minimize(model: onnx.ModelProto) -> sq.Result:
-    """Minimize to the smallest model and assert what holds for every result."""
-    before = model.SerializeToString(deterministic=True)
-    result = sq.minimize(model, round_to=1, verify=False)
-    assert_untouched_contract(model, result, before)
-    return result
 
 
 def assert_recovers(
@@ -50,7 +41,7 @@ def assert_recovers(
         feeds, optimized = {"x": x.numpy()}, turn % 2 == 0
         tolerance = HALF if next(wide.parameters()).dtype == torch.float16 else SINGLE
         assert deviation(run(model, feeds, optimized), run(result.model, feeds, optimized)) <= tolerance
-    found = _unordered(result.model)
+    found = _unordered(minimize(model, narrowing=False).model)
     extra, missing = sorted((found - expected).elements()), sorted((expected - found).elements())
     assert found == expected, f"left {extra}, where {missing} is enough: {dict(result.report.stayed)}"
 
@@ -58,7 +49,7 @@ def assert_recovers(
 def matrices(small: nn.Module, sample: Tensor, dynamic: tuple[int, ...] = ()) -> Shapes:
     """Return the shapes of a network's matrices and kernels, the axes in order of length; nothing may leave it."""
     model = export(small, sample, OLDER_FUSED, dynamic)
-    enough = _unordered(minimize(model).model)
+    enough = _unordered(minimize(model, narrowing=False).model)
     assert _elements(enough) == _elements(_unordered(model)), "the small network is not minimal"
     return enough
 

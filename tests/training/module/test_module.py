@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from torch import nn
 from onnxsqueeze.errors import InvalidModelError, UsageError
 from onnxsqueeze.loading import load, to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
+from training.apart import run_apart
 from training.module.models import convolutional, made, normal, perceptron
 
 
@@ -247,26 +247,23 @@ def test_compiles_without_a_break(masked: bool) -> None:
     torch.testing.assert_close(compiled(x), module(x))
 
 
-def test_distributed_data_parallel() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
-    try:
-        module = from_onnx(convolutional())
-        module.set_masks({"head.weight": torch.rand(5, 6) < 0.5})
-        parallel = nn.parallel.DistributedDataParallel(module)
-        optimizer = torch.optim.AdamW(parallel.parameters(), 0.1, weight_decay=0.1)
-        for _ in range(2):
-            optimizer.zero_grad()
-            parallel(torch.randn(4, 3, 8, 8)).square().sum().backward()
-            optimizer.step()
-        assert all(parameter.grad is not None for parameter in module.parameters())
-        array = module.write_back().initializers["head.weight"].array
-        assert not array[~module.masks["head.weight"].numpy()].any()
-    finally:
-        torch.distributed.destroy_process_group()
+def test_distributed_data_parallel(tmp_path: Path) -> None:
+    run_apart(_masks_hold_in_parallel, tmp_path / "store")
+
+
+def _masks_hold_in_parallel(store: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    module = from_onnx(convolutional())
+    module.set_masks({"head.weight": torch.rand(5, 6) < 0.5})
+    parallel = nn.parallel.DistributedDataParallel(module)
+    optimizer = torch.optim.AdamW(parallel.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        parallel(torch.randn(4, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    array = module.write_back().initializers["head.weight"].array
+    assert not array[~module.masks["head.weight"].numpy()].any()
 
 
 def test_operator_without_a_form() -> None:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.module import from_onnx
 from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
+from training.apart import run_apart
 from training.criteria.networks import perceptron
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
@@ -204,23 +205,23 @@ def test_outputs_of_another_shape_are_refused() -> None:
         Distillation(teacher).loss(network(0)(INPUTS), INPUTS)
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["module inside", "wrapper"])
-def test_under_distributed_data_parallel(inside: bool, tmp_path: Path) -> None:
+def test_under_distributed_data_parallel(tmp_path: Path) -> None:
+    run_apart(_teaches_in_parallel, tmp_path / "store")
+
+
+def _teaches_in_parallel(store: Path) -> None:
     student, teacher = network(0), network(1)
     with distilled(student, teacher):
         functional.cross_entropy(student(INPUTS), LABELS).backward()
     expected = gradients(student)
-    student.zero_grad()
-    store = distributed.FileStore(str(tmp_path / "store"), 1)
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        parallel = DistributedDataParallel(student)
-        with distilled(student if inside else parallel, teacher):
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    parallel = DistributedDataParallel(student)
+    for taught in (student, parallel):
+        student.zero_grad()
+        with distilled(taught, teacher):
             functional.cross_entropy(parallel(INPUTS), LABELS).backward()
-    finally:
-        distributed.destroy_process_group()
-    for found, wanted in zip(gradients(student), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
+        for found, wanted in zip(gradients(student), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_a_network_from_onnx_is_taught_by_the_dense_one() -> None:
