@@ -18,6 +18,7 @@ import onnxsqueeze
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPENDENCIES = {"click", "google", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "rich"}
+TRAINING = {"torch", "onnxscript", "onnx_ir", "matplotlib"}  # of the extras train and plot
 HEAVY = {"onnx", "numpy", "onnxruntime", "onnx_graphsurgeon", "rich", "onnxsqueeze.verification", "asyncio"}
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to a file
 TEST_COMMAND = "pip install -e '.[dev]' && pytest"
@@ -45,9 +46,13 @@ def test_minimizing_quietly_without_verification_imports_neither_rich_nor_onnxru
     assert not found & {"rich", "onnxruntime", "onnx.reference", "onnxsqueeze.verification", "onnxsqueeze.tables"}
 
 
-def test_the_package_imports_its_dependencies_alone() -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_the_package_imports_its_dependencies_alone(training: bool) -> None:
+    """What trains networks may import torch, and nothing else may."""
     roots: dict[str, Path] = {}
     for path in (ROOT / "onnxsqueeze").rglob("*.py"):
+        if ("training" in path.parts) != training:
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
@@ -55,7 +60,8 @@ def test_the_package_imports_its_dependencies_alone() -> None:
                 names = [str(node.module)]
             roots.update({name.split(".")[0]: path for name in names})
     own = sys.stdlib_module_names | {"onnxsqueeze"}
-    assert {name: path for name, path in roots.items() if name not in own | DEPENDENCIES} == {}
+    allowed = own | DEPENDENCIES | (TRAINING if training else set())
+    assert {name: path for name, path in roots.items() if name not in allowed} == {}
 
 
 def test_every_public_name_can_be_imported() -> None:
