@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.fact import Bools, Fact, Floats, any_along, cancelled, interval
 from onnxsqueeze.graph import Node
-from onnxsqueeze.linear.view import Linear, channel_bounds
+from onnxsqueeze.linear.view import Linear, channel_bounds, constants
 from onnxsqueeze.rule import Context
 
 _CHUNK = 1 << 21  # weight elements that are brought to float64 at a time
@@ -43,6 +43,16 @@ def nonzero(linear: Linear, node: Node, context: Context) -> Bools:
         context.scratch[key] = np.logical_or(positive, negative, out=positive)
     result: Bools = context.scratch[key]
     return result
+
+
+def read_constants(linear: Linear, node: Node, context: Context) -> Floats:
+    """Return the constant input channels that some output reads, [groups, in]; 0 for all others.
+
+    Of these the plan chooses who stands for whom, and so must what is written: a large one that nobody reads would
+    leave others without a representative that is large enough.
+    """
+    found: Floats = np.nan_to_num(constants(linear, context)) * nonzero(linear, node, context).any(axis=1)
+    return found
 
 
 def bias_of(linear: Linear, context: Context) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxsqueeze.fact import Bools, Floats
 from onnxsqueeze.graph import Node
+from onnxsqueeze.linear.bounds import read_constants
 from onnxsqueeze.linear.narrowing import Narrowing, narrowed, select, widen
 from onnxsqueeze.linear.view import Linear, constants
 from onnxsqueeze.mixture import Mixture
@@ -81,7 +82,7 @@ def _reweight(
         return
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
-        weight = _behind_representative(linear, context, kept_out, kept_in, values, weight)
+        weight = _behind_representative(node, linear, context, kept_out, kept_in, values, weight)
     if part is not None:
         weight = narrowed(node, editor, weight, part, kept_in[0], kept_out[0])
     editor.check_finite(weight, linear.data, linear.matrix.dtype)
@@ -112,12 +113,12 @@ def _shift(linear: Linear, values: Floats) -> Floats:
 
 
 def _behind_representative(
-    linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
+    node: Node, linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
 ) -> Array:
     """Let one kept constant channel of each group stand for the removed ones: W[:, r] += sum W[:, j] c_j / c_r."""
     if not values.any():
         return weight
-    all_values = np.nan_to_num(constants(linear, context))
+    all_values = read_constants(linear, node, context)
     chosen = choose_representatives(kept_in, all_values)
     weight = weight.astype(np.float64)
     for place, group in enumerate(np.nonzero(kept_out.any(axis=1))[0]):

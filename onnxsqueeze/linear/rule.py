@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.fact import Bools
 from onnxsqueeze.graph import Node
-from onnxsqueeze.linear.bounds import bounds, nonzero
+from onnxsqueeze.linear.bounds import bounds, nonzero, read_constants
 from onnxsqueeze.linear.repair import absorbs, adopt, mixes, repair
 from onnxsqueeze.linear.view import Linear, View, constants, linear_of
 from onnxsqueeze.reason import Reason
@@ -35,10 +35,9 @@ def link(node: Node, context: Context, linear: Linear) -> None:
     else:
         elements.constraints.append(NotEmpty(inputs, ids))
     if linear.bordered:
-        values = np.nan_to_num(constants(linear, context))
-        read = nonzero(linear, node, context).any(axis=1)
-        if (values * read).any():
-            elements.constraints.append(Representative(linear.data, inputs, values * read))
+        values = read_constants(linear, node, context)
+        if values.any():
+            elements.constraints.append(Representative(linear.data, inputs, values))
 
 
 def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:

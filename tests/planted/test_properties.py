@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import pytest
 from builders import Tensor
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -162,12 +161,9 @@ def mask(model: onnx.ModelProto, share: float, seed: int) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-@pytest.mark.xfail(
-    reason="known: a constant channel behind a Tanh, read through a pointwise, a padded grouped and a padded depthwise "
-    "convolution, comes out 2e-3 off (seed 345, opset 11, share 0.5); the verifier refuses the result"
-)
 @given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.floats(0, 1), st.booleans(), seeds, opsets)
 @settings(PROPERTY, max_examples=100)
+@example([_normalized, _pointwise, _grouped, _depthwise, _plain], 0.5, False, 345, 11)  # a large constant nobody reads
 def test_masked_networks_keep_their_function(
     steps: list[Callable[[Twin, Tensor], Tensor]], share: float, flat: bool, seed: int, opset: int
 ) -> None:
