@@ -45,9 +45,9 @@ class Analysis:
         self._constant: dict[str, Bools] = {}
         self._inference = ShapeInference(graph, self.context)
         self._seed()
-        reachable = _reachable(graph)
+        used = reachable(graph)
         for node in graph.nodes:
-            if node.index in reachable:
+            if node.index in used:
                 self._forward(node)
             else:
                 self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
@@ -153,7 +153,7 @@ class Analysis:
                 needs.add(name, demand, self.context.ids(name).shape)
 
 
-def _reachable(graph: Graph) -> set[int]:
+def reachable(graph: Graph) -> set[int]:
     """Return the nodes that some graph output depends on, by index."""
     found: set[int] = set()
     names = list(graph.outputs)

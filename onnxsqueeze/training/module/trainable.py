@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxsqueeze.analysis import reachable
 from onnxsqueeze.graph import Graph, Node
 from onnxsqueeze.initializer import Initializer
 from onnxsqueeze.loading import Model
@@ -44,8 +45,8 @@ class Roles:
 
 def roles_of(graph: Graph) -> Roles:
     """Decide the role of each initializer that some graph output depends on."""
-    reachable = _reachable(graph)
-    nodes = [node for node in graph.nodes if node.index in reachable]
+    used = frozenset(reachable(graph))
+    nodes = [node for node in graph.nodes if node.index in used]
     fixed: set[str] = set()
     statistics: set[str] = set()
     for node in nodes:
@@ -59,7 +60,7 @@ def roles_of(graph: Graph) -> Roles:
     trained = {name for name in stored if name in read and name not in frozen and _is_weight(stored[name])}
     trained -= _frequencies(graph, nodes, trained)
     moving = {name for name in statistics if name in stored}
-    return Roles(frozenset(trained), frozenset(moving), frozenset(_spread(nodes, trained | moving)), reachable)
+    return Roles(frozenset(trained), frozenset(moving), frozenset(_spread(nodes, trained | moving)), used)
 
 
 def listed(model: Model, key: str) -> list[str]:
@@ -121,14 +122,3 @@ def _spread(nodes: Iterable[Node], sources: set[str]) -> set[str]:
         if node.op not in READ_SHAPES and any(name in found for name in (*node.inputs, *node.captured)):
             found.update(name for name in node.outputs if name)
     return found
-
-
-def _reachable(graph: Graph) -> frozenset[int]:
-    found: set[int] = set()
-    names = list(graph.outputs)
-    while names:
-        node = graph.producers.get(names.pop())
-        if node is not None and node.index not in found:
-            found.add(node.index)
-            names.extend((*node.inputs, *node.captured))
-    return frozenset(found)
