@@ -119,9 +119,11 @@ def minimize(
     options = {"layernorm": layernorm}
     first = _smaller(analysis, round_to, keep, options)
     whole = _of_whole_layers(first[0], model, round_to, keep, options)
-    analysis, plan, minimized = first if first[2] is analysis.graph.model else _fewest(first, whole or first)
-    if whole is not None and weight_elements(whole[2]) < weight_elements(minimized):
-        analysis, plan, minimized = whole
+    best = first
+    if whole is not None:
+        untouched = first[2] is analysis.graph.model  # and stays so, unless the other is smaller
+        best = _fewest(whole, first) if untouched else _fewest(first, whole)
+    analysis, plan, minimized = best
     changed = minimized is not analysis.graph.model
     if not changed:
         minimized = model

@@ -21,38 +21,38 @@ from recipes.networks import ConvNeXt  # noqa: E402
 from recipes.options import common, conclude, device  # noqa: E402
 from recipes.recipe import Recipe  # noqa: E402
 
+_COPIES = 8  # of the training images, on which the dense network is asked
 _SIZES = {
     "small": {"widths": (24, 48, 96, 192), "depths": (2, 2, 2, 2)},
     "tiny": {"widths": (96, 192, 384, 768), "depths": (3, 3, 9, 3), "drop_path": 0.1},
 }
+_RATIOS = {"small": (2.0, 3.5, 6.0, 10.5, 15.0), "tiny": (2.0, 4.0, 8.0, 14.8, 20.0)}
+"""What each cycle goes for; the last two train as long as the dense network did, the others a fifth of it."""
 
 
 @click.command()
 @click.option("--size", type=click.Choice(list(_SIZES)), default="small", show_default=True)
-@click.option("--ratio", default=14.0, show_default=True, help="How much smaller the last cycle should be.")
-@click.option("--cycles", default=6, show_default=True)
 @click.option("--epochs", default=15.0, show_default=True, help="Of the dense network; the cycles scale with it.")
 @click.option("--dense-only", is_flag=True, help="Stop when the dense network is trained.")
 @common
-def main(
-    data: Path, folder: Path, seeds: int, size: str, ratio: float, cycles: int, epochs: float, dense_only: bool
-) -> None:
+def main(data: Path, folder: Path, seeds: int, size: str, epochs: float, dense_only: bool) -> None:
     """Train, squeeze, and print what came out."""
     images = cifar10(data).to(device())
     bfloat16 = device().type == "cuda"
+    ratios = _RATIOS[size]
 
-    def loop(count: float, rate: float) -> Loop:
-        return Loop(count, 128, rate, 0.05, augment=flip_and_shift, bfloat16=bfloat16)
+    def loop(count: float) -> Loop:
+        return Loop(count, 128, 2e-3, 0.05, augment=flip_and_shift, bfloat16=bfloat16)
 
     recipe = Recipe(
         name=f"convnext-{size}",
         build=lambda: ConvNeXt(stem=2, **_SIZES[size]),
         data=images,
-        dense=loop(epochs, 2e-3),
-        squeezed=lambda phase: loop(epochs if phase.cycle == phase.cycles else epochs / 7.5, 1e-3),
-        ratio=ratio,
-        cycles=cycles,
+        dense=loop(epochs),
+        squeezed=lambda phase: loop(epochs if phase.cycle > len(ratios) - 2 else epochs / 5),
+        goals=list(enumerate(ratios, 1)),
         options={"round_to": 1},
+        copies=_COPIES,
     )
     if dense_only:
         for seed in range(seeds):

@@ -8,6 +8,7 @@ FOLDER holds mnist.npz. A run that is stopped goes on where it was when it is st
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -20,30 +21,44 @@ from recipes.networks import fully_connected  # noqa: E402
 from recipes.options import common, conclude, device  # noqa: E402
 from recipes.recipe import Recipe  # noqa: E402
 
+_HIDDEN = 0.2
+"""The share of pixels that are hidden from a small network while it learns; without, it learns the images by heart."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A fully connected network and what its cycles go for; the last cycle of the goals in ``long`` trains longer."""
+
+    widths: tuple[int, ...]
+    goals: tuple[tuple[int, float], ...]
+    long: tuple[int, ...]
+
+
 _NETWORKS = {
-    "mlp-300-100": ((784, 300, 100, 10), 40.0),
-    "mlp-1024-1024": ((784, 1024, 1024, 10), 160.0),
+    "mlp-300-100": _Network((784, 300, 100, 10), ((1, 4.0), (9, 11.0), (14, 18.0)), (9, 14)),
+    "mlp-1024-1024": _Network((784, 1024, 1024, 10), ((2, 31.0), (13, 102.0), (18, 160.0)), (13, 18)),
 }
 
 
 @click.command()
 @click.option("--network", "networks", type=click.Choice(list(_NETWORKS)), multiple=True, help="By default both.")
-@click.option("--cycles", default=8, show_default=True)
+@click.option("--epochs", default=30.0, show_default=True, help="Of the long trainings; the others scale with it.")
 @common
-def main(data: Path, folder: Path, seeds: int, networks: tuple[str, ...], cycles: int) -> None:
+def main(data: Path, folder: Path, seeds: int, networks: tuple[str, ...], epochs: float) -> None:
     """Train, squeeze, and print what came out."""
     images = mnist(data).flattened().to(device())
     outcomes = []
     for name in networks or _NETWORKS:
-        widths, ratio = _NETWORKS[name]
+        network = _NETWORKS[name]
         recipe = Recipe(
             name=name,
-            build=lambda widths=widths: fully_connected(widths),
+            build=lambda widths=network.widths: fully_connected(widths),
             data=images,
-            dense=Loop(12, learning_rate=1e-3),
-            squeezed=lambda phase: Loop(4 if phase.cycle < phase.cycles // 2 else 20, learning_rate=2e-3),
-            ratio=ratio,
-            cycles=cycles,
+            dense=Loop(epochs * 0.4, learning_rate=1e-3),
+            squeezed=lambda phase, long=network.long: Loop(
+                epochs if phase.cycle in long else epochs / 7.5, learning_rate=2e-3, hidden=_HIDDEN
+            ),
+            goals=network.goals,
             options={"round_to": 1},
         )
         outcomes += [recipe.run(folder, seed) for seed in range(seeds)]

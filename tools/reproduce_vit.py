@@ -34,8 +34,7 @@ def main(data: Path, folder: Path, seeds: int, ratio: float, cycles: int, epochs
         data=mnist(data).to(device()),
         dense=Loop(epochs, learning_rate=1e-3, weight_decay=0.05),
         squeezed=lambda phase: Loop(epochs if phase.cycle == phase.cycles else epochs / 3, learning_rate=1e-3),
-        ratio=ratio,
-        cycles=cycles,
+        goals=[(cycles, ratio)],
         options={"round_to": 1},
     )
     conclude([recipe.run(folder, seed) for seed in range(seeds)], drops=(0.005, 0.01, 0.02))

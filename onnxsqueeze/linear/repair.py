@@ -115,19 +115,26 @@ def _shift(linear: Linear, values: Floats) -> Floats:
 def _behind_representative(
     node: Node, linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
 ) -> Array:
-    """Let one kept constant channel of each group stand for the removed ones: W[:, r] += sum W[:, j] c_j / c_r."""
+    """Let one kept constant channel of each group stand for the removed ones: W[:, r] += sum W[:, j] c_j / c_r.
+
+    Raises:
+        FoldOverflow: when a group has none that can.
+    """
     if not values.any():
         return weight
     all_values = read_constants(linear, node, context)
     chosen = choose_representatives(kept_in, all_values)
     weight = weight.astype(np.float64)
     for place, group in enumerate(np.nonzero(kept_out.any(axis=1))[0]):
-        columns = np.nonzero(values[group])[0]
-        if columns.size and chosen[group] >= 0:
-            part = linear.matrix[group][kept_out[group]][:, columns].astype(np.float64)
-            ratios = values[group, columns] / all_values[group, chosen[group]]
-            target = int(kept_in[group, : chosen[group]].sum())
-            weight[place, :, target] += np.einsum("oct,c->ot", part, ratios)
+        columns = np.nonzero(values[group] * all_values[group])[0]
+        if not columns.size:
+            continue
+        if chosen[group] < 0:
+            raise FoldOverflow(linear.data)  # nobody is large enough to stand for them
+        part = linear.matrix[group][kept_out[group]][:, columns].astype(np.float64)
+        ratios = values[group, columns] / all_values[group, chosen[group]]
+        target = int(kept_in[group, : chosen[group]].sum())
+        weight[place, :, target] += np.einsum("oct,c->ot", part, ratios)
     return weight
 
 

@@ -236,8 +236,8 @@ def test_channel_that_a_norm_leaves_for_removed_ones_is_read(constants: str, row
     assert (OUT - rows + (rows > 0), width - gone - 3 + standing) in weights(once)
 
 
-def test_channel_that_a_padded_convolution_keeps_for_removed_ones_is_read() -> None:
-    """At the border a constant channel is no bias: one that stays stands for the others, though its column is zero."""
+def test_constant_that_a_narrowed_padded_convolution_keeps_for_others_is_one_that_it_reads() -> None:
+    """At the border a constant channel is no bias: one stands for the others, and never one whose column is zero."""
     net = Network(17)
     x = net.input("x", "N", 4, 9)
     weight = net.normal(12, 4, 1)

@@ -74,8 +74,7 @@ class Comparison:
             data=self.data,
             dense=Loop(_DENSE_EPOCHS),
             squeezed=even(self.epochs),
-            ratio=self.ratio,
-            cycles=self.cycles,
+            goals=[(self.cycles, self.ratio)],
             options={"round_to": 1, "progress": False, **way.options},
         )
 

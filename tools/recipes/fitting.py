@@ -17,6 +17,7 @@ from recipes.data import Images
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60
 _TEMPERATURE = 2.0
+_IMAGES_AT_ONCE = 500  # few enough to stay in a cache
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -27,6 +28,7 @@ class Loop:
     Attributes:
         epochs, batch, learning_rate, weight_decay, label_smoothing: as everywhere.
         augment: changes a batch of training images; it draws from the generator that it is given.
+        hidden: the share of the inputs that are dropped at random, as by Dropout; the teacher saw all.
         bfloat16: whether to train under autocast to bfloat16.
     """
 
@@ -36,6 +38,7 @@ class Loop:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     augment: Augment | None = None
+    hidden: float = 0.0
     bfloat16: bool = False
 
     def fit(
@@ -52,7 +55,8 @@ class Loop:
             module, images: what learns, and from what.
             seed: of the order of the images and of what is done to them.
             checkpoint: a file that takes up the state every minute, and from which a stopped training goes on.
-            taught: the scores of a teacher for all images, float32 [samples, classes], to be learnt as much as labels.
+            taught: what a teacher says, to be learnt as much as the labels; see `lessons`. In each epoch the images
+                are changed as they were for one of its copies.
         """
         state = _State(self, module, images, seed, taught)
         if checkpoint is not None and checkpoint.exists():
@@ -85,6 +89,8 @@ class _State:
             div_factor=10,
         )
         self._order = torch.empty(0, dtype=torch.int64, device=self._device)
+        self._copy = -1
+        self._inputs = images.inputs
         self._done = 0
 
     @property
@@ -94,20 +100,35 @@ class _State:
     def step(self) -> None:
         loop, images = self._loop, self._images
         if len(self._order) < loop.batch:
-            self._order = torch.randperm(len(images), generator=self._generator, device=self._device)
+            self._next_epoch()
         chosen, self._order = self._order[: loop.batch], self._order[loop.batch :]
-        inputs = images.inputs[chosen]
-        inputs = loop.augment(inputs, self._generator) if loop.augment else inputs
+        inputs = self._inputs[chosen]
+        if loop.augment and self._taught is None:
+            inputs = loop.augment(inputs, self._generator)
+        if loop.hidden:
+            seen = torch.rand(inputs.shape, generator=self._generator, device=self._device) >= loop.hidden
+            inputs = inputs * seen / (1 - loop.hidden)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=loop.bfloat16):
-            outputs = self._module(inputs)
-            loss = F.cross_entropy(outputs, images.labels[chosen], label_smoothing=loop.label_smoothing)
-            if self._taught is not None:
-                loss = (loss + _distillation(outputs, self._taught[chosen])) / 2
+            outputs = self._module(inputs).float()
+        loss = F.cross_entropy(outputs, images.labels[chosen], label_smoothing=loop.label_smoothing)
+        if self._taught is not None:
+            loss = (loss + _distillation(outputs, self._taught[self._copy, chosen])) / 2
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
         self._schedule.step()
         self._done += 1
+
+    def _next_epoch(self) -> None:
+        self._order = torch.randperm(len(self._images), generator=self._generator, device=self._device)
+        if self._taught is not None:
+            copy = torch.randint(len(self._taught), (), generator=self._generator, device=self._device)
+            self._take(int(copy))
+
+    def _take(self, copy: int) -> None:
+        if copy >= 0 and self._loop.augment:
+            self._inputs = augmented(self._images.inputs, self._loop.augment, copy)
+        self._copy = copy
 
     def saved(self) -> dict[str, Any]:
         return {
@@ -117,6 +138,7 @@ class _State:
             "generator": self._generator.get_state(),
             "random": torch.get_rng_state(),
             "order": self._order,
+            "copy": self._copy,
             "done": self._done,
         }
 
@@ -127,6 +149,7 @@ class _State:
         self._generator.set_state(saved["generator"].cpu())
         torch.set_rng_state(saved["random"].cpu())
         self._order, self._done = saved["order"], saved["done"]
+        self._take(saved["copy"])
 
 
 def _distillation(outputs: Tensor, taught: Tensor) -> Tensor:
@@ -149,19 +172,35 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def augmented(inputs: Tensor, augment: Augment, copy: int) -> Tensor:
+    """Return one of many changed copies of all images; the same number gives the same copy."""
+    generator = torch.Generator(inputs.device).manual_seed(copy)
+    return torch.cat([augment(part, generator) for part in inputs.split(_IMAGES_AT_ONCE)])
+
+
+def lessons(module: nn.Module, images: Images, augment: Augment | None = None, copies: int = 1) -> Tensor:
+    """Return what a module says of copies of all images, float32 [copies, samples, classes].
+
+    A dense teacher takes longer for an image than the small network that learns. A few copies of all images, changed as
+    in training, are enough for many epochs, and the teacher sees each but once.
+    """
+    inputs = (images.inputs if augment is None else augmented(images.inputs, augment, copy) for copy in range(copies))
+    return torch.stack([scores(module, found) for found in inputs])
+
+
 @torch.no_grad()
-def scores(module: nn.Module, images: Images, batch: int = 1000) -> Tensor:
-    """Return the outputs of a module in eval mode for all images, [samples, classes]; its mode is left as it was."""
+def scores(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the outputs of a module in eval mode, [samples, classes]; its mode is left as it was."""
     mode = module.training
     module.eval()
-    found = torch.cat([module(part) for part in images.inputs.split(batch)])
+    found = torch.cat([module(part) for part in inputs.split(_IMAGES_AT_ONCE)])
     module.train(mode)
     return found
 
 
 def accuracy(module: nn.Module, images: Images) -> float:
     """Return the share of images that a module labels rightly; its mode is left as it was."""
-    return float((scores(module, images).argmax(1) == images.labels).float().mean())
+    return float((scores(module, images.inputs).argmax(1) == images.labels).float().mean())
 
 
 def written(path: Path, write: Callable[[Path], Any]) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recipes.data import Data, Images
-from recipes.fitting import Loop, accuracy, scores, written
+from recipes.fitting import Loop, accuracy, lessons, written
 
 if TYPE_CHECKING:
-    from onnxsqueeze.training import Phase
+    from onnxsqueeze.training import Phase, SqueezeRelease
+    from onnxsqueeze.training import Point as Cycle
 
 Build = Callable[[], nn.Module]
 Schedule = Callable[["Phase"], Loop]
@@ -66,8 +67,9 @@ class Recipe:
     Attributes:
         name: of the run's folder. build: makes the dense network.
         data: its images, on the device. dense: how it is trained. squeezed: how each phase trains.
-        ratio, cycles: what the cycles go for.
+        goals: what the cycles go for, one after the other: the number of the last cycle, and the ratio it is to reach.
         options: more arguments of `SqueezeRelease`. The dense network always teaches.
+        copies: on how many changed copies of the images, where training changes them.
     """
 
     name: str
@@ -75,9 +77,9 @@ class Recipe:
     data: Data
     dense: Loop
     squeezed: Schedule
-    ratio: float
-    cycles: int
+    goals: Sequence[tuple[int, float]]
     options: dict[str, Any]
+    copies: int = 1
 
     def run(self, folder: Path, seed: int) -> Outcome:
         """Run one seed, or go on with it; what is finished is not done again.
@@ -115,12 +117,27 @@ class Recipe:
         written(kept, lambda path: torch.save(module.state_dict(), path))
         return module.eval()
 
+    def _front(self, cycle: SqueezeRelease) -> Sequence[Cycle]:
+        """Go for one goal after the other and return all cycles; goals that an interrupted run has reached are done."""
+        for cycles, ratio in self.goals:
+            if cycle.front is None or cycle.front.front[-1].cycle < cycles:
+                cycle.run(cycles=cycles, target_ratio=ratio)
+        assert cycle.front is not None
+        return cycle.front.front
+
+    def _lessons(self, module: nn.Module, place: Path) -> Tensor:
+        """Return what the dense network teaches, found once and kept."""
+        kept = place / "lessons.pt"
+        if not kept.exists():
+            found = lessons(module, self.data.training, self.dense.augment, self.copies)
+            written(kept, lambda path: torch.save(found, path))
+        taught: Tensor = torch.load(kept, weights_only=True)
+        return taught
+
     def _squeezed(self, module: nn.Module, place: Path, seed: int, start: float) -> Outcome:
         from onnxsqueeze.training import SqueezeRelease
 
-        data, workdir = self.data, place / "cycles"
-
-        taught = None if self.dense.augment else scores(module, data.training)  # they are the same in every epoch
+        data, workdir, taught = self.data, place / "cycles", self._lessons(module, place)
 
         def train(network: nn.Module, phase: Phase) -> None:
             checkpoint = place / f"phase-{phase.cycle}-{phase.kind}-{phase.seed}.pt"
@@ -141,14 +158,13 @@ class Recipe:
                 workdir=workdir,
                 seed=seed,
                 calibration=data.training.inputs[:_CALIBRATION],
-                teacher=taught is None,
                 **self.options,
             )
-        best = cycle.run(cycles=self.cycles, target_ratio=self.ratio)
+        front = self._front(cycle)
         dense = place / "cycles" / "dense.onnx"
         dense_elements, dense_validation = elements_of(dense), accuracy_of(dense, data.validation)
         points = []
-        for entry in best.front:
+        for entry in front:
             path = Path(entry.onnx_path)
             elements = elements_of(path)
             validation, test = accuracy_of(path, data.validation), accuracy_of(path, data.test)

@@ -36,16 +36,31 @@ def write_minimized(workdir: Workdir, masked: str, folder: str, round_to: str | 
     Raises:
         VerificationError: when one of them does not compute what the masked network computes; nothing is written.
     """
-    original = with_definition(workdir.load_model(masked))
+    network = _network(workdir, masked)
     path = str(workdir.path(masked))
-    network = minimize(path, layernorm="function", round_to=1, verify=False).minimized
-    _compare(original, network, path, NETWORK)
     deployed = minimize(path, round_to=round_to, verify=False).minimized
     if not _same(network, deployed):
-        _compare(original, deployed, path, MINIMIZED)
+        _compare(with_definition(workdir.load_model(masked)), deployed, path, MINIMIZED)
     workdir.save_model(f"{folder}/{NETWORK}", network)
     workdir.save_model(f"{folder}/{MINIMIZED}", deployed)
     return Sizes(weight_elements(deployed), weight_elements(network))
+
+
+def write_network(workdir: Workdir, masked: str, name: str) -> str:
+    """Minimize a masked network as far as the next training needs it, and return the name of what is written.
+
+    Raises:
+        VerificationError: when it does not compute what the masked network computes; nothing is written.
+    """
+    return workdir.save_model(name, _network(workdir, masked))
+
+
+def _network(workdir: Workdir, masked: str) -> Model:
+    """Return the fewest elements that compute the same, in operators that can be narrowed again."""
+    path = str(workdir.path(masked))
+    network = minimize(path, layernorm="function", round_to=1, verify=False).minimized
+    _compare(with_definition(workdir.load_model(masked)), network, path, NETWORK)
+    return network
 
 
 def _compare(original: Model, smaller: Model, path: str, kind: str) -> None:

@@ -260,7 +260,7 @@ class SqueezeRelease:
             check_runs(module, values)
         name = None
         if calibration is not None:
-            name = workdir.save_tensors(f"{UNDERWAY}/calibration.pt", given_batches(calibration, len(inputs)))
+            name = workdir.save_batches(f"{UNDERWAY}/calibration.pt", given_batches(calibration, len(inputs)))
         return State(settings, Goal(), weight_elements(dense), name, given_calibration=name is not None)
 
 

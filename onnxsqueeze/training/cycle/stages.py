@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.loading import Model
 from onnxsqueeze.training.criteria import UNITS, criterion_named
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.calibration import captured
 from onnxsqueeze.training.cycle.checking import Before, metric_of
-from onnxsqueeze.training.cycle.minimization import NETWORK, write_minimized
+from onnxsqueeze.training.cycle.minimization import NETWORK, write_minimized, write_network
 from onnxsqueeze.training.cycle.phase import Phase, phase_seed, seed_everything
 from onnxsqueeze.training.cycle.processes import Processes
 from onnxsqueeze.training.cycle.settings import Settings
@@ -119,33 +121,21 @@ class Stages:
         return self._trained(state, cycle, "release" if cycle.released else "prepare", 1)
 
     def squeeze(self, state: State, cycle: Underway) -> State:
-        """Choose what goes, and mask it."""
+        """Choose what goes, mask it, and minimize at once, so that only what stays is trained."""
 
         def work() -> State:
             with self._working(f"cycle {cycle.cycle}: choosing what goes", state):
                 started = time.perf_counter()
-                module = self._masked(cycle)
+                module = held(self.workdir.path(cycle.network), self.device)
                 self._choose(module, state, cycle)
-                name = f"{UNDERWAY}/{cycle.cycle}-squeezed-{cycle.step}"
-                masks = {name: mask.cpu() for name, mask in module.masks.items()}
-                names = {
-                    "network": self.workdir.save_model(f"{name}.onnx", module.write_back()),
-                    "masks": self.workdir.save_tensors(f"{name}.pt", masks),
-                }
-                seconds = {"squeeze": time.perf_counter() - started}
-            return replace(state, underway=cycle.after("squeezed", seconds, start=None, **names))
+                name = f"{UNDERWAY}/{cycle.cycle}-masked-{cycle.step}.onnx"
+                self.workdir.save_model(name, module.write_back())
+                masked = time.perf_counter()
+                network = write_network(self.workdir, name, f"{UNDERWAY}/{cycle.cycle}-squeezed-{cycle.step}.onnx")
+                seconds = {"squeeze": masked - started, "minimize": time.perf_counter() - masked}
+            return replace(state, underway=cycle.after("squeezed", seconds, network=network, start=None))
 
         return self.processes.on_main(work)
-
-    def _masked(self, cycle: Underway) -> OnnxModule:
-        """Return the network of a cycle with the masks of earlier steps; the zeros that it has otherwise stay, too."""
-        module = from_onnx(self.workdir.path(cycle.network), device=self.device)
-        masks = remaining(module)
-        if cycle.masks is not None:
-            earlier = self.workdir.load_masks(cycle.masks)
-            masks.update({name: mask.to(self.device) for name, mask in earlier.items()})
-        module.set_masks(masks)
-        return module
 
     def _choose(self, module: OnnxModule, state: State, cycle: Underway) -> None:
         left = state.record(cycle.base).left
@@ -161,7 +151,7 @@ class Stages:
         squeeze(module, target, replace(settings, steps=1), self._batches(state), generator, start=start)
 
     def train_squeezed(self, state: State, cycle: Underway) -> State:
-        """Train under the masks."""
+        """Train what is left."""
         return self._trained(state, cycle, "squeeze", squeeze_settings(state.settings).steps)
 
     def minimize(self, state: State, cycle: Underway) -> State:
@@ -177,7 +167,6 @@ class Stages:
                 "minimized",
                 seconds,
                 network=f"{folder}/{NETWORK}",
-                masks=None,
                 elements=sizes.elements,
                 network_elements=sizes.network_elements,
             )
@@ -209,7 +198,7 @@ class Stages:
 
     def _trained(self, state: State, cycle: Underway, kind: str, steps: int) -> State:
         """Call the user's training loop, check what it leaves behind, and write the network."""
-        module = self._module(cycle.network, cycle.masks)
+        module = self._module(cycle.network)
         phase = self._phase(state, cycle, kind, steps)
         before = Before.of(module)
         module.train()
@@ -237,7 +226,7 @@ class Stages:
         start = cycle.network if _needs_training(settings) else None
         if phase.kind == "squeeze" and phase.step == phase.steps:
             name = self.workdir.save_model(f"{self.workdir.cycle(cycle.cycle)}/masked.onnx", module.write_back())
-            return cycle.after("trained", seconds, network=name, masks=None)
+            return cycle.after("trained", seconds, network=name)
         name = self.workdir.save_model(f"{UNDERWAY}/{cycle.cycle}-{phase.kind}-{phase.step}.onnx", module.write_back())
         step = phase.step if phase.kind == "squeeze" else 0
         return cycle.after("ready", seconds, network=name, step=step, start=start)
@@ -250,7 +239,7 @@ class Stages:
 
     def _evaluated(self, name: str, state: State, cycle: int) -> tuple[float, list[Batch], dict[str, float]]:
         """Return the metric of a network as the first process measures it, the first batches, and the seconds."""
-        module = self._module(name, None)
+        module = self._module(name)
         module.eval()
         seed_everything(phase_seed(state.settings.seed, cycle, "evaluate"))
         started = time.perf_counter()
@@ -260,18 +249,14 @@ class Stages:
         where = f"cycle {cycle}" if cycle else "the dense network"
         return self.processes.on_main(lambda: metric_of(value, where)), capture.batches, seconds
 
-    def _module(self, name: str, masks: str | None) -> OnnxModule:
-        """Return a network that the first process reads; all get the same."""
-        model = self.processes.on_main(lambda: self.workdir.load_model(name))
-        module = from_onnx(model, device=self.device)
-        if masks is not None:
-            module.set_masks(self.processes.on_main(lambda: self.workdir.load_masks(masks)))
-        return module
+    def _module(self, name: str) -> OnnxModule:
+        """Return a network that the first process reads, with its zeros held; all get the same."""
+        return held(self.processes.on_main(lambda: self.workdir.load_model(name)), self.device)
 
     def _phase(self, state: State, cycle: Underway, kind: str, steps: int) -> Phase:
         teacher: OnnxModule | None = None
         if state.settings.teacher:
-            teacher = self._module(DENSE, None).eval().requires_grad_(False)
+            teacher = self._module(DENSE).eval().requires_grad_(False)
         return Phase(
             kind=kind,
             cycle=cycle.cycle,
@@ -296,7 +281,7 @@ class Stages:
 
     def _kept(self, cycle: int, kind: str, batches: list[Batch]) -> str | None:
         name = f"{UNDERWAY}/{cycle}-{kind}-batches.pt"
-        return self.workdir.save_tensors(name, batches) if batches else None
+        return self.workdir.save_batches(name, batches) if batches else None
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -304,6 +289,13 @@ class Stages:
 
     def _working(self, what: str, state: State) -> Any:
         return self.announcer.working(what, max(0, len(state.records) - 1), state.goal.cycles)
+
+
+def held(source: Model | Path, device: torch.device) -> OnnxModule:
+    """Return a network of which the exact zeros of matrices and kernels stay zeros."""
+    module = from_onnx(source, device=device)
+    module.set_masks(remaining(module))
+    return module
 
 
 def squeeze_settings(settings: Settings) -> SqueezeSettings:

@@ -54,7 +54,6 @@ class Underway:
             (to be squeezed), "squeezed", "trained" or "minimized".
         step: which of several steps of squeezing and training comes next or is under way, from 0.
         network: the file, relative to the workdir, that the next stage starts from.
-        masks: the file of the masks that hold on it; None: none.
         start: the file of the network before it was last trained, for criteria that look at movement; None: not kept.
         elements, network_elements, left, released, seconds: as far as they are known.
     """
@@ -66,7 +65,6 @@ class Underway:
     stage: str
     network: str
     step: int = 0
-    masks: str | None = None
     start: str | None = None
     elements: int = 0
     network_elements: int = 0

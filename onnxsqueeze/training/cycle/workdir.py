@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,8 @@ class Workdir:
         """Read a model."""
         return load(self.folder / name)
 
-    def save_tensors(self, name: str, content: Sequence[Batch] | Mapping[str, torch.Tensor]) -> str:
-        """Write batches or named tensors and return the name of the file."""
+    def save_batches(self, name: str, content: Sequence[Batch]) -> str:
+        """Write batches and return the name of the file."""
         stream = io.BytesIO()
         torch.save(content, stream)
         save_bytes(stream.getvalue(), self.folder / name)
@@ -123,11 +123,6 @@ class Workdir:
     def load_batches(self, name: str) -> list[Batch]:
         """Read batches, on the CPU."""
         found: list[Batch] = torch.load(self.folder / name, map_location="cpu", weights_only=True)
-        return found
-
-    def load_masks(self, name: str) -> dict[str, torch.Tensor]:
-        """Read masks, on the CPU."""
-        found: dict[str, torch.Tensor] = torch.load(self.folder / name, map_location="cpu", weights_only=True)
         return found
 
     def sweep(self, state: State) -> None:
@@ -146,5 +141,5 @@ def named(state: State) -> list[str]:
         names.append(state.calibration)
     if state.underway is not None:
         underway = state.underway
-        names += [name for name in (underway.network, underway.masks, underway.start) if name is not None]
+        names += [name for name in (underway.network, underway.start) if name is not None]
     return names

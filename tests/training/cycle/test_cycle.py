@@ -150,7 +150,7 @@ def test_a_run_leaves_its_files(tmp_path: Path, drawn: None) -> None:
     metrics = json.loads((tmp_path / "cycle-02" / "metrics.json").read_bytes())
     assert metrics["metric"] == best.front[2].metric
     assert metrics["drop"] == best.front[0].metric - metrics["metric"]
-    stages = ["noise", "train release", "squeeze", "train squeeze", "minimize", "evaluate"]
+    stages = ["noise", "train release", "squeeze", "minimize", "train squeeze", "evaluate"]
     assert list(metrics["seconds"]) == stages
     assert all(seconds > 0 for seconds in metrics["seconds"].values())
     stored = onnx.load(tmp_path / "cycle-02" / "minimized.onnx").graph.initializer

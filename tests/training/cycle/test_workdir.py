@@ -17,7 +17,7 @@ from training.cycle.test_targets import record, state
 STATE = replace(
     state(Goal(), record(1, 6000, 0.98)),
     calibration="underway/1-batches.pt",
-    underway=Underway(2, 1, 0.4, 3600, "squeezed", "underway/2-squeezed-0.onnx", masks="underway/2-squeezed-0.pt"),
+    underway=Underway(2, 1, 0.4, 3600, "squeezed", "underway/2-squeezed-0.onnx"),
 )
 
 
@@ -79,7 +79,7 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
 
 def test_only_what_the_state_names_stays_underway(tmp_path: Path) -> None:
     workdir = filled(tmp_path)
-    names = ("2-noisy.onnx", "2-squeezed-0.onnx.data", "1-squeezed-0.pt")
+    names = ("2-noisy.onnx", "2-squeezed-0.onnx.data", "1-squeezed-0.onnx")
     for name in names:
         (tmp_path / "underway" / name).write_bytes(b"")
     workdir.sweep(STATE)
@@ -90,6 +90,6 @@ def test_only_what_the_state_names_stays_underway(tmp_path: Path) -> None:
 def test_tensors_come_back_in_their_types(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
     batches = [(torch.randn(2, 3), torch.arange(4)), (torch.randn(1, 3).bfloat16(), torch.tensor([True]))]
-    found = workdir.load_batches(workdir.save_tensors("batches.pt", batches))
+    found = workdir.load_batches(workdir.save_batches("batches.pt", batches))
     for one, other in zip(batches, found, strict=True):
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
