@@ -31,6 +31,10 @@ def matmul(net: Network, x: str, weight: str, bias: str) -> str:
     return net.add("Add", bias, net.add("MatMul", x, weight))
 
 
+def without_bias(net: Network, x: str, weight: str, bias: str) -> str:
+    return net.add("MatMul", x, weight)
+
+
 def conv(net: Network, x: str, weight: str, bias: str) -> str:
     """A convolution over the tokens, of one tap."""
     kernel = net.store(net.normal(WIDTH, WIDTH, 1) / 3)
@@ -49,9 +53,10 @@ def attention(
     bias: Any = None,
     keys: Change = unchanged,
     scores: Change = unchanged,
+    source: Change = unchanged,
 ) -> tuple[str, str]:
     """Add attention with heads, scaled before the product as after it; return its output and the name of the keys."""
-    x = net.input("x", "N", TOKENS, WIDTH)
+    x = source(net, net.input("x", "N", TOKENS, WIDTH))
     made = []
     for name in ("q", "k", "v"):
         given = bias if name == "k" and bias is not None else net.normal(WIDTH)
@@ -121,6 +126,20 @@ def test_bias_goes_with_rows_of_zeros() -> None:
     assert vectors(once) < vectors(model)
 
 
+def half_constant(net: Network, x: str) -> str:
+    weight = net.normal(WIDTH, WIDTH)
+    weight[:, [0, 3, 5, 6]] = 0
+    return matmul(net, x, net.store(weight), net.store(net.normal(WIDTH)))
+
+
+def test_constants_that_keys_read_are_folded_into_no_bias() -> None:
+    """The layer that makes keys has none, and gets none for what would cancel."""
+    net = Network(8)
+    model, once = minimized(net, attention(net, without_bias, source=half_constant)[0])
+    assert operators(once)["Add"] == operators(model)["Add"]
+    assert weights(once).count((WIDTH // 2, WIDTH)) == 3
+
+
 @pytest.mark.parametrize("op", ["Attention", "MultiHeadAttention"])
 def test_bias_of_keys_in_front_of_one_operator_goes(op: str) -> None:
     net = Network(4, 23)
@@ -138,6 +157,10 @@ def turned(net: Network, k: str) -> str:
     """A rotation by the position: what was added to all keys is not the same any more."""
     table = net.store(np.cos(np.arange(TOKENS))[:, None])
     return net.add("Mul", k, table)
+
+
+def inverted(net: Network, k: str) -> str:
+    return net.add("Div", net.store(3.0), k)
 
 
 def normalised(net: Network, k: str) -> str:
@@ -161,11 +184,12 @@ def clamped(net: Network, scores: str) -> str:
     [
         {"keys": turned},
         {"keys": normalised},
+        {"keys": inverted, "bias": np.linspace(9, 12, WIDTH)},
         {"scores": squared},
         {"scores": clamped},
         {"bias": np.linspace(-1, 1, TOKENS * WIDTH).reshape(TOKENS, WIDTH)},
     ],
-    ids=["turned", "normalised", "squared", "clamped", "table"],
+    ids=["turned", "normalised", "inverted", "squared", "clamped", "table"],
 )
 def test_bias_of_keys_stays_where_it_counts(change: dict[str, Any]) -> None:
     net = Network(5)
