@@ -17,8 +17,9 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from recipes.comparing import Comparison, Way, by_cycle, cell, compared, images, lost_by_cycle, markdown, spread  # noqa: E402
+from recipes.comparing import Comparison, Way, compared, images  # noqa: E402
 from recipes.recipe import Outcome  # noqa: E402
+from recipes.tables import by_cycle, cell, lost_by_cycle, markdown, spread  # noqa: E402
 
 from onnxsqueeze.training.criteria import UNITS, criteria_names  # noqa: E402
 

@@ -18,8 +18,9 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from recipes.comparing import Comparison, Way, cell, compared, images, lost_by_cycle, markdown, spread  # noqa: E402
+from recipes.comparing import Comparison, Way, compared, images  # noqa: E402
 from recipes.recipe import Outcome  # noqa: E402
+from recipes.tables import cell, lost_by_cycle, markdown, spread  # noqa: E402
 
 _SQUEEZES: Mapping[str, Mapping[str, Any]] = {
     "single weights by magnitude": {"criterion": "magnitude"},

@@ -27,7 +27,7 @@ _SIZES = {
     "tiny": {"widths": (96, 192, 384, 768), "depths": (3, 3, 9, 3), "drop_path": 0.1},
 }
 _RATIOS = {"small": (2.0, 3.5, 6.0, 10.5, 15.0), "tiny": (2.0, 4.0, 8.0, 14.8, 20.0)}
-"""What each cycle goes for; the last two train as long as the dense network did, the others a fifth of it."""
+"""What each cycle goes for; the last but one trains as long as the dense network did, the others a fifth of it."""
 
 
 @click.command()
@@ -49,9 +49,9 @@ def main(data: Path, folder: Path, seeds: int, size: str, epochs: float, dense_o
         build=lambda: ConvNeXt(stem=2, **_SIZES[size]),
         data=images,
         dense=loop(epochs),
-        squeezed=lambda phase: loop(epochs if phase.cycle > len(ratios) - 2 else epochs / 5),
+        squeezed=lambda phase: loop(epochs if phase.cycle == len(ratios) - 1 else epochs / 5),
         goals=list(enumerate(ratios, 1)),
-        options={"round_to": 1},
+        options={"round_to": 1, "release": False},  # whole units leave next to no zeros, not worth a training
         copies=_COPIES,
     )
     if dense_only:

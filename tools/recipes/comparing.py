@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from recipes.data import Data, mnist
 from recipes.fitting import Loop
 from recipes.networks import fully_connected
 from recipes.options import DATA_VARIABLE, _set_threads, device
-from recipes.recipe import Outcome, Point, Recipe, Schedule
+from recipes.recipe import Outcome, Recipe, Schedule
 
 if TYPE_CHECKING:
     from onnxsqueeze.training import Phase
@@ -117,41 +116,3 @@ def compared(command: Callable[..., Any]) -> Callable[..., Any]:
 def images(path: Path) -> Data:
     """Read MNIST as rows, from the file or from the folder that holds it."""
     return mnist(path.parent if path.is_file() else path).flattened().to(device())
-
-
-def lost_by_cycle(outcomes: Sequence[Outcome]) -> list[list[tuple[float, float]]]:
-    """Return for each cycle the ratio, and the points of test accuracy lost to dense, of all seeds."""
-    dense = {outcome.seed: outcome.dense_test for outcome in outcomes}
-    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
-    return [
-        [
-            (point.ratio, (point.test - dense[outcome.seed]) * 100)
-            for outcome in outcomes
-            for point in outcome.points
-            if point.cycle == cycle
-        ]
-        for cycle in cycles
-    ]
-
-
-def by_cycle(outcomes: Sequence[Outcome]) -> list[list[Point]]:
-    """Return the points of all seeds for each cycle, without those of the dense network."""
-    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
-    return [[point for outcome in outcomes for point in outcome.points if point.cycle == cycle] for cycle in cycles]
-
-
-def cell(points: Sequence[tuple[float, float]]) -> str:
-    """Return what a table says of the seeds of one cycle."""
-    ratios, lost = zip(*points, strict=True)
-    return f"{spread(ratios, '.1f')}x, {spread(lost, '+.2f')}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a markdown table whose first row is the head."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Return the mean and the standard deviation over seeds."""
-    mean = format(statistics.mean(values), form)
-    return f"{mean} ± {statistics.stdev(values):{form.removeprefix('+')}}" if len(values) > 1 else mean

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import torch
 
-from recipes.recipe import Outcome, front, table
+from recipes.recipe import Outcome
+from recipes.tables import front, over_seeds, within
 
 DATA_VARIABLE = "ONNXSQUEEZE_DATA"
 
@@ -47,5 +48,5 @@ def device() -> torch.device:
 
 
 def conclude(outcomes: Sequence[Outcome], drops: Sequence[float]) -> None:
-    """Print the fronts and what is smallest within each drop."""
-    print(front(outcomes), "\n\n" + table(outcomes, drops))
+    """Print the fronts, their means over seeds, and what is smallest within each drop."""
+    print("\n\n".join([front(outcomes), over_seeds(outcomes), within(outcomes, drops)]))

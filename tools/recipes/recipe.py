@@ -192,32 +192,3 @@ def accuracy_of(path: Path, images: Images) -> float:
     starts = range(0, len(labels), _TEST_BATCH)
     found = [session.run(None, {name: inputs[start : start + _TEST_BATCH]})[0].argmax(1) for start in starts]
     return float((np.concatenate(found) == labels).mean())
-
-
-def table(outcomes: Sequence[Outcome], drops: Sequence[float]) -> str:
-    """Return a markdown table: by seed the smallest network within each drop on validation, with its test figure."""
-    head = ["network", "seed", "dense, test", *(f"within {drop * 100:g} points: ratio, test" for drop in drops), "s"]
-    rows = [head, ["---"] * len(head)]
-    for outcome in outcomes:
-        cells = [outcome.name, str(outcome.seed), f"{outcome.dense_test:.2%}"]
-        for drop in drops:
-            point = outcome.smallest_within(drop)
-            cells.append("-" if point is None else f"{point.ratio:.1f}x ({point.elements:,}), {point.test:.2%}")
-        rows.append([*cells, f"{outcome.seconds:.0f}"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def front(outcomes: Sequence[Outcome]) -> str:
-    """Return a markdown table of all points: ratio, drop on validation and on test, by seed."""
-    rows = [
-        "| network | seed | cycle | elements | ratio | validation | test | test, points to dense |",
-        "|" + "---|" * 8,
-    ]
-    for outcome in outcomes:
-        for point in outcome.points:
-            drop = (point.test - outcome.dense_test) * 100
-            rows.append(
-                f"| {outcome.name} | {outcome.seed} | {point.cycle} | {point.elements:,} | {point.ratio:.1f}x "
-                f"| {point.validation:.2%} | {point.test:.2%} | {drop:+.2f} |"
-            )
-    return "\n".join(rows)

@@ -36,6 +36,8 @@ from onnxsqueeze.training.squeezing.remaining import elements_left, remaining
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
 from onnxsqueeze.training.squeezing.squeeze import SqueezeSettings, squeeze
 
+WORTH_TRAINING = 0.01
+"""Zeros that are less than this share of a network are released without a training of their own before the squeeze."""
 Train = Callable[[nn.Module, Phase], object]
 Evaluate = Callable[[nn.Module], float]
 
@@ -112,7 +114,9 @@ class Stages:
                 if not report.total:
                     return replace(state, underway=cycle.after(without, seconds))
                 name = self.workdir.save_model(f"{UNDERWAY}/{cycle.cycle}-noisy.onnx", module.write_back())
-            return replace(state, underway=cycle.after("loosened", seconds, network=name, released=report.total))
+            few = report.total < WORTH_TRAINING * state.record(cycle.base).network_elements
+            stage = without if few else "loosened"
+            return replace(state, underway=cycle.after(stage, seconds, network=name, released=report.total))
 
         return self.processes.on_main(work)
 

@@ -96,6 +96,20 @@ def test_releases_where_it_is_asked_to(tmp_path: Path, release: Any, cycles: set
         assert (after > before) == (phase.kind == "release"), "what is not released stays masked"
 
 
+def test_a_few_zeros_are_released_without_a_training_of_their_own(tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(dense())
+    tensor = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [32, 32])
+    weight = onnx.numpy_helper.to_array(tensor).copy()
+    weight[range(5), range(5)] = 0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+    loop = Watched()
+    cycle = SqueezeRelease(model, None, loop, evaluate, tmp_path, round_to=1, progress=False)
+    cycle.run(cycles=1, target_ratio=1.5)
+    assert loop.calls == [(1, "squeeze", 1)]
+    assert json.loads((tmp_path / "cycle-01" / "metrics.json").read_bytes())["released"] == 5
+
+
 def test_several_steps_in_a_cycle(tmp_path: Path) -> None:
     loop = watched(tmp_path, cycles=1, steps=3)
     assert loop.calls == [(1, "squeeze", 1), (1, "squeeze", 2), (1, "squeeze", 3)]
