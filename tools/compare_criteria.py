@@ -3,8 +3,8 @@
     python tools/compare_criteria.py --data mnist.npz --folder runs/criteria        # a table, and criteria.png there
 
 Criteria of single weights are measured by what the minimizer gets out of their masks, and once more at the level of
-units, where the structure is the same as that of the criterion "units". All start from the same dense networks, train
-equally long, and use no release and no teacher. Nothing is chosen, so the test images are used once, at the end.
+units, where the structure is the same as that of the criterion "units". All start from the same dense networks, which
+teach them, train equally long, and use no release. Nothing is chosen, so the test images are used once, at the end.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,30 +23,43 @@ from recipes.networks import fully_connected  # noqa: E402
 from recipes.options import common, conclude, device  # noqa: E402
 from recipes.recipe import Recipe  # noqa: E402
 
+if TYPE_CHECKING:
+    from onnxsqueeze.training import Phase
+
 _HIDDEN = 0.2
 """The share of pixels that are hidden from a small network while it learns; without, it learns the images by heart."""
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A fully connected network and what its cycles go for; the last cycle of the goals in ``long`` trains longer."""
+    """A fully connected network and what its cycles go for.
+
+    Attributes:
+        widths: of the layers. goals: see `Recipe`.
+        epochs: of training after a squeeze, and of that in the last cycle of each goal but the first.
+    """
 
     widths: tuple[int, ...]
     goals: tuple[tuple[int, float], ...]
-    long: tuple[int, ...]
+    epochs: tuple[float, float]
+
+    def loop(self, phase: Phase, scale: float) -> Loop:
+        """Return how a phase trains."""
+        long = phase.cycle in [cycle for cycle, _ in self.goals[1:]]
+        return Loop(self.epochs[long] * scale, learning_rate=2e-3, hidden=_HIDDEN)
 
 
 _NETWORKS = {
-    "mlp-300-100": _Network((784, 300, 100, 10), ((1, 4.0), (9, 11.0), (14, 18.0)), (9, 14)),
-    "mlp-1024-1024": _Network((784, 1024, 1024, 10), ((2, 31.0), (13, 102.0), (18, 160.0)), (13, 18)),
+    "mlp-300-100": _Network((784, 300, 100, 10), ((1, 4.0), (9, 11.0), (14, 18.0)), (4.0, 30.0)),
+    "mlp-1024-1024": _Network((784, 1024, 1024, 10), ((2, 31.0), (13, 102.0), (18, 160.0)), (6.0, 50.0)),
 }
 
 
 @click.command()
 @click.option("--network", "networks", type=click.Choice(list(_NETWORKS)), multiple=True, help="By default both.")
-@click.option("--epochs", default=30.0, show_default=True, help="Of the long trainings; the others scale with it.")
+@click.option("--scale", default=1.0, show_default=True, help="Of all numbers of epochs.")
 @common
-def main(data: Path, folder: Path, seeds: int, networks: tuple[str, ...], epochs: float) -> None:
+def main(data: Path, folder: Path, seeds: int, networks: tuple[str, ...], scale: float) -> None:
     """Train, squeeze, and print what came out."""
     images = mnist(data).flattened().to(device())
     outcomes = []
@@ -54,10 +69,8 @@ def main(data: Path, folder: Path, seeds: int, networks: tuple[str, ...], epochs
             name=name,
             build=lambda widths=network.widths: fully_connected(widths),
             data=images,
-            dense=Loop(epochs * 0.4, learning_rate=1e-3),
-            squeezed=lambda phase, long=network.long: Loop(
-                epochs if phase.cycle in long else epochs / 7.5, learning_rate=2e-3, hidden=_HIDDEN
-            ),
+            dense=Loop(12 * scale, learning_rate=1e-3),
+            squeezed=partial(network.loop, scale=scale),
             goals=network.goals,
             options={"round_to": 1},
         )

@@ -123,7 +123,16 @@ def test_networks_give_a_score_for_each_class(network: torch.nn.Module, inputs: 
 def test_mnist(folder: Path, tmp_path: Path) -> None:
     from reproduce_mnist_mlp import main
 
-    arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--network", "mlp-300-100", "--epochs", "1"]
+    arguments = [
+        "--data",
+        str(folder),
+        "--folder",
+        str(tmp_path / "runs"),
+        "--network",
+        "mlp-300-100",
+        "--scale",
+        "0.03",
+    ]
     first = _run(main, *arguments)
     assert "| mlp-300-100 | 0 | 14 |" in first.output
     assert _rows(_run(main, *arguments)) == _rows(first)  # nothing is trained again
