@@ -86,8 +86,8 @@ class SqueezeRelease:
                 each network and depends on the machine.
             share: the part of the elements that a cycle removes, where no ratio says more.
             seed: of all that is drawn by chance.
-            calibration: inputs for scores: a tensor, a tuple of one for each input, or an iterable of such batches;
-                by default what the loops feed the module.
+            calibration: inputs for scores: a tensor, a tuple of one for each input, or an iterable of such batches, of
+                which the first 1,024 samples count; by default what the loops feed the module.
             likelihood: what the outputs mean for scores and distillation: "categorical" scores of classes,
                 "probabilities", "gaussian" for regression, or "auto" to tell by the outputs.
             round_to: for minimized.onnx as in `onnxsqueeze.minimize`: "auto" for the fastest, 1 for the smallest.
