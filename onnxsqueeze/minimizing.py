@@ -119,11 +119,7 @@ def minimize(
     options = {"layernorm": layernorm}
     first = _smaller(analysis, round_to, keep, options)
     whole = _of_whole_layers(first[0], model, round_to, keep, options)
-    best = first
-    if whole is not None:
-        untouched = first[2] is analysis.graph.model  # and stays so, unless the other is smaller
-        best = _fewest(whole, first) if untouched else _fewest(first, whole)
-    analysis, plan, minimized = best
+    analysis, plan, minimized = first if whole is None else _better(first, whole)
     changed = minimized is not analysis.graph.model
     if not changed:
         minimized = model
@@ -258,6 +254,12 @@ def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> boo
 def _fewest(one: Outcome | None, other: Outcome) -> Outcome:
     """Return the outcome that stores fewer weights, the later one if they store as many."""
     return one if one is not None and weight_elements(one[2]) < weight_elements(other[2]) else other
+
+
+def _better(first: Outcome, whole: Outcome) -> Outcome:
+    """Return the outcome that stores fewer weights; of equal ones that with whole layers, unless nothing else went."""
+    untouched = first[2] is first[0].graph.model
+    return _fewest(whole, first) if untouched else _fewest(first, whole)
 
 
 def _around(analysis: Analysis, weights: Collection[str]) -> set[str]:

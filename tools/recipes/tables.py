@@ -26,8 +26,7 @@ def front(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         for point in outcome.points:
             cells = [outcome.name, str(outcome.seed), str(point.cycle), f"{point.elements:,}", f"{point.ratio:.1f}x"]
-            drop = (point.test - outcome.dense_test) * 100
-            rows.append([*cells, f"{point.validation:.2%}", f"{point.test:.2%}", f"{drop:+.2f}"])
+            rows.append([*cells, f"{point.validation:.2%}", f"{point.test:.2%}", f"{_lost(outcome, point):+.2f}"])
     return markdown(rows)
 
 
@@ -50,23 +49,24 @@ def _percent(shares: Iterable[float]) -> str:
 
 def by_cycle(outcomes: Sequence[Outcome]) -> list[list[Point]]:
     """Return the points of all seeds for each cycle, without those of the dense network."""
-    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
-    return [[point for outcome in outcomes for point in outcome.points if point.cycle == cycle] for cycle in cycles]
+    return [[point for _, point in found] for found in _of_cycles(outcomes)]
 
 
 def lost_by_cycle(outcomes: Sequence[Outcome]) -> list[list[tuple[float, float]]]:
     """Return for each cycle the ratio, and the points of test accuracy lost to dense, of all seeds."""
-    dense = {outcome.seed: outcome.dense_test for outcome in outcomes}
-    cycles = sorted({point.cycle for outcome in outcomes for point in outcome.points if point.cycle})
-    return [
-        [
-            (point.ratio, (point.test - dense[outcome.seed]) * 100)
-            for outcome in outcomes
-            for point in outcome.points
-            if point.cycle == cycle
-        ]
-        for cycle in cycles
-    ]
+    return [[(point.ratio, _lost(outcome, point)) for outcome, point in found] for found in _of_cycles(outcomes)]
+
+
+def _lost(outcome: Outcome, point: Point) -> float:
+    """Return the points of test accuracy to dense; negative where the network is worse."""
+    return (point.test - outcome.dense_test) * 100
+
+
+def _of_cycles(outcomes: Sequence[Outcome]) -> list[list[tuple[Outcome, Point]]]:
+    """Return what each cycle but the dense network's gave, with the run that it is of."""
+    found = [(outcome, point) for outcome in outcomes for point in outcome.points if point.cycle]
+    cycles = sorted({point.cycle for _, point in found})
+    return [[(outcome, point) for outcome, point in found if point.cycle == cycle] for cycle in cycles]
 
 
 def cell(points: Sequence[tuple[float, float]]) -> str:

@@ -36,11 +36,11 @@ def write_minimized(workdir: Workdir, masked: str, folder: str, round_to: str | 
     Raises:
         VerificationError: when one of them does not compute what the masked network computes; nothing is written.
     """
-    network = _network(workdir, masked)
-    path = str(workdir.path(masked))
+    original, path = with_definition(workdir.load_model(masked)), str(workdir.path(masked))
+    network = _network(original, path)
     deployed = minimize(path, round_to=round_to, verify=False).minimized
     if not _same(network, deployed):
-        _compare(with_definition(workdir.load_model(masked)), deployed, path, MINIMIZED)
+        _compare(original, deployed, path, MINIMIZED)
     workdir.save_model(f"{folder}/{NETWORK}", network)
     workdir.save_model(f"{folder}/{MINIMIZED}", deployed)
     return Sizes(weight_elements(deployed), weight_elements(network))
@@ -52,14 +52,14 @@ def write_network(workdir: Workdir, masked: str, name: str) -> str:
     Raises:
         VerificationError: when it does not compute what the masked network computes; nothing is written.
     """
-    return workdir.save_model(name, _network(workdir, masked))
+    original = with_definition(workdir.load_model(masked))
+    return workdir.save_model(name, _network(original, str(workdir.path(masked))))
 
 
-def _network(workdir: Workdir, masked: str) -> Model:
-    """Return the fewest elements that compute the same, in operators that can be narrowed again."""
-    path = str(workdir.path(masked))
+def _network(original: Model, path: str) -> Model:
+    """Return the fewest elements that compute the same as a file, in operators that can be narrowed again."""
     network = minimize(path, layernorm="function", round_to=1, verify=False).minimized
-    _compare(with_definition(workdir.load_model(masked)), network, path, NETWORK)
+    _compare(original, network, path, NETWORK)
     return network
 
 

@@ -55,7 +55,7 @@ class Underway:
         step: which of several steps of squeezing and training comes next or is under way, from 0.
         network: the file, relative to the workdir, that the next stage starts from.
         start: the file of the network before it was last trained, for criteria that look at movement; None: not kept.
-        elements, network_elements, left, released, seconds: as far as they are known.
+        elements, network_elements, released, seconds: as far as they are known.
     """
 
     cycle: int
@@ -68,7 +68,6 @@ class Underway:
     start: str | None = None
     elements: int = 0
     network_elements: int = 0
-    left: int = 0
     released: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
