@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError, VerificationError
-    from onnxsqueeze.minimizing import Result, inspect, minimize
-    from onnxsqueeze.plan import Plan
-    from onnxsqueeze.report import Report
-    from onnxsqueeze.verification import VerifyReport, verify
+from onnxsqueeze._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
+    from onnxsqueeze.pipeline.minimize import Result, inspect, minimize
+    from onnxsqueeze.reporting.report import Report
+    from onnxsqueeze.rules.plan import Plan
+    from onnxsqueeze.verification import VerifyReport, verify
+    from onnxsqueeze.verification.report import VerificationError
+
 __all__ = [
     "InvalidModelError",
     "Plan",
@@ -22,6 +24,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "VerifyReport",
+    "__version__",
     "inspect",
     "minimize",
     "verify",
@@ -31,12 +34,12 @@ _HOMES = {
     "InvalidModelError": "errors",
     "SqueezeError": "errors",
     "UsageError": "errors",
-    "VerificationError": "errors",
-    "Plan": "plan",
-    "Report": "report",
-    "Result": "minimizing",
-    "inspect": "minimizing",
-    "minimize": "minimizing",
+    "VerificationError": "verification",
+    "Plan": "rules.plan",
+    "Report": "reporting.report",
+    "Result": "pipeline.minimize",
+    "inspect": "pipeline.minimize",
+    "minimize": "pipeline.minimize",
     "VerifyReport": "verification",
     "verify": "verification",
 }

@@ -1,6 +1,6 @@
 """``python -m onnxsqueeze``: the same as the ``onnxsqueeze`` command."""
 
-from onnxsqueeze.cli import main
+from onnxsqueeze.cli.main import main
 
 if __name__ == "__main__":
     main()

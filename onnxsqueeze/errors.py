@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from onnxsqueeze.verification import VerifyReport
+from typing import Any, ClassVar
 
 
 class SqueezeError(Exception):
     """The base of all errors: something went wrong that no other class describes, such as a full disk."""
 
     exit_code: ClassVar[int] = 1
+
+    def details(self) -> dict[str, Any]:
+        """Return what is known of the failure beyond its one line, as plain data for ``--json``; mostly nothing."""
+        return {}
 
 
 class UsageError(SqueezeError):
@@ -24,23 +25,6 @@ class InvalidModelError(SqueezeError):
     """A model that cannot be read or that breaks the ONNX standard."""
 
     exit_code: ClassVar[int] = 3
-
-
-class VerificationError(SqueezeError):
-    """The minimized model does not compute what the original computes.
-
-    Attributes:
-        report: what was compared and where it differed.
-    """
-
-    exit_code: ClassVar[int] = 4
-
-    def __init__(self, message: str, report: VerifyReport) -> None:
-        super().__init__(message, report)  # both, so that the error survives pickling between processes
-        self.report = report
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class DeploymentError(SqueezeError):

@@ -12,10 +12,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sample_models import WEIGHT, linear_model, separated
 
-from onnxsqueeze import saving
 from onnxsqueeze.errors import InvalidModelError, SqueezeError
-from onnxsqueeze.loading import Initializer, load
-from onnxsqueeze.saving import save
+from onnxsqueeze.model import saving
+from onnxsqueeze.model.loading import Initializer, load
+from onnxsqueeze.model.saving import save
 
 LARGE = np.arange(3000, dtype=np.float32)
 

@@ -9,9 +9,9 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
-from onnxsqueeze.graph import Graph
-from onnxsqueeze.loading import load
-from onnxsqueeze.rule import rule_for
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.rules.registry import rule_for
 
 CASES = [
     ("GatherND", (5, 6, 7), (3, 4, 2), {"batch_dims": 0}),

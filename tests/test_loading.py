@@ -14,11 +14,11 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sample_models import WEIGHT, floats, linear_model, separated
 
-import onnxsqueeze.initializer
-from onnxsqueeze import wire
+import onnxsqueeze.model.initializer
 from onnxsqueeze.errors import InvalidModelError, SqueezeError
-from onnxsqueeze.loading import Initializer, load, to_proto
-from onnxsqueeze.saving import save
+from onnxsqueeze.model import wire
+from onnxsqueeze.model.loading import Initializer, load, to_proto
+from onnxsqueeze.model.saving import save
 
 PACKAGE_ROOT = Path(onnxsqueeze.initializer.__file__).parents[1]
 LARGE = np.arange(5000, dtype=np.float32)
@@ -65,7 +65,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise PermissionError(13, "Permission denied")
 
     path = stored(tmp_path, linear_model())
-    monkeypatch.setattr("onnxsqueeze.loading.open", refuse, raising=False)
+    monkeypatch.setattr("onnxsqueeze.model.loading.open", refuse, raising=False)
     assert "Permission denied; check the path and its permissions" in refusal(path)
 
 

@@ -27,7 +27,7 @@ TEST_COMMAND = "pip install -e '.[dev]' && pytest"
 def imported(*arguments: str) -> set[str]:
     """Return the modules that a run of the command imports."""
     code = (
-        "import sys\nfrom onnxsqueeze.cli import main\n"
+        "import sys\nfrom onnxsqueeze.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n    print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def test_minimizing_quietly_without_verification_imports_neither_rich_nor_onnxru
     target = tmp_path / "out.onnx"
     found = imported("minimize", str(ROOT / "models/mlp.onnx"), "-o", str(target), "--no-verify", "--quiet")
     assert target.exists()
-    assert not found & {"rich", "onnxruntime", "onnx.reference", "onnxsqueeze.verification", "onnxsqueeze.tables"}
+    assert not found & {"rich", "onnxruntime", "onnx.reference", "onnxsqueeze.verification", "onnxsqueeze.cli.tables"}
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -75,7 +75,7 @@ def test_the_installed_package_is_typed_and_has_its_command() -> None:
     assert files("onnxsqueeze").joinpath("py.typed").is_file()
     assert version("onnxsqueeze") == onnxsqueeze.__version__
     (script,) = [entry for entry in entry_points(group="console_scripts") if entry.name == "onnxsqueeze"]
-    assert script.value == "onnxsqueeze.cli:main"
+    assert script.value == "onnxsqueeze.cli.main:main"
 
 
 def test_python_dash_m_is_the_command() -> None:

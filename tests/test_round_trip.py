@@ -13,8 +13,8 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from sample_models import floats, linear_model, separated
 
-from onnxsqueeze.loading import load, to_proto
-from onnxsqueeze.saving import encoded_size, save
+from onnxsqueeze.model.loading import load, to_proto
+from onnxsqueeze.model.saving import encoded_size, save
 
 ROWS = 3
 

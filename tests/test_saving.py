@@ -16,11 +16,12 @@ import pytest
 from onnx import numpy_helper
 from sample_models import linear_model
 
-import onnxsqueeze.saving
-from onnxsqueeze import saving
+import onnxsqueeze.model.saving
 from onnxsqueeze.errors import SqueezeError, UsageError
-from onnxsqueeze.loading import Model, load
-from onnxsqueeze.saving import save
+from onnxsqueeze.model import saving
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.saving import save
 
 PACKAGE_ROOT = Path(onnxsqueeze.saving.__file__).parents[1]
 OLD = b"the file that was here before"

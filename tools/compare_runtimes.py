@@ -103,7 +103,7 @@ def main(models: tuple[Path, ...], runtimes: tuple[str, ...], threads: int, seco
 def minimized(path: Path, folder: Path) -> Path:
     """Minimize a model into a folder and return the file."""
     import onnxsqueeze
-    from onnxsqueeze.saving import save
+    from onnxsqueeze.model.saving import save
 
     target = folder / f"{path.stem}.min.onnx"
     save(onnxsqueeze.minimize(path).minimized, target)

@@ -36,7 +36,8 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     sys.path.insert(0, str(ROOT))
     import onnxsqueeze.operators  # noqa: F401  (registers the rules)
-    from onnxsqueeze.rule import OpRule, rules
+    from onnxsqueeze.rules.contract import OpRule
+    from onnxsqueeze.rules.registry import rules
 
     linkless = OpRule("").link
     for rule in sorted(rules(), key=lambda rule: (rule.domain, rule.op, rule.since)):

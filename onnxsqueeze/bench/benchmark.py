@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from onnxsqueeze.bench.lane import Lane
-from onnxsqueeze.bench.machine import this_machine
 from onnxsqueeze.bench.report import BenchedModel, BenchReport
 from onnxsqueeze.bench.settings import Settings
 from onnxsqueeze.bench.subjects import Subjects, prepare
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.runtimes import RUNTIMES, Runtime
+from onnxsqueeze.runtimes.isolated.machine import this_machine
 from onnxsqueeze.runtimes.providers import provider_runtimes
-from onnxsqueeze.verification.compare import largest_plausible
+from onnxsqueeze.verification.difference import largest_plausible
 
 ALL = "all"
 _DEFAULT = Settings()

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.bench.intervals import ratio
-from onnxsqueeze.bench.process import AbsentError, Event, FailedError, Limits, perform
 from onnxsqueeze.bench.report import BenchedRuntime, Measurement
 from onnxsqueeze.bench.settings import Settings
 from onnxsqueeze.bench.subjects import Subject, Subjects, total_bytes
-from onnxsqueeze.bench.tasks import Convert, Load, Rounds, Task
+from onnxsqueeze.bench.tasks import Convert, Load, Rounds
 from onnxsqueeze.runtimes.base import Conversion, Runtime
-from onnxsqueeze.verification.compare import difference
+from onnxsqueeze.runtimes.isolated.process import AbsentError, Event, FailedError, Limits, perform
+from onnxsqueeze.runtimes.isolated.task import Task
+from onnxsqueeze.verification.difference import difference
 
 Array = npt.NDArray[Any]
 Tell = Callable[[str], None]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from onnxsqueeze.bench.intervals import Ratio
-from onnxsqueeze.bench.machine import Machine
+from onnxsqueeze.runtimes.isolated.machine import Machine
 
 
 @dataclass(frozen=True)

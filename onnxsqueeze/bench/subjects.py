@@ -11,15 +11,15 @@ from typing import Any
 
 from onnx import ValueInfoProto
 
-import onnxsqueeze
 from onnxsqueeze.bench.settings import Settings
-from onnxsqueeze.deploying.manifest import files_of_model
 from onnxsqueeze.errors import DeploymentError, UsageError
+from onnxsqueeze.model.files import files_of_model
+from onnxsqueeze.pipeline.minimize import inspect
 from onnxsqueeze.verification.cases import CaseFinder, Request
+from onnxsqueeze.verification.dimension_sizes import Role, SizePlan, Sizes, input_type
+from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.randomness import random_operators
 from onnxsqueeze.verification.sessions import RefusedError, Session, Values
-from onnxsqueeze.verification.sizes import Role, SizePlan, Sizes, input_type
-from onnxsqueeze.verification.source import Source
 
 _CHUNK = 2**20
 
@@ -131,7 +131,7 @@ def _subject(
     batches = {name for name, role in SizePlan.of(source.inputs, {}, {}).roles.items() if role is Role.BATCH}
     dims = {name: size for name, size in sizes.items() if name not in batches}
     file = Path(path).resolve()
-    report = onnxsqueeze.inspect(file, round_to=1, dims=dims)
+    report = inspect(file, round_to=1, dims=dims)
     size, packed = total_bytes(file.parent / entry.path for entry in files_of_model(file))
     return Subject(str(path), file, report.weights_before, report.macs_before or None, size, packed)
 

@@ -6,20 +6,19 @@ import gc
 import pickle
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.runtimes.base import Conversion, RemoteSession, Runtime, RuntimeSession
+from onnxsqueeze.runtimes.isolated.task import Emit
 
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Any]
-Emit = Callable[..., None]
-"""Tells the process that waits: the names and values of an event, as JSON takes them."""
 
 _VISIT_SECONDS = 0.01  # a model is run at least so long before it is the next one's turn
 _MOST_REPEATS = 1000
@@ -118,13 +117,6 @@ class Rounds:
         while len(times) < _WARM_UP_RUNS or (sum(times) < seconds and len(times) < _MOST_WARM_UP_RUNS):
             times.extend(run_times(session, self.inputs, 1))
         return min(max(1, round(_VISIT_SECONDS / min(times))), _MOST_REPEATS)
-
-
-class Task(Protocol):
-    """What is done in a process of its own: one of the above, or something else that can be pickled."""
-
-    def perform(self, emit: Emit) -> None:
-        """Do it."""
 
 
 def run_times(session: RuntimeSession, inputs: Inputs, repeats: int) -> list[float]:

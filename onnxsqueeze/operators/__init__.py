@@ -1,9 +1,9 @@
-"""One module per operator or family of operators; importing this package registers all rules."""
+"""The open set: one record for each operator, by family; importing this package registers all of them."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

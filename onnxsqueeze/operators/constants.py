@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx.numpy_helper
 
-from onnxsqueeze.dimension import Shape, as_values, known, product
-from onnxsqueeze.fact import Fact, between
-from onnxsqueeze.graph import Node
-from onnxsqueeze.reason import Reason
-from onnxsqueeze.regularity import NotEmpty
-from onnxsqueeze.rule import Array, Context, OpRule, Refusal, held_sizes, register
-from onnxsqueeze.sizes import patch_sizes
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.interval import Fact, between
+from onnxsqueeze.abstract.symbolic import Shape, as_values, known, product
+from onnxsqueeze.coupling.constraints import NotEmpty
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.contract import Context, OpRule, Refusal
+from onnxsqueeze.rules.queries import held_sizes
+from onnxsqueeze.rules.registry import register
+from onnxsqueeze.shapes.computed_shapes import patch_sizes
 
 if TYPE_CHECKING:
-    from onnxsqueeze.editor import Editor
+    from onnxsqueeze.rewriting.editor import Editor
 
 
 def _constant(node: Node, inputs: Sequence[Array]) -> Sequence[Any]:

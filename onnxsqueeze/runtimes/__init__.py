@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from onnxsqueeze.runtimes.base import (
-    Conversion,
-    NotInstalledError,
-    Runtime,
-    RuntimeSession,
-    UnsupportedModelError,
-)
+from onnxsqueeze.runtimes.base import Conversion, NotInstalledError, Runtime, RuntimeSession, UnsupportedModelError
 from onnxsqueeze.runtimes.litert import LITERT
 from onnxsqueeze.runtimes.ncnn_cpu import NCNN
 from onnxsqueeze.runtimes.onnxruntime_cpu import ONNXRUNTIME, ORT_FORMAT

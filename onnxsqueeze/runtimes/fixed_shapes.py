@@ -8,9 +8,9 @@ from pathlib import Path
 
 from onnx import ValueInfoProto
 
-from onnxsqueeze.loading import load
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.saving import save
 from onnxsqueeze.runtimes.base import Conversion
-from onnxsqueeze.saving import save
 
 
 def with_fixed_shapes(conversion: Conversion) -> tuple[Path, ...]:

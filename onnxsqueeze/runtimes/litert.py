@@ -108,8 +108,8 @@ def _axes(conversion: Conversion, session: _Session) -> dict[str, list[int]]:
     onnx2tf puts channels last where the layers before an output had them so, and does not say.
     """
     from onnxsqueeze.verification.cases import CaseFinder, Request
+    from onnxsqueeze.verification.model_source import Source
     from onnxsqueeze.verification.sessions import Session
-    from onnxsqueeze.verification.source import Source
 
     source = Source(conversion.model)
     request = Request(samples=1, input_shapes=conversion.shapes)

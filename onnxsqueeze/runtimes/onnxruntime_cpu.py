@@ -81,8 +81,8 @@ def _load(files: tuple[Path, ...], threads: int) -> RuntimeSession:
 
 
 def _copy(conversion: Conversion) -> tuple[Path, ...]:
-    from onnxsqueeze.loading import load
-    from onnxsqueeze.saving import save
+    from onnxsqueeze.model.loading import load
+    from onnxsqueeze.model.saving import save
 
     target = conversion.folder / "model.onnx"
     save(load(conversion.model, check=False), target)

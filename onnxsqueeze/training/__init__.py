@@ -7,14 +7,14 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxsqueeze.training.compensated_layer_norm import CompensatedLayerNorm
     from onnxsqueeze.training.criteria import CriterionContext, criteria_names, criterion
     from onnxsqueeze.training.cycle.front import Best, Point
     from onnxsqueeze.training.cycle.phase import Phase
     from onnxsqueeze.training.cycle.squeeze_release import SqueezeRelease
-    from onnxsqueeze.training.exporting.export import export_masked
-    from onnxsqueeze.training.exporting.failure import describe_export_failure
+    from onnxsqueeze.training.export.export import export_masked
+    from onnxsqueeze.training.export.failure import describe_export_failure
     from onnxsqueeze.training.module import OnnxModule, from_onnx
+    from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm
     from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
     from onnxsqueeze.training.squeezing.release import ReleaseReport, release
     from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
@@ -46,7 +46,7 @@ __all__ = [
 
 _HOMES = {
     "Best": "cycle.front",
-    "CompensatedLayerNorm": "compensated_layer_norm",
+    "CompensatedLayerNorm": "modules.compensated_layer_norm",
     "CriterionContext": "criteria",
     "Distillation": "squeezing.distillation",
     "OnnxModule": "module",
@@ -59,9 +59,9 @@ _HOMES = {
     "Units": "units",
     "criteria_names": "criteria",
     "criterion": "criteria",
-    "describe_export_failure": "exporting.failure",
+    "describe_export_failure": "export.failure",
     "distilled": "squeezing.distillation",
-    "export_masked": "exporting.export",
+    "export_masked": "export.export",
     "from_onnx": "module",
     "release": "squeezing.release",
     "squeeze": "squeezing.squeeze",

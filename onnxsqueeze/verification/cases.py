@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.verification.compare import is_floating, leaves
-from onnxsqueeze.verification.drawing import Drawer, Policy
-from onnxsqueeze.verification.ranges import IntegerRanges
+from onnxsqueeze.verification.difference import is_floating, leaves
+from onnxsqueeze.verification.dimension_sizes import SizePlan, Sizes, batch_for
+from onnxsqueeze.verification.integer_ranges import IntegerRanges
+from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.random_inputs import Drawer, Policy
 from onnxsqueeze.verification.samples import Samples, read_samples
 from onnxsqueeze.verification.sessions import RefusedError, Session, Values
-from onnxsqueeze.verification.sizes import SizePlan, Sizes, batch_for
-from onnxsqueeze.verification.source import Source
 
 _FIRST_ATTEMPTS = {Policy.FITTING: 100, Policy.POSITIVE: 20, Policy.ONES: 20}
 _SECOND_ATTEMPTS = 60

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from onnx import TensorProto
 
-from onnxsqueeze.loading import Model
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.verification.cases import Case, CaseFinder, Request
+from onnxsqueeze.verification.dimension_sizes import Sizes
 from onnxsqueeze.verification.evidence import FLOAT64, OPTIMIZED, Evidence, Finding
 from onnxsqueeze.verification.float64 import (
     SECOND_LOOK,
@@ -21,13 +22,12 @@ from onnxsqueeze.verification.float64 import (
     stores_new_values,
 )
 from onnxsqueeze.verification.locate import first_deviating
+from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.randomness import random_operators, seeded
 from onnxsqueeze.verification.report import OutputReport, VerifyReport
 from onnxsqueeze.verification.sessions import RefusedError, Session, Values
 from onnxsqueeze.verification.signature import signature_difference
-from onnxsqueeze.verification.sizes import Sizes
-from onnxsqueeze.verification.source import Source
-from onnxsqueeze.verification.widening import widened
+from onnxsqueeze.verification.widen_types import widened
 
 Progress = Callable[[str, float], None]
 """Is told what is being done and which fraction of the whole, 0 to 1, lies behind."""

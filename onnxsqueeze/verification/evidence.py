@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsqueeze.verification.cases import Case
-from onnxsqueeze.verification.compare import (
+from onnxsqueeze.verification.difference import (
     Array,
     Difference,
     Tolerance,

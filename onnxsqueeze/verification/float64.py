@@ -14,13 +14,15 @@ import onnx.numpy_helper
 from onnx import AttributeProto, ModelProto, TensorProto
 
 from onnxsqueeze.errors import one_line
-from onnxsqueeze.loading import Model, to_proto
+from onnxsqueeze.model.loading import to_proto
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.walk import all_nodes, default_opset
 from onnxsqueeze.verification.cases import Case
-from onnxsqueeze.verification.compare import Array, is_floating
+from onnxsqueeze.verification.difference import Array, is_floating
+from onnxsqueeze.verification.model_source import FLOAT_TYPES, SMALL, Source
 from onnxsqueeze.verification.reference_cost import reference_seconds
 from onnxsqueeze.verification.sessions import RefusedError, Session, Values
-from onnxsqueeze.verification.source import FLOAT_TYPES, SMALL, Source, all_nodes, default_opset
-from onnxsqueeze.verification.widening import widened
+from onnxsqueeze.verification.widen_types import widened
 
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from onnxsqueeze.loading import Model
-from onnxsqueeze.verification.compare import Tolerance, difference
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.verification.difference import Tolerance, difference
 from onnxsqueeze.verification.sessions import RefusedError, Values
 
 Run = Callable[[Model, Sequence[str]], Values]

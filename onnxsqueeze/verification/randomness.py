@@ -6,8 +6,9 @@ import zlib
 
 from onnx import ModelProto, NodeProto, helper
 
-from onnxsqueeze.loading import Model
-from onnxsqueeze.verification.source import Source, all_nodes
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.walk import all_nodes
+from onnxsqueeze.verification.model_source import Source
 
 _RANDOM = {
     "RandomNormal",

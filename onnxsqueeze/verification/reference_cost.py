@@ -9,7 +9,7 @@ from contextlib import suppress
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from onnxsqueeze.verification.sizes import input_type
+from onnxsqueeze.verification.dimension_sizes import input_type
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from onnxsqueeze.errors import SqueezeError
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class VerificationError(SqueezeError):
+    """The minimized model does not compute what the original computes.
+
+    Attributes:
+        report: what was compared and where it differed.
+    """
+
+    exit_code: ClassVar[int] = 4
+
+    def __init__(self, message: str, report: VerifyReport) -> None:
+        super().__init__(message, report)  # both, so that the error survives pickling between processes
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def details(self) -> dict[str, Any]:
+        """Return the report of the comparison."""
+        return {"verification": self.report.to_dict()}

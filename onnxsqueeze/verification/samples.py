@@ -12,9 +12,9 @@ import numpy.typing as npt
 from onnx import ValueInfoProto, helper
 
 from onnxsqueeze.errors import UsageError, one_line
+from onnxsqueeze.verification.dimension_sizes import input_type
+from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import Values
-from onnxsqueeze.verification.sizes import input_type
-from onnxsqueeze.verification.source import Source
 
 Array = npt.NDArray[Any]
 Samples = str | os.PathLike[str] | Mapping[str, Any]

@@ -11,9 +11,10 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxsqueeze.errors import one_line
-from onnxsqueeze.loading import MAX_PROTO_BYTES, to_proto
-from onnxsqueeze.saving import save
-from onnxsqueeze.verification.source import Source
+from onnxsqueeze.model.loading import to_proto
+from onnxsqueeze.model.model import MAX_PROTO_BYTES
+from onnxsqueeze.model.saving import save
+from onnxsqueeze.verification.model_source import Source
 
 Values = dict[str, Any]
 """Inputs or outputs by name: arrays, lists of arrays for sequences, None for an absent optional."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx import TensorProto, TypeProto, ValueInfoProto
 
-from onnxsqueeze.verification.source import Source
+from onnxsqueeze.verification.model_source import Source
 
 
 def signature_difference(original: Source, minimized: Source) -> str:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from onnxsqueeze.errors import InvalidModelError, UsageError
-from onnxsqueeze.loading import Model
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.verification.cases import Request
 from onnxsqueeze.verification.comparison import Comparison, FailedError, Progress, Record
+from onnxsqueeze.verification.model_source import Given, Source
 from onnxsqueeze.verification.report import VerifyReport
 from onnxsqueeze.verification.samples import Samples
-from onnxsqueeze.verification.source import Given, Source
 
 
 def verify(

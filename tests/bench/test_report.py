@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from onnxsqueeze.bench.intervals import Ratio
-from onnxsqueeze.bench.machine import this_machine
 from onnxsqueeze.bench.plotting import check_plot, plot
 from onnxsqueeze.bench.report import BenchedModel, BenchedRuntime, BenchReport, Measurement
+from onnxsqueeze.cli.tables import benched
 from onnxsqueeze.errors import SqueezeError, UsageError
-from onnxsqueeze.tables import benched
+from onnxsqueeze.runtimes.isolated.machine import this_machine
 
 LARGE = Measurement("ort", "a.onnx", latency=2e-3, rounds=9, load_seconds=1.5, peak_bytes=10**8, bytes=10, deviation=0)
 SMALL = replace(LARGE, model="b.onnx", latency=1e-3, ratio=Ratio(0.5, 0.25, 0.75), gzip_bytes=5, deviation=2e-7)

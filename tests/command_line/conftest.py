@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from command_line.perceptrons import perceptron, saved, weights
-from onnxsqueeze.editor import Editor
-from onnxsqueeze.graph import Node
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rewriting.editor import Editor
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import onnx
 from click.testing import CliRunner, Result
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxsqueeze.cli import main
+from onnxsqueeze.cli.main import main
 
 HIDDEN, LIVE = 8, 3
 Array = npt.NDArray[np.float32]

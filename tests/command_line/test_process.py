@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from command_line.perceptrons import perceptron, saved, weights
-from onnxsqueeze import steps
+from onnxsqueeze.cli import progress as steps
 
 MODULE = [sys.executable, "-m", "onnxsqueeze"]
 

@@ -14,7 +14,7 @@ import pytest
 
 import onnxsqueeze
 from command_line.perceptrons import refused, run
-from onnxsqueeze import minimizing
+from onnxsqueeze.pipeline import minimize as minimizing
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxsqueeze.deploying.deviation import IncomparableError, accuracy, deviation
+from onnxsqueeze.deployment.deviation import IncomparableError, accuracy, deviation
 
 
 def test_each_output_is_judged_at_its_own_scale_over_all_runs() -> None:

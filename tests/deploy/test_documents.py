@@ -70,6 +70,6 @@ def test_the_program_of_a_page_computes_what_onnxruntime_computes(
 
 
 def test_every_target_has_a_page() -> None:
-    from onnxsqueeze.deploying.targets import TARGETS
+    from onnxsqueeze.deployment.targets import TARGETS
 
     assert set(TARGETS) <= {path.stem for path in PAGES.glob("*.md")}

@@ -17,8 +17,8 @@ from command_line.perceptrons import refused, run
 from onnx import TensorProto, helper
 
 from deploy.networks import CLASSES, classifier, needs, network, sampled, saved
-from onnxsqueeze.deploying import folder as folders
-from onnxsqueeze.deploying import running
+from onnxsqueeze.deployment import folder as folders
+from onnxsqueeze.deployment import running
 from onnxsqueeze.runtimes import RUNTIMES, Conversion, NotInstalledError
 
 

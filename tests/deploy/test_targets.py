@@ -12,7 +12,7 @@ from command_line.perceptrons import run
 from onnx import helper
 
 from deploy.networks import Array, classifier, needs, network, sampled, saved
-from onnxsqueeze.deploying.targets import TARGETS
+from onnxsqueeze.deployment.targets import TARGETS
 
 _FILES = {
     "openvino": ["model.bin", "model.xml"],

@@ -9,7 +9,7 @@ from planted.checks import assert_equal_outputs, assert_untouched_contract, size
 import onnxsqueeze as sq
 from exports.architectures import ARCHITECTURES
 from exports.exporters import MASKS, Exporter, exported
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 
 OLDER = (
     (Exporter(11, dynamo=False, optimize=False), Exporter(17, dynamo=False, optimize=True)),

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, parser
 
-from onnxsqueeze.graph import PATTERN_DOMAIN, Graph, Node
-from onnxsqueeze.loading import load
-from onnxsqueeze.normalise import normalised
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph, Node
+from onnxsqueeze.model.loading import load
 
 Array = npt.NDArray[Any]
 

@@ -12,9 +12,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from onnxsqueeze.graph import PATTERN_DOMAIN, Graph
-from onnxsqueeze.loading import load
-from onnxsqueeze.normalise import normalised
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.loading import load
 from patterns.graphs import fused
 
 

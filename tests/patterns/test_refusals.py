@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.graph import Graph
-from onnxsqueeze.loading import load
-from onnxsqueeze.normalise import normalised
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.loading import load
 from patterns.graphs import fused, model, names
 from patterns.spellings import CENTRED, GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH, VARIANCE
 

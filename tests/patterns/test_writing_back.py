@@ -13,13 +13,13 @@ from planted.checks import assert_recovers, assert_untouched_contract, deviation
 from planted.layers import Twin
 
 import onnxsqueeze as sq
-from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.apply import apply
-from onnxsqueeze.editor import Editor
-from onnxsqueeze.graph import PATTERN_DOMAIN, Graph
-from onnxsqueeze.loading import load
-from onnxsqueeze.normalise import normalised
-from onnxsqueeze.plan import make_plan
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.planning.fixpoint import make_plan
+from onnxsqueeze.rewriting.apply import apply
+from onnxsqueeze.rewriting.editor import Editor
 from patterns.graphs import fused, model
 from patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
 

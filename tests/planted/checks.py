@@ -158,7 +158,7 @@ def minimize(model: onnx.ModelProto, narrowing: bool = True) -> sq.Result:
     Without ``narrowing`` the layers keep rows and columns of zeros, so that their weights say what their tensors keep.
     """
     before = model.SerializeToString(deterministic=True)
-    with nullcontext() if narrowing else patch("onnxsqueeze.minimizing.narrowing", lambda round_to: None):
+    with nullcontext() if narrowing else patch("onnxsqueeze.pipeline.search.narrowing", lambda round_to: None):
         result = sq.minimize(model, round_to=1, verify=False)
     assert_untouched_contract(model, result, before)
     return result

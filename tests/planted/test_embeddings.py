@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto
 
 import onnxsqueeze as sq
-from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.graph import Graph
-from onnxsqueeze.loading import load
-from onnxsqueeze.reason import Reason
-from onnxsqueeze.rule import Refusal
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.rules.contract import Refusal
 from planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, operators, run, weights
 from planted.embedding_networks import OUT, ROWS, TOKENS, TableNetwork, feeds
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import onnxsqueeze as sq
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 from planted.checks import assert_equal_outputs, deviation, draw, in_double, minimize, operators, weights
 from planted.norm_networks import EXTENT, IMAGE, NormNetwork
 

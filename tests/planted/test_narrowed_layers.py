@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxsqueeze as sq
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 from planted.checks import SINGLE, assert_equal_outputs, deviation, minimize, operators, run, weights
 from planted.narrowed_networks import Array, Network
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import onnxsqueeze as sq
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 from planted.checks import (
     assert_equal_outputs,
     deviation,

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 from planted.checks import assert_equal_outputs, minimize, operators, weights
 from planted.norm_networks import FEATURES, NormNetwork
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onnxsqueeze as sq
-from onnxsqueeze.training.compensated_layer_norm import CompensatedLayerNorm, compensated_layer_norm
-from onnxsqueeze.training.exporting.export import export_masked
+from onnxsqueeze.training.export.export import export_masked
+from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm, compensated_layer_norm
 
 WIDTH = 40
 

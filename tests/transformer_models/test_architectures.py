@@ -12,7 +12,7 @@ from architectures.networks import ARCHITECTURES
 from planted.checks import SINGLE, assert_untouched_contract, deviation, run, size
 
 import onnxsqueeze as sq
-from onnxsqueeze.reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason
 
 OLDER, FUSED = Exporter(14, dynamo=False), Exporter(17, dynamo=False, attention="sdpa", optimize=True)
 NEWER, NEWEST = Exporter(18, dynamo=True), Exporter(23, dynamo=True, attention="sdpa")

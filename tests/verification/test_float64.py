@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsqueeze.loading import load, to_proto
+from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.verification import float64, verify
 from onnxsqueeze.verification.reference_cost import reference_seconds
-from onnxsqueeze.verification.widening import widened
+from onnxsqueeze.verification.widen_types import widened
 from verification.networks import network, node, nudged, perceptron, tensor
 
 

@@ -287,7 +287,7 @@ def test_external_data(tmp_path: Path) -> None:
 
 
 def test_a_model_too_large_for_one_message_goes_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxsqueeze.loading import load
+    from onnxsqueeze.model.loading import load
 
     monkeypatch.setattr("onnxsqueeze.verification.sessions.MAX_PROTO_BYTES", 100)
     assert verify(perceptron(), perceptron()).passed

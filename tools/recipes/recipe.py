@@ -176,8 +176,8 @@ class Recipe:
 
 def elements_of(path: Path) -> int:
     """Return the weight elements of an ONNX file, as `onnxsqueeze inspect` counts them."""
-    from onnxsqueeze.loading import load
-    from onnxsqueeze.measure import weight_elements
+    from onnxsqueeze.model.counting import weight_elements
+    from onnxsqueeze.model.loading import load
 
     return weight_elements(load(path))
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from onnxsqueeze.training.criteria.context import Evidence, spread
-from onnxsqueeze.training.criteria.weights import Use
+from onnxsqueeze.training.criteria.evidence import Evidence, spread
+from onnxsqueeze.training.criteria.weight_uses import Use
 
 
 def fold_means(evidence: Evidence, going: Mapping[str, Tensor]) -> dict[str, int]:

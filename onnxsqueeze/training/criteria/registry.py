@@ -11,7 +11,7 @@ from torch import Tensor
 from onnxsqueeze.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxsqueeze.training.criteria.context import CriterionContext
+    from onnxsqueeze.training.criteria.evidence import CriterionContext
 
 Score = Callable[[Tensor, "CriterionContext"], Tensor]
 Ranking = Literal["global", "layer"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.criteria.context import CriterionContext
+from onnxsqueeze.training.criteria.evidence import CriterionContext
 from onnxsqueeze.training.criteria.registry import criterion
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, ValueInfoProto
 from torch import nn
 
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
-from onnxsqueeze.loading import Model
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.module import OnnxModule
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxsqueeze.errors import VerificationError
-from onnxsqueeze.loading import Model
-from onnxsqueeze.measure import weight_elements
-from onnxsqueeze.minimizing import minimize
-from onnxsqueeze.norms.function import with_definition
+from onnxsqueeze.model.compensated_function import with_definition
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.pipeline.minimize import minimize
 from onnxsqueeze.training.cycle.front import MINIMIZED
 from onnxsqueeze.training.cycle.workdir import Workdir
 from onnxsqueeze.verification import verify
+from onnxsqueeze.verification.report import VerificationError
 
 NETWORK = "network.onnx"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from onnxsqueeze.saving import save_bytes
+from onnxsqueeze.model.saving import save_bytes
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.front import points, to_dict
 from onnxsqueeze.training.cycle.plotting import page, picture

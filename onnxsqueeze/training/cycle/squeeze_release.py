@@ -13,8 +13,9 @@ from onnx import ModelProto
 from torch import nn
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.loading import Model, load
-from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.calibration import given_batches
 from onnxsqueeze.training.cycle.checking import check_example, check_runs, in_order
@@ -272,9 +273,7 @@ def _write_dense(model: Source, example: Example | None, workdir: Workdir) -> Mo
     elif isinstance(model, nn.Module):
         if example is None:
             raise UsageError("example_inputs: give the tensors that your module takes, to export it with")
-        from onnxsqueeze.training.exporting.export import (
-            export_masked,  # takes seconds, which a run from ONNX need not wait
-        )
+        from onnxsqueeze.training.export.export import export_masked
 
         export_masked(model, example, path, keep_dropout=True)
     elif isinstance(model, ModelProto | str | os.PathLike):

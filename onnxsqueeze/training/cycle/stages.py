@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.loading import Model
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.criteria import UNITS, criterion_named
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.calibration import captured
@@ -31,8 +31,8 @@ from onnxsqueeze.training.cycle.targets import Attempt
 from onnxsqueeze.training.cycle.workdir import DENSE, UNDERWAY, Batch, Workdir
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.distillation import distilled
+from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
 from onnxsqueeze.training.squeezing.release import release
-from onnxsqueeze.training.squeezing.remaining import elements_left, remaining
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
 from onnxsqueeze.training.squeezing.squeeze import SqueezeSettings, squeeze
 

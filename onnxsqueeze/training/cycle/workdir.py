@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from onnxsqueeze.errors import UsageError, one_line
-from onnxsqueeze.loading import Model, load
-from onnxsqueeze.saving import save, save_bytes
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.saving import save, save_bytes
 from onnxsqueeze.training.cycle.state import State, from_json
 
 STATE, DENSE = "state.json", "dense.onnx"

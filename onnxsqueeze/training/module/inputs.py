@@ -8,8 +8,8 @@ from onnx import TypeProto
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.loading import Model
-from onnxsqueeze.training.forms.call import torch_dtype
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.training.lowerings.node_call import torch_dtype
 
 
 def bound(names: Sequence[str], positional: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
-from onnxsqueeze.training.forms.gemm import weighted
+from onnxsqueeze.training.lowerings.gemm import weighted
 
 SHAPE = "shape"
 """Where placeholders of weights and constants carry their shape in ``meta``."""

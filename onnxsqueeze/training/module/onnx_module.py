@@ -14,14 +14,15 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.initializer import Initializer
-from onnxsqueeze.loading import Model, load
-from onnxsqueeze.training.forms.call import as_torch
+from onnxsqueeze.model.initializer import Initializer
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.training.lowerings.node_call import as_torch
 from onnxsqueeze.training.module.inputs import bound, check_inputs
 from onnxsqueeze.training.module.masking import masked
-from onnxsqueeze.training.module.preparing import Preparation, prepared
 from onnxsqueeze.training.module.program import Program
 from onnxsqueeze.training.module.storage import Container, Slot, place
+from onnxsqueeze.training.module.untying import Preparation, prepared
 
 Untie = Literal["constructed", "all", "none"]
 

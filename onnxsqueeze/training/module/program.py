@@ -9,11 +9,11 @@ from typing import Any
 import torch.fx
 from torch import Tensor
 
-from onnxsqueeze.analysis import Analysis
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.graph import Graph
-from onnxsqueeze.loading import Model
-from onnxsqueeze.normalise import normalised
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.module.lowering import lower
 from onnxsqueeze.training.module.trace import Trace
 from onnxsqueeze.training.module.trainable import roles_of

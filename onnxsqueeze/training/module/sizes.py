@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch.fx
 
-from onnxsqueeze.dimension import Dimension, Shape, Symbolic
+from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 
 Source = Callable[[], torch.fx.Proxy]
 

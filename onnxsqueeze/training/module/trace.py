@@ -13,13 +13,13 @@ import torch.fx
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.dimension import Shape
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.symbolic import Shape
+from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.graph import Graph, Node
-from onnxsqueeze.rule import Array
-from onnxsqueeze.training.forms.call import FLOATING, Call, as_torch, leaf, torch_dtype
-from onnxsqueeze.training.forms.registry import form_for
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.training.lowerings.node_call import FLOATING, Call, as_torch, leaf, torch_dtype
+from onnxsqueeze.training.lowerings.registry import form_for
 from onnxsqueeze.training.module.lowering import SHAPE
 from onnxsqueeze.training.module.sizes import SymbolicSizes
 from onnxsqueeze.training.module.trainable import Roles

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxsqueeze.analysis import reachable
-from onnxsqueeze.graph import Graph, Node
-from onnxsqueeze.initializer import Initializer
-from onnxsqueeze.loading import Model
-from onnxsqueeze.training.forms.call import FLOATING
-from onnxsqueeze.training.forms.registry import find_form
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.reachable import reachable
+from onnxsqueeze.model.initializer import Initializer
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.training.lowerings.node_call import FLOATING
+from onnxsqueeze.training.lowerings.registry import find_form
 
 FROZEN = "onnxsqueeze.frozen"
 """Key of a model's metadata: a JSON list of initializers that are not trained (buffers of the exported network)."""

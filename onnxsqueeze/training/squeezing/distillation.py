@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.criteria.batches import device_of, measuring
-from onnxsqueeze.training.criteria.likelihood import Likelihood, log_probabilities, resolved
+from onnxsqueeze.training.calibration.batches import device_of, measuring
+from onnxsqueeze.training.calibration.likelihood import Likelihood, log_probabilities, resolved
 
 Outputs = Tensor | Sequence[Tensor]
 Scale = float | Callable[[], float]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.criteria.batches import Batch, measuring, prepared
-from onnxsqueeze.training.criteria.weights import linear_uses
+from onnxsqueeze.training.calibration.batches import Batch, measuring, prepared
+from onnxsqueeze.training.criteria.weight_uses import linear_uses
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

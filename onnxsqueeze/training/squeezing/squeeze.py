@@ -14,17 +14,17 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.training.calibration.batches import Batch, device_of, prepared
+from onnxsqueeze.training.calibration.likelihood import Likelihood
 from onnxsqueeze.training.criteria import UNITS, CriterionContext, Evidence, criterion_named
-from onnxsqueeze.training.criteria.batches import Batch, device_of, prepared
-from onnxsqueeze.training.criteria.context import Losses
+from onnxsqueeze.training.criteria.evidence import Losses
 from onnxsqueeze.training.criteria.folding import fold_means
-from onnxsqueeze.training.criteria.likelihood import Likelihood
 from onnxsqueeze.training.criteria.ranking import kept
 from onnxsqueeze.training.criteria.registry import Ranking
-from onnxsqueeze.training.criteria.structured import Bools, Floats, Masks, slices, unit_masks, unit_sums
-from onnxsqueeze.training.criteria.weights import by_weight, linear_uses
-from onnxsqueeze.training.squeezing.remaining import elements_left, remaining
+from onnxsqueeze.training.criteria.weight_uses import by_weight, linear_uses
+from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
+from onnxsqueeze.training.squeezing.unit_masks import Bools, Floats, Masks, slices, unit_masks, unit_sums
 from onnxsqueeze.training.units import Units, measured_latency, remove_units, select
 
 if TYPE_CHECKING:

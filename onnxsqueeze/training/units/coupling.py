@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.analysis import Analysis
-from onnxsqueeze.attention import HeadSizes
-from onnxsqueeze.norms.representatives import NormRepresentatives
-from onnxsqueeze.operators.attention_projected import Products
-from onnxsqueeze.operators.recurrent import Recurrence
-from onnxsqueeze.operators.rotary_embedding import SameInEachHead
-from onnxsqueeze.regularity import Box, Broadcast, Constraint, Copies, Groups, Representative, Rows
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Groups, Representative, Rows
+from onnxsqueeze.operators.attention.heads import HeadSizes
+from onnxsqueeze.operators.attention.packed_attention import Products
+from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
 
 Classes = npt.NDArray[np.int64]
 _BY_VALUE = (Representative, NormRepresentatives, Recurrence, Products)

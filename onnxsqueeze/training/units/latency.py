@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from onnxsqueeze.loading import Model, to_proto
-from onnxsqueeze.minimizing import minimize
-from onnxsqueeze.training.units.collection import Units
+from onnxsqueeze.model.loading import to_proto
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.pipeline.minimize import minimize
+from onnxsqueeze.training.units.units import Units
 
 _RUNS = 15
 Feeds = Mapping[str, npt.NDArray[np.generic]]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.criteria.batches import Batch
-from onnxsqueeze.training.criteria.likelihood import Likelihood
-from onnxsqueeze.training.units.collection import Bools, Units
+from onnxsqueeze.training.calibration.batches import Batch
+from onnxsqueeze.training.calibration.likelihood import Likelihood
 from onnxsqueeze.training.units.scoring import unit_scores
 from onnxsqueeze.training.units.selection import Floors, select
+from onnxsqueeze.training.units.units import Bools, Units
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

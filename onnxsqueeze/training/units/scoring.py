@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from onnxsqueeze.dimension import Symbolic
-from onnxsqueeze.training.criteria.batches import Batch, first_output, measuring, prepared, small_batches
-from onnxsqueeze.training.criteria.likelihood import Likelihood, log_probabilities, resolved
-from onnxsqueeze.training.units.collection import Floats, Units
-from onnxsqueeze.training.units.uses import Reading
+from onnxsqueeze.abstract.symbolic import Symbolic
+from onnxsqueeze.training.calibration.batches import Batch, first_output, measuring, prepared, small_batches
+from onnxsqueeze.training.calibration.likelihood import Likelihood, log_probabilities, resolved
+from onnxsqueeze.training.units.class_uses import Reading
+from onnxsqueeze.training.units.units import Floats, Units
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.criteria import CriterionContext, Evidence, criterion_named
-from onnxsqueeze.training.criteria.context import Losses
+from onnxsqueeze.training.criteria.evidence import Losses
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from training.criteria.networks import layer, perceptron
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onnxsqueeze.training.criteria import CriterionContext, Evidence
 from onnxsqueeze.training.criteria.folding import fold_means
-from onnxsqueeze.training.criteria.weights import linear_uses
+from onnxsqueeze.training.criteria.weight_uses import linear_uses
 from onnxsqueeze.training.module import from_onnx
 from training.criteria.networks import Array, graph, node
 

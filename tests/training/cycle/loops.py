@@ -11,7 +11,7 @@ from onnx import ModelProto
 from torch import nn
 from torch.nn import functional
 
-from onnxsqueeze.loading import to_proto
+from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training import Best, Phase, SqueezeRelease
 from onnxsqueeze.training.module import from_onnx
 from training.criteria.networks import perceptron

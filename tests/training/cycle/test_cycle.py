@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from onnxsqueeze import verify
-from onnxsqueeze.loading import to_proto
+from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training import Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import publishing
 from onnxsqueeze.training.cycle.calibration import MAX_SAMPLES, captured, given_batches

@@ -13,10 +13,11 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError, VerificationError
-from onnxsqueeze.loading import Model
+from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training import Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import minimization
+from onnxsqueeze.verification.report import VerificationError
 from training.cycle.loops import data, dense, evaluate, started, train
 
 X = data()[0]

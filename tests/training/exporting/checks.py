@@ -15,8 +15,8 @@ import torch
 from planted.checks import SINGLE, deviation, run
 from torch import Tensor, nn
 
-from onnxsqueeze.training.exporting.export import export_masked
-from onnxsqueeze.training.exporting.pruned import carry_out_masks, plain_copy
+from onnxsqueeze.training.export.export import export_masked
+from onnxsqueeze.training.export.pruned import carry_out_masks, plain_copy
 
 
 def exported(module: nn.Module, inputs: Any, folder: Path, **options: Any) -> onnx.ModelProto:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import onnxsqueeze as sq
-from onnxsqueeze.loading import load
-from onnxsqueeze.training.exporting.export import export_masked
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.module import from_onnx
 from training.exporting.checks import assert_equal, evaluated, exported, metadata, sizes, stored
 from training.exporting.networks import Alone, Containers, Convolutions, DropPath, Shared, Untouched, mlp
@@ -118,7 +118,7 @@ def test_module_made_from_onnx_is_written_under_its_masks(tmp_path: Path) -> Non
 
 def test_large_models_get_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Linear(64, 64)
-    for name in ("loading", "saving", "verification.sessions"):
+    for name in ("model.loading", "model.saving", "verification.sessions"):
         monkeypatch.setattr(f"onnxsqueeze.{name}.MAX_PROTO_BYTES", 4096)
     path = export_masked(module, torch.randn(2, 64), tmp_path / "large.onnx")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]

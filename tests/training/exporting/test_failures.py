@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import onnxsqueeze as sq
-from onnxsqueeze.training.exporting import export as exporting
-from onnxsqueeze.training.exporting.export import export_masked
+from onnxsqueeze.training.export import export as exporting
+from onnxsqueeze.training.export.export import export_masked
 from training.exporting.checks import metadata, stored
 from training.exporting.networks import Branching, Containers, ForOlder, Random, Unwritable, mlp
 

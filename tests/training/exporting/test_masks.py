@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import onnxsqueeze as sq
-from onnxsqueeze.training.exporting.export import export_masked
+from onnxsqueeze.training.export.export import export_masked
 from training.exporting.checks import assert_equal, carried_out, evaluated, exported, metadata, snapshot, stored
 from training.exporting.networks import Convolutions, Shared, mlp
 

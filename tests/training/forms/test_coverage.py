@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
-from onnxsqueeze.rule import OpRule, rules
-from onnxsqueeze.training.forms import form_of, forms
+from onnxsqueeze.rules.contract import OpRule
+from onnxsqueeze.rules.registry import rules
+from onnxsqueeze.training.lowerings import form_of, forms
 
 NEWEST = 25
 """The opset version up to which forms must be there."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnxsqueeze.training.forms.gathering import gather
+from onnxsqueeze.training.lowerings.gathering import gather
 from training.forms.checking import Case, Sizes, check, in_sizes
 from training.forms.drawing import Draw, ints, scalar
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from onnxsqueeze.norms.function import DOMAIN, NAME, compensated_layer_norm
+from onnxsqueeze.model.compensated_function import DOMAIN, NAME, compensated_layer_norm
 from onnxsqueeze.training.module import from_onnx
 from training.forms.checking import Case, Sizes, as_model, assert_gradients, assert_same_outputs, check, in_sizes, run
 from training.forms.drawing import Draw

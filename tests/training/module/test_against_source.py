@@ -13,7 +13,7 @@ import torch
 from architectures.exports import Exporter, Source
 from torch import Tensor, nn
 
-from onnxsqueeze.loading import to_proto
+from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from training.library import FUSED, library
 from training.module.networks import Convolutional, Normed, Tied, exported, perceptron

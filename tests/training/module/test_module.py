@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from onnxsqueeze.errors import InvalidModelError, UsageError
-from onnxsqueeze.loading import load, to_proto
+from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from training.apart import run_apart
 from training.module.models import convolutional, made, normal, perceptron

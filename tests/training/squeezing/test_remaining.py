@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from onnxsqueeze.training.squeezing.remaining import elements_left, remaining
+from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
 from training.criteria.networks import perceptron
 
 DENSE = 6 * 8 + 8 * 3 + 11

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.criteria import CriterionContext, criterion
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze

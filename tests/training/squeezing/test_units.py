@@ -11,11 +11,11 @@ import torch
 from onnx import numpy_helper
 
 import onnxsqueeze as sq
-from onnxsqueeze.loading import to_proto
-from onnxsqueeze.measure import weight_elements
-from onnxsqueeze.training.criteria.structured import slices, unit_sums
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
+from onnxsqueeze.training.squeezing.unit_masks import slices, unit_sums
 from onnxsqueeze.training.units import Units
 from training.criteria.networks import perceptron
 

@@ -13,9 +13,10 @@ from exports.exporters import Exporter, exported
 from torch import Tensor, nn
 
 import onnxsqueeze as sq
-from onnxsqueeze.loading import Model, load, to_proto
+from onnxsqueeze.model.loading import load, to_proto
+from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.units import Units
-from onnxsqueeze.training.units.collection import Bools
+from onnxsqueeze.training.units.units import Bools
 from training.library import FUSED, library
 
 CONVOLUTIONAL = Exporter(13, False, True)

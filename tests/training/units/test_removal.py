@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxsqueeze.loading import load
-from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.units import Floors, Units, select
 from training.units.removing import minimized, model, random_scores, without
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.units import Units, remove_units, unit_scores
 from training.units.removing import minimized, model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.loading import load
-from onnxsqueeze.measure import weight_elements
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.units import Floors, Units, measured_latency, select
 from training.units.removing import minimized, model, random_scores, without
 

@@ -1,0 +1,160 @@
+"""Elementwise functions of one variable and the intervals that they take on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.abstract.interval import Fact, interval, outward
+
+_ERROR = 1e-5  # relative error that a runtime's approximation of a transcendental function may have
+
+
+_INFINITY = math.inf
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An elementwise function of one tensor.
+
+    Attributes:
+        value: the function on float64, given the node's parameters.
+        direction: 1 where it never falls, -1 where it never rises, 0 otherwise (parameters given).
+        low, high: what its values stay within.
+        exact: whether a runtime computes it without rounding, so that a flat stretch makes a true constant.
+        steps: whether the function jumps, so that a constant right at a jump may fall on either side of it.
+        rounding: whether it makes whole numbers, of sizes too.
+        above_zero: for direction 0, whether values stay below max(value(upper), 0), as those of GELU and its kin do.
+    """
+
+    value: Callable[..., Floats]
+    direction: int = 1
+    low: float = -_INFINITY
+    high: float = _INFINITY
+    exact: bool = False
+    steps: bool = False
+    rounding: bool = False
+    above_zero: bool = False
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+
+def _erf(x: Floats) -> Floats:
+    distinct, places = np.unique(x, return_inverse=True)
+    return np.array([math.erf(entry) for entry in distinct.tolist()])[places].reshape(x.shape)
+
+
+def _gelu(x: Floats, approximate: str) -> Floats:
+    if approximate == "tanh":
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+def _elu(x: Floats, alpha: float) -> Floats:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+
+def _celu(x: Floats, alpha: float) -> Floats:
+    return np.maximum(x, 0.0) + np.minimum(0.0, alpha * np.expm1(np.minimum(x, 0.0) / alpha))
+
+
+def _selu(x: Floats, alpha: float, gamma: float) -> Floats:
+    return gamma * _elu(x, alpha)
+
+
+def _softplus(x: Floats) -> Floats:
+    return np.logaddexp(0.0, x)
+
+
+def _shrink(x: Floats, bias: float, lambd: float) -> Floats:
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0.0))
+
+
+_CURVES: dict[str, Curve] = {
+    "Relu": Curve(lambda x: np.maximum(x, 0.0), low=0.0, exact=True),
+    "LeakyRelu": Curve(lambda x, alpha: np.where(x < 0, alpha * x, x), exact=True, parameters=(("alpha", 0.01),)),
+    "ThresholdedRelu": Curve(
+        lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, steps=True, parameters=(("alpha", 1.0),)
+    ),
+    "Sigmoid": Curve(_sigmoid, low=0.0, high=1.0),
+    "HardSigmoid": Curve(
+        lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
+        low=0.0,
+        high=1.0,
+        exact=True,
+        parameters=(("alpha", 0.2), ("beta", 0.5)),
+    ),
+    "HardSwish": Curve(lambda x: x * np.clip(x / 6 + 0.5, 0.0, 1.0), 0, low=-0.375, above_zero=True),
+    "Tanh": Curve(np.tanh, low=-1.0, high=1.0),
+    "Erf": Curve(_erf, low=-1.0, high=1.0),
+    "Gelu": Curve(_gelu, 0, low=-0.171, above_zero=True, parameters=(("approximate", "none"),)),
+    "Elu": Curve(_elu, parameters=(("alpha", 1.0),)),
+    "Celu": Curve(_celu, parameters=(("alpha", 1.0),)),
+    "Selu": Curve(_selu, parameters=(("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875))),
+    "Softplus": Curve(_softplus, low=0.0),
+    "Softsign": Curve(lambda x: x / (1 + np.abs(x)), low=-1.0, high=1.0),
+    "Mish": Curve(lambda x: x * np.tanh(_softplus(x)), 0, low=-0.309, above_zero=True),
+    "Swish": Curve(lambda x, alpha: x * _sigmoid(alpha * x), 0, parameters=(("alpha", 1.0),)),
+    "Shrink": Curve(_shrink, 0, exact=True, steps=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
+    "Abs": Curve(np.abs, 0, low=0.0, exact=True),
+    "Neg": Curve(np.negative, -1, exact=True),
+    "Ceil": Curve(np.ceil, exact=True, steps=True, rounding=True),
+    "Floor": Curve(np.floor, exact=True, steps=True, rounding=True),
+    "Round": Curve(np.round, exact=True, steps=True, rounding=True),
+    "Sign": Curve(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
+    "Exp": Curve(np.exp, low=0.0),
+    "Log": Curve(np.log),
+    "Sqrt": Curve(np.sqrt, low=0.0),
+    "Reciprocal": Curve(np.reciprocal, 0),
+    "Sin": Curve(np.sin, 0, -1.0, 1.0),
+    "Cos": Curve(np.cos, 0, -1.0, 1.0),
+    "Tan": Curve(np.tan, 0),
+    "Asin": Curve(np.arcsin),
+    "Acos": Curve(np.arccos, -1),
+    "Atan": Curve(np.arctan),
+    "Sinh": Curve(np.sinh),
+    "Cosh": Curve(np.cosh, 0, low=1.0),
+    "Asinh": Curve(np.arcsinh),
+    "Acosh": Curve(np.arccosh, 0),
+    "Atanh": Curve(np.arctanh),
+}
+
+
+def curve_of(op: str) -> Curve:
+    """Return the function that an operator of this module computes."""
+    return _CURVES[op]
+
+
+def image(fact: Fact, function: Callable[[Floats], Floats], curve: Curve, direction: int) -> Fact:
+    """Return the fact of the function's values."""
+    if curve.steps:
+        fact = _apart(fact, function)
+    constant = fact.constant
+    at_lower, at_upper = function(fact.lower), function(fact.upper)
+    if direction > 0:
+        lower, upper = at_lower, at_upper
+    elif direction < 0:
+        lower, upper = at_upper, at_lower
+    else:
+        lower = np.where(constant, at_lower, curve.low)
+        top = np.fmax(at_upper, 0.0) if curve.above_zero else np.full(lower.shape, curve.high)
+        upper = np.where(constant, at_lower, top)
+    lower, upper = np.where(np.isnan(lower), curve.low, lower), np.where(np.isnan(upper), curve.high, upper)
+    if curve.exact:
+        return interval(lower, upper)
+    return outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
+
+
+def _apart(fact: Fact, function: Callable[[Floats], Floats]) -> Fact:
+    """Widen constants by what rounding may make of them where the function jumps nearby; 0 is exact."""
+    below, above = (fact.lower - np.abs(fact.lower) * _ERROR, fact.upper + np.abs(fact.upper) * _ERROR)
+    jumps = fact.constant & (np.abs(function(above) - function(below)) > np.abs(above - below) * 2)
+    return Fact(np.where(jumps, below, fact.lower), np.where(jumps, above, fact.upper))

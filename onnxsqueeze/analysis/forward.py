@@ -1,0 +1,158 @@
+"""The two sweeps: forward for shapes, values, facts and classes; backward for what is needed. They know no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+import onnxsqueeze.operators  # noqa: F401  (registers the rules)
+from onnxsqueeze.abstract.compact import Bools, fit_all
+from onnxsqueeze.abstract.interval import unknown
+from onnxsqueeze.analysis.backward import Needs
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.reachable import reachable
+from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.lessons import Known
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.shapes.inference import ShapeInference, fold
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Elements of one tensor that stay whatever happens: all, or those of one channel given as (axis, position)."""
+
+    tensor: str
+    reason: Reason
+    detail: str = ""
+    channel: tuple[int, int] | None = None
+
+
+class Analysis:
+    """What is known of a graph after the forward sweep, and the backward sweep over it.
+
+    Attributes:
+        context: shapes, values, facts and classes.
+        rules: the rule that holds for each node, UNKNOWN where none does.
+        pins: tensors that never change.
+        labels: the class of each identifier in ``context.elements.ids``. classes: their number.
+    """
+
+    def __init__(self, graph: Graph, keep: Sequence[str] = (), known: Known | None = None) -> None:
+        self.graph = graph
+        self.context = Context(graph, known or Known())
+        self.rules = self.context.rules
+        self.pins: list[Pin] = []
+        self._constant: dict[str, Bools] = {}
+        self._inference = ShapeInference(graph, self.context)
+        self._seed()
+        used = reachable(graph)
+        for node in graph.nodes:
+            if node.index in used:
+                self._forward(node)
+            else:
+                self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
+        self._pin_requested(keep)
+        self.labels, self.classes = self.context.elements.canonical()
+
+    def _seed(self) -> None:
+        for name in (*self.graph.inputs, *sorted(self.graph.overridable)):
+            self._activate(name)
+            reason = Reason.OVERRIDABLE if name in self.graph.overridable else Reason.GRAPH_INPUT
+            self.pins.append(Pin(name, reason))
+        self.pins.extend(Pin(name, Reason.GRAPH_OUTPUT) for name in dict.fromkeys(self.graph.outputs))
+
+    def _activate(self, name: str) -> None:
+        rank = self.context.rank(name)
+        self.context.facts[name] = unknown(rank)
+        self.context.elements.ids[name] = self.context.elements.fresh((1,) * rank)
+
+    def _pin_requested(self, patterns: Sequence[str]) -> None:
+        for name in self.context.elements.ids:
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                self.pins.append(Pin(name, Reason.KEPT_BY_USER))
+
+    def _forward(self, node: Node) -> None:
+        context = self.context
+        self._inference.infer(node, rule_for(node))
+        fold(node, rule_for(node), context)
+        rule = self._resolve(node)
+        self.rules.append(rule)
+        if all(context.value(name) is not None for name in node.outputs if name):
+            return
+        with np.errstate(all="ignore"):
+            facts = rule.forward(node, context)
+        for name, fact in zip(node.outputs, facts, strict=False):
+            if name:
+                context.facts[name] = fact
+        rule.link(node, context)
+
+    def _resolve(self, node: Node) -> OpRule:
+        rule = rule_for(node)
+        refusal = None
+        if rule is UNKNOWN:
+            refusal = Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
+        elif node.captured:
+            refusal = Refusal(Reason.SUBGRAPH, node.operator)
+        elif any(name and name not in self.context.shapes for name in (*node.inputs, *node.outputs)):
+            refusal = Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+        else:
+            rule = rule.choose(node, self.context) if rule.choose else rule
+            refusal = rule.applies(node, self.context) if rule.applies else None
+        if refusal is None:
+            return rule
+        self.context.scratch["refusal", node.index] = refusal
+        return UNKNOWN
+
+    def asked(self, options: Mapping[str, str]) -> list[Node]:
+        """Return the nodes that a user's options want rewritten even where nothing leaves them."""
+        rules = zip(self.graph.nodes, self.rules, strict=True)
+        return [node for node, rule in rules if rule.asked is not None and rule.asked(node, options)]
+
+    def classes_of(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the class of each element of an activation (compact)."""
+        ids: npt.NDArray[np.int64] = self.labels[self.context.ids(name)]
+        return ids
+
+    def constant(self, name: str) -> Bools:
+        """Return which elements of an activation are constant, at the granularity of its classes."""
+        if name not in self._constant:
+            self._constant[name] = fit_all(self.context.fact(name).constant, self.context.ids(name).shape)
+        return self._constant[name]
+
+    def backward(self, kept: Bools) -> Needs:
+        """Return what is needed of each activation if at least the classes in ``kept`` stay."""
+        needs = Needs({}, {}, [])
+        for name in self.graph.outputs:
+            if self.context.is_activation(name):
+                needs.add(name, Demand(np.full((), True)), self.context.ids(name).shape)
+        for node in reversed(self.graph.nodes):
+            outputs = [self._wanted(name, needs.firm, kept) for name in node.outputs]
+            spanned = any(name in needs.live and needs.live[name] is not needs.firm[name] for name in node.outputs)
+            if any(output.any() for output in outputs):
+                self._spread(node, outputs, needs)
+            if spanned:
+                self._spread(node, [self._wanted(name, needs.live, kept) for name in node.outputs], needs, firm=False)
+        return needs
+
+    def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools) -> Bools:
+        """An element is computed if it is live and no constant, or if it stays for whatever reason."""
+        if not name or not self.context.is_activation(name):
+            return np.full((1,) * self.context.rank(name), False)
+        stays = kept[self.classes_of(name)]
+        return (live[name] & ~self.constant(name)) | stays if name in live else stays
+
+    def _spread(self, node: Node, outputs: Sequence[Bools], needs: Needs, firm: bool = True) -> None:
+        demands = self.rules[node.index].need(node, self.context, outputs)
+        for name, demand in zip(node.inputs, demands, strict=False):
+            if name and demand is not None and self.context.is_activation(name):
+                needs.add(name, demand, self.context.ids(name).shape, firm)
+        everything = np.full((), True)
+        for name in node.captured:
+            if self.context.is_activation(name):
+                demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
+                needs.add(name, demand, self.context.ids(name).shape)

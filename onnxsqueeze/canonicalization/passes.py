@@ -1,0 +1,77 @@
+"""Before the analysis: what exporters spread over sequences of tensors or groups of nodes is written more plainly.
+
+A sequence has no shape that channels could be followed through, and torch's exporter writes every chunk and split as
+`SplitToSequence` and `SequenceAt`. What onnxruntime fused of a sum and a norm is taken apart. A group of nodes that
+spell one operator becomes one node for the time being (see `patterns`). Nothing is rewritten in a model that the
+minimizer then leaves as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import onnx
+from onnx import helper
+
+from onnxsqueeze.canonicalization import skip_normalization
+from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
+from onnxsqueeze.canonicalization.patterns.scope import Scope
+from onnxsqueeze.canonicalization.rebuild import _FIRST_WITH_FREE_INITIALIZERS, _with_nodes
+from onnxsqueeze.canonicalization.sequences import _without_sequences
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.node_group import Fusion
+from onnxsqueeze.rules.registry import rules
+
+
+def normalised(model: Model, keep: Sequence[str] = ()) -> Model:
+    """Return a model that is easier to analyse; the argument if it already is.
+
+    Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
+    there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
+    """
+    return _fused(_without_skips(_without_sequences(model)), keep)
+
+
+def _without_skips(model: Model) -> Model:
+    if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
+        return model
+    if all(node.domain != skip_normalization.DOMAIN for node in model.skeleton.graph.node):
+        return model
+    graph = Graph(model)
+    scope = Scope(graph)
+    parts = {node.index: found for node in graph.nodes if (found := skip_normalization.taken_apart(node, scope))}
+    if not parts:
+        return model
+    nodes = [
+        proto for node in graph.nodes for proto in (parts[node.index].nodes if node.index in parts else [node.proto])
+    ]
+    new = {constant.name: constant for found in parts.values() for constant in found.constants}
+    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
+
+
+def _fused(model: Model, keep: Sequence[str]) -> Model:
+    operators = {rule.op for rule in rules() if rule.domain == PATTERN_DOMAIN}
+    if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
+        return model
+    graph = Graph(model)
+    kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
+    found = find_groups(graph, operators, kept)
+    if not found:
+        return model
+    fused = {group.last.index: _fused_node(group) for group in found}
+    dropped = {position for group in found for position in group.group.positions} - set(fused)
+    positions = [index for index in range(len(graph.nodes)) if index not in dropped]
+    nodes = [fused.get(index) or graph.nodes[index].proto for index in positions]
+    fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions)
+    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), fusion=fusion)
+
+
+def _fused_node(found: Found) -> onnx.NodeProto:
+    """What the last node of a group says beside its operator is said of the fused node."""
+    last = found.last.proto
+    node = helper.make_node(found.op, found.inputs, last.output, last.name, last.doc_string or None, PATTERN_DOMAIN)
+    node.metadata_props.extend(last.metadata_props)
+    return node

@@ -1,0 +1,1 @@
+"""The command line: options, progress, tables, one line for every failure."""

@@ -1,0 +1,397 @@
+"""The command line. It parses, calls the library and renders; heavy imports come late."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import onnxsqueeze
+from onnxsqueeze.cli.options import (
+    MODEL,
+    VERBOSE,
+    bench_options,
+    deployment_options,
+    layernorm_option,
+    planning_options,
+    report_options,
+    same_file,
+    sizes_option,
+    verification_options,
+)
+from onnxsqueeze.cli.progress import Steps
+from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from onnxsqueeze.bench import BenchReport
+    from onnxsqueeze.pipeline.minimize import Result
+    from onnxsqueeze.reporting.report import Report
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done, also when nothing could go; the report then says why
+  1    internal error, or a file that cannot be written (full disk)
+  2    usage: a wrong option, an output path that cannot be used
+  3    unreadable or invalid model
+  4    verification failed; no output is written
+  5    a runtime or its converter does not take the model
+  130  interrupted (Ctrl-C)
+  141  whoever read the output went away
+"""
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+
+
+class Program(click.Group):
+    """A group of commands in which every failure becomes one line on stderr and a documented exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the program and exit."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names in a model may be more than the terminal can show
+        extra.update(prog_name="onnxsqueeze", standalone_mode=False)
+        try:
+            code = super().main(*args, **extra)
+        except click.UsageError as error:
+            hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+            code = _complain(error.format_message().rstrip(".?") + hint, error.exit_code)
+        except click.ClickException as error:
+            code = _complain(error.format_message(), error.exit_code)
+        sys.exit(code or 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn what it raises into an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except SqueezeError as error:
+            ctx.exit(_complain(str(error), error.exit_code))
+        except KeyboardInterrupt:
+            ctx.exit(_complain("interrupted; nothing is left half written", _INTERRUPTED))
+        except BrokenPipeError:
+            _drop_stdout()
+            ctx.exit(_BROKEN_PIPE)
+        except Exception as error:
+            ctx.exit(_internal_error(error, ctx))
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"onnxsqueeze: error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _internal_error(error: Exception, ctx: click.Context) -> int:
+    hint = "; run again with --verbose for the traceback"
+    if ctx.meta.get(VERBOSE):
+        import traceback
+
+        traceback.print_exception(error)
+        hint = ""
+    return _complain(f"internal error: {type(error).__name__}: {one_line(error)}{hint}", SqueezeError.exit_code)
+
+
+@click.group(
+    cls=Program, no_args_is_help=False, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(onnxsqueeze.__version__)
+def main() -> None:
+    """Make pruned ONNX models small: rewrite a model whose weights were masked exactly into a smaller dense one."""
+    # numpy's BLAS starts a thread for each core when it is imported, which takes longer than all the products here
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Write a smaller model that computes the same.")
+@click.argument("source", metavar="IN.onnx", type=MODEL)
+@click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.min.onnx]")
+@click.option("--force", is_flag=True, help="Allow OUT to be IN itself.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the two models.")
+@layernorm_option
+@verification_options
+@planning_options
+@report_options
+def minimize(
+    source: Path,
+    output: Path | None,
+    force: bool,
+    no_verify: bool,
+    layernorm: str,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    samples: int | None,
+    **options: Any,
+) -> None:
+    """Write a smaller model that computes the same as IN.onnx.
+
+    It has the same inputs, outputs, names, types and dynamic dimensions. It is compared with the original before it is
+    written. When nothing can go, the output is a faithful copy and the report says why.
+    """
+    _check_report_options(json_path, quiet, verbose)
+    _check_verification_options(no_verify, samples=samples, **options)
+    target = output or default_output(source)
+    _check_output(source, target, force)
+    _check_json_path(json_path, source, target)
+    with Steps(quiet) as steps:
+        try:
+            options.update(layernorm=layernorm, samples=samples or 2)
+            result = onnxsqueeze.minimize(source, verify=not no_verify, progress=steps, **options)
+        except SqueezeError as error:
+            if details := error.details():
+                _write_json(json_path, {"input": str(source), "error": str(error), **details})
+            raise
+        steps("writing")
+        written, seconds = _save(result, target)
+    if quiet and json_path is None:
+        return
+    report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
+    _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+    _warn(report, quiet)
+    if not quiet and not _is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        _print(tables.minimized(report, str(target), verbose))
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
+@click.argument("source", metavar="IN.onnx", type=MODEL)
+@planning_options
+@sizes_option
+@report_options
+def inspect(source: Path, json_path: Path | None, quiet: bool, verbose: bool, **options: Any) -> None:
+    """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
+    _check_report_options(json_path, quiet, verbose)
+    _check_json_path(json_path, source)
+    with Steps(quiet) as steps:
+        report = onnxsqueeze.inspect(source, progress=steps, **options)
+    _write_json(json_path, {"input": str(source), **report.to_dict()})
+    _warn(report, quiet)
+    if not quiet and not _is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        _print(tables.inspected(report, verbose))
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Compare two models.")
+@click.argument("original", metavar="A.onnx", type=MODEL)
+@click.argument("other", metavar="B.onnx", type=MODEL)
+@verification_options
+@report_options
+def verify(
+    original: Path,
+    other: Path,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    samples: int | None,
+    **options: Any,
+) -> None:
+    """Compare B.onnx with A.onnx: the same signature and, on the same inputs, the same outputs up to rounding."""
+    _check_report_options(json_path, quiet, verbose)
+    _check_json_path(json_path, original, other)
+    with Steps(quiet) as steps:
+        report = onnxsqueeze.verify(original, other, samples=samples or 2, progress=steps, **options)
+    _write_json(json_path, {"original": str(original), "other": str(other), **report.to_dict()})
+    if not quiet and not _is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        _print(tables.verified(report, verbose))
+    if not report.passed:
+        from onnxsqueeze.verification.report import VerificationError
+
+        raise VerificationError(f"{other} is not equivalent to {original}: {report.reason}", report)
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Write what a runtime loads, with a manifest.")
+@click.argument("source", metavar="MODEL.onnx", type=MODEL)
+@deployment_options
+@report_options
+def deploy(
+    source: Path,
+    target: str,
+    output: Path,
+    force: bool,
+    fp16: bool,
+    int8: bool,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    samples: int | None,
+    **options: Any,
+) -> None:
+    """Write what a runtime loads into the folder DIR, beside manifest.json: versions, checksums, deviation.
+
+    It runs in that runtime and is compared with MODEL.onnx in onnxruntime. Without --fp16 and --int8 it is the same
+    function up to rounding. DIR is there whole or not at all.
+    """
+    _check_report_options(json_path, quiet, verbose)
+    _check_json_path(json_path, source)
+    if fp16 and int8:
+        raise click.UsageError("--fp16 and --int8 exclude each other", click.get_current_context())
+    from onnxsqueeze import deployment
+
+    precision = "float16" if fp16 else "int8" if int8 else "unchanged"
+    how = deployment.Options(precision, samples=samples or 2, **options)
+    with Steps(quiet) as steps:
+        manifest = deployment.deploy(source, target, output, how, force=force, progress=steps)
+    _write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
+    if not quiet and not _is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        _print(tables.deployed(manifest, str(output)))
+
+
+@main.command(epilog=_EXIT_CODES, short_help="Measure models side by side in several runtimes.")
+@click.argument("models", metavar="A.onnx [B.onnx ...]", type=MODEL, nargs=-1, required=True)
+@bench_options
+@report_options
+def bench(
+    models: tuple[Path, ...],
+    runtimes: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+    plot_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Measure models side by side: latency, time to load, memory, file sizes, and how far their outputs lie apart.
+
+    They take the same inputs, as a model and its minimized form do. Ratios are to A.onnx in the same runtime. Each
+    runtime works in processes of its own; one that is not installed, or does not take a model, is a line of the output.
+    """
+    _check_report_options(json_path, quiet, verbose)
+    for option, path in (("--json", json_path), ("--csv", csv_path), ("--plot", plot_path)):
+        _check_report_path(option, path, *models)
+    if _is_stdout(json_path) and _is_stdout(csv_path):
+        raise click.UsageError("--json - and --csv - exclude each other", click.get_current_context())
+    from onnxsqueeze.bench import Benchmark, Settings
+
+    if plot_path is not None:
+        from onnxsqueeze.bench.plotting import check_plot, plot
+
+        check_plot(plot_path)
+    with Steps(quiet) as steps:
+        benchmark = Benchmark(models, runtimes, Settings(**options), steps)
+        with suppress(KeyboardInterrupt):  # what was measured until then is worth telling
+            benchmark.run()
+    report = benchmark.report()
+    _write_json(json_path, report.to_dict())
+    _write_report(csv_path, report.to_csv())
+    if plot_path is not None:
+        plot(report, plot_path)
+    _warn(report, quiet)
+    if not quiet and not _is_stdout(json_path) and not _is_stdout(csv_path):
+        from onnxsqueeze.cli import tables
+
+        _print(tables.benched(report))
+    if report.interrupted:
+        click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
+    if not report.measured:
+        raise DeploymentError("nothing was measured: no runtime is installed and takes a model")
+
+
+def default_output(source: Path) -> Path:
+    """Return the path beside a model that its minimized form gets: ``net.onnx`` becomes ``net.min.onnx``."""
+    stem = source.stem if source.suffix.lower() == ".onnx" else source.name
+    return source.with_name(f"{stem}.min.onnx")
+
+
+def _save(result: Result, target: Path) -> tuple[int, float]:
+    """Write the model; return its bytes and the seconds that it took."""
+    from onnxsqueeze.model.saving import save
+
+    started = time.perf_counter()
+    written = save(result.minimized, target)
+    return written, time.perf_counter() - started
+
+
+def _check_report_options(json_path: Path | None, quiet: bool, verbose: bool) -> None:
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())
+
+
+def _check_verification_options(no_verify: bool, **options: Any) -> None:
+    given = [name for name in ("rtol", "atol", "samples", "inputs", "input_shapes") if options[name] not in (None, {})]
+    if no_verify and given:
+        name = given[0].replace("_shapes", "-shape")
+        raise click.UsageError(f"--no-verify leaves nothing for --{name} to do", click.get_current_context())
+
+
+def _check_output(source: Path, target: Path, force: bool) -> None:
+    """Refuse an output path before any work is done for it."""
+    if str(target) == "-":
+        raise UsageError("-o - is refused: a model is not written to stdout; give the name of the output file")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; give the name of the output file")
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"{target}: the output folder {target.parent} does not exist; create it or choose another output path"
+        )
+    if not force and same_file(source, target):
+        raise UsageError(f"{target} is the input itself; choose another output path, or replace it with --force")
+
+
+def _check_json_path(json_path: Path | None, *models: Path) -> None:
+    _check_report_path("--json", json_path, *models)
+
+
+def _check_report_path(option: str, path: Path | None, *models: Path) -> None:
+    if path is None or _is_stdout(path):
+        return
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it or choose another path")
+    for model in models:
+        if same_file(path, model):
+            raise UsageError(f"{option} {path} would overwrite the model; choose another path")
+
+
+def _is_stdout(json_path: Path | None) -> bool:
+    return json_path is not None and str(json_path) == "-"
+
+
+def _write_json(json_path: Path | None, data: dict[str, Any]) -> None:
+    if json_path is not None:
+        text = json.dumps({"version": onnxsqueeze.__version__, **data}, indent=2, allow_nan=False)
+        _write_report(json_path, text + "\n")
+
+
+def _write_report(path: Path | None, text: str) -> None:
+    if path is None:
+        return
+    if _is_stdout(path):
+        _print(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SqueezeError(f"{path}: the report cannot be written: {one_line(error)}") from None
+
+
+def _warn(report: Report | BenchReport, quiet: bool) -> None:
+    if not quiet:
+        for warning in report.warnings:
+            click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text, nl=False, color=True)  # whether to use colours was decided when the text was made
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        raise SqueezeError(f"stdout cannot be written: {one_line(error)}") from None
+
+
+def _drop_stdout() -> None:
+    """Forget what could not be written, or the interpreter would try again and complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,306 @@
+"""Reports as text: tables by rich, in colours on a terminal, plain elsewhere."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from onnxsqueeze.bench import BenchReport
+    from onnxsqueeze.bench.report import Measurement as Measured
+    from onnxsqueeze.deployment import Manifest
+    from onnxsqueeze.reporting.report import Layer, Report
+    from onnxsqueeze.verification import VerifyReport
+
+_UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
+_WHY, _BECAUSE = _SENTENCES = ("why elements stayed, over all tensors", "because")
+_UNITS = ("", "k", "M", "G", "T", "P")
+
+
+def minimized(report: Report, output: str, verbose: bool) -> str:
+    """Render what `minimize` did: a row for each layer, the totals, the verification, the time."""
+    parts: list[RenderableType] = []
+    if report.layers:
+        parts.append(_layers(report.layers))
+    parts.extend(_totals(report))
+    if report.why_nothing:
+        parts.append(_sentence("nothing could go", report.why_nothing, "yellow"))
+    parts.append(_verification_line(report))
+    if verbose:
+        parts.extend(_reasons(report))
+    parts.append(_sentence("seconds", _seconds(report.seconds)))
+    parts.append(_sentence("written", output, "green"))
+    return _text(parts)
+
+
+def inspected(report: Report, verbose: bool) -> str:
+    """Render what a mask is worth: a row for each layer, the totals, and why the rest stays."""
+    parts: list[RenderableType] = []
+    if report.layers:
+        parts.append(_findings(report.layers, verbose))
+    parts.extend(_totals(report))
+    if report.why_nothing:
+        parts.append(_sentence("nothing can go", report.why_nothing, "yellow"))
+    parts.extend(_stayed_by_layer(report.layers))
+    if verbose:
+        parts.extend(_reasons(report))
+    parts.append(_sentence("seconds", _seconds(report.seconds)))
+    return _text(parts)
+
+
+def verified(report: VerifyReport, verbose: bool) -> str:
+    """Render the outcome of a comparison."""
+    verdict = ("equivalent", "green") if report.passed else ("not equivalent", "bold red")
+    parts: list[RenderableType] = [Text(verdict[0], style=verdict[1])]
+    parts.append(_sentence("largest deviation", _deviation(report)))
+    if report.float64_deviation is not None:
+        parts.append(_sentence("in float64", f"{report.float64_deviation:.2g} of the output's scale"))
+    if report.first_deviating:
+        parts.append(_sentence("first deviating layer", report.first_deviating, "red"))
+    if report.sizes and any(report.sizes):
+        parts.append(_sentence("sizes", "; ".join(map(_named, report.sizes))))
+    parts.extend(_sentence("note", note) for note in report.notes)
+    if verbose and report.outputs:
+        parts.append(_outputs(report))
+    parts.append(_sentence("seconds", f"{report.seconds:.2f}"))
+    return _text(parts)
+
+
+def deployed(manifest: Manifest, output: str) -> str:
+    """Render what `deploy` wrote: its files, and how far each of the models among them deviates."""
+    files = _table("file", "bytes")
+    for file in (*manifest.source, *manifest.files):
+        files.add_row(printable(file.path), f"{file.bytes:,}")
+    deviations = _table("model", "runs in", "on", "deviation", left=3)
+    for found in manifest.deviations:
+        words = (found.file, found.runtime, f"{found.inputs}, {found.runs} {'run' if found.runs == 1 else 'runs'}")
+        deviations.add_row(*map(printable, words), f"{found.relative:.2g}")
+    parts: list[RenderableType] = [files, deviations]
+    if manifest.exact:
+        parts.append(_sentence("exact", "yes, up to rounding", "green"))
+    else:
+        parts.append(_sentence("exact", f"no, it is {manifest.precision}", "yellow"))
+    if (found_accuracy := manifest.accuracy) is not None:
+        change = f"{found_accuracy.before:.2%} -> {found_accuracy.after:.2%} of {found_accuracy.labels:,} labels"
+        parts.append(_sentence("accuracy", change))
+    parts.extend(_sentence("note", note) for note in manifest.notes)
+    parts.append(_sentence("written", output, "green"))
+    return _text(parts)
+
+
+def benched(report: BenchReport) -> str:
+    """Render what `bench` measured: the models, each of them in each runtime, and what could not be measured."""
+    models = _table("model", "weights", "MACs", "bytes", "gzip bytes")
+    for model in report.models:
+        macs = "" if model.macs is None else _short(model.macs)
+        models.add_row(printable(model.name), f"{model.weights:,}", macs, f"{model.bytes:,}", f"{model.gzip_bytes:,}")
+    several = len(report.models) > 1
+    compared = ("ratio", "95 % interval") if several else ()
+    sizes = ("load", "peak memory", "bytes", "gzip bytes", "deviation")
+    rows = _table("runtime", "model", "latency", *compared, *sizes, left=2)
+    previous = ""
+    for entry in (entry for entry in report.measurements if entry.load_seconds is not None):
+        runtime = "" if entry.runtime == previous else entry.runtime
+        rows.add_row(runtime, printable(entry.model), *_measured(entry, several))
+        previous = entry.runtime
+    parts: list[RenderableType] = [models]
+    if rows.row_count:
+        parts.append(rows)
+    parts.extend(_sentence(entry.name, entry.problem, "yellow") for entry in report.runtimes if entry.problem)
+    parts.extend(
+        _sentence(f"{entry.runtime}, {printable(entry.model)}", entry.problem, "yellow")
+        for entry in report.measurements
+        if entry.problem
+    )
+    parts.append(_sentence("sizes", _named(report.sizes) or "fixed by the models"))
+    threads = f"{report.threads} {'thread' if report.threads == 1 else 'threads'}"
+    machine = report.machine
+    parts.append(_sentence("machine", f"{machine.processor}, {machine.cores} cores, {machine.system}; {threads}"))
+    return _text(parts)
+
+
+def _measured(entry: Measured, several: bool) -> list[str]:
+    cells = [_duration(entry.latency)]
+    if several and entry.ratio is None:
+        cells += ["", ""]
+    elif several and entry.ratio is not None:
+        found = entry.ratio
+        cells += [f"{found.median:.3f}", f"{found.low:.3f} to {found.high:.3f}"]
+    peak = "" if entry.peak_bytes is None else f"{entry.peak_bytes / 1e6:.0f} MB"
+    sizes = ("" if size is None else f"{size:,}" for size in (entry.bytes, entry.gzip_bytes))
+    deviation = "" if entry.deviation is None else f"{entry.deviation:.2g}"
+    return [*cells, _duration(entry.load_seconds), peak, *sizes, deviation]
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a time in three digits and a unit, as 1.25 ms; "" for none."""
+    if seconds is None:
+        return ""
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
+
+
+def _text(parts: Sequence[RenderableType]) -> str:
+    """Render for stdout, which is not touched: its width and encoding count, and colours if it is a terminal."""
+    terminal = Console().is_terminal
+    encoding = sys.stdout.encoding or "utf-8"
+    file = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace", newline="")
+    console = Console(file=file, force_terminal=terminal, markup=False, emoji=False, highlight=False)
+    console.width = max(console.width, *(_narrowest(console, part) for part in parts)) if terminal else _UNLIMITED
+    for part in parts:
+        console.print(part)
+        if isinstance(part, Table):
+            console.print()
+    file.seek(0)
+    return "".join(f"{line.rstrip()}\n" for line in file)
+
+
+def _narrowest(console: Console, part: RenderableType) -> int:
+    """Return how wide a table must be so that no name or number is broken; other parts may be broken."""
+    options = console.options.update(max_width=_UNLIMITED)
+    return Measurement.get(console, options, part).minimum if isinstance(part, Table) else 0
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """Return an empty table whose first columns are text, and the others numbers. Only reasons may be wrapped."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=column not in _SENTENCES)
+    return table
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    table = _table("layer", "operator", "shape", "weights", "MACs", left=3)
+    for layer in layers:
+        table.add_row(
+            printable(layer.name),
+            printable(layer.operator),
+            _change(_shape(layer.shape_before), _shape(layer.shape_after)),
+            _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            style=_style(layer),
+        )
+    return table
+
+
+def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
+    names = ("layer", "output tensor") if verbose else ("layer",)
+    numbers = ("zeros", "channels", "dead", "constant", "removable", "weights", "MACs")
+    table = _table(*names, "operator", *numbers, left=len(names) + 1)
+    for layer in layers:
+        table.add_row(
+            *(printable(name) for name in (layer.name, layer.output)[: len(names)]),
+            printable(layer.operator),
+            f"{math.floor(1000 * layer.sparsity) / 10:.1f} %",  # rounded down: 100 % means all
+            f"{layer.channels:,}",
+            f"{layer.dead:,}",
+            f"{layer.constant:,}",
+            f"{layer.removed:,}",
+            _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            style=_style(layer),
+        )
+    return table
+
+
+def _style(layer: Layer) -> str:
+    return "dim" if layer.weights_after == layer.weights_before else ""
+
+
+def _totals(report: Report) -> list[RenderableType]:
+    table = _table("total", "before", "after", "smaller")
+    for name, before, after in (
+        ("weight elements", report.weights_before, report.weights_after),
+        ("file bytes", report.bytes_before, report.bytes_after),
+        ("MACs", report.macs_before, report.macs_after),
+        ("nodes", report.nodes_before, report.nodes_after),
+    ):
+        table.add_row(name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x" if after else "")
+    if not report.sizes:
+        return [table]
+    return [table, _sentence("MACs for one sample at", _named(report.sizes))]
+
+
+def _verification_line(report: Report) -> Text:
+    if report.verification is not None:
+        return _sentence("largest deviation", _deviation(report.verification))
+    if report.why_nothing:
+        return _sentence("verified", "not needed, the output is a copy")
+    return _sentence("verified", "no, on request", "yellow")
+
+
+def _deviation(report: VerifyReport) -> str:
+    runs = f"{report.runs} {'run' if report.runs == 1 else 'runs'}"
+    if not math.isfinite(report.deviation):
+        return f"cannot be told, the outputs are not comparable ({runs})"
+    return f"{report.deviation:.2g} of the output's scale (allowed {report.tolerance:.2g}; {runs})"
+
+
+def _stayed_by_layer(layers: Sequence[Layer]) -> list[Table]:
+    table = _table("stayed in layer", _BECAUSE, "channels", left=2)
+    for layer in layers:
+        for reason, count in layer.stayed.items():
+            table.add_row(printable(layer.name), printable(reason), f"{count:,}")
+    return [table] if table.row_count else []
+
+
+def _reasons(report: Report) -> list[Table]:
+    table = _table(_WHY, "elements")
+    for reason, count in report.stayed.items():
+        table.add_row(printable(reason), f"{count:,}")
+    return [table] if table.row_count else []
+
+
+def _outputs(report: VerifyReport) -> Table:
+    table = _table("output", "deviation", "allowed", "scale", "rounding")
+    for output in report.outputs:
+        numbers = (output.deviation, output.tolerance, output.scale, output.yardstick)
+        table.add_row(printable(output.name), *(f"{number:.2g}" for number in numbers))
+    return table
+
+
+def _seconds(seconds: Mapping[str, float]) -> str:
+    phases = ", ".join(f"{phase} {duration:.2f}" for phase, duration in seconds.items())
+    return f"{sum(seconds.values()):.2f} ({phases})"
+
+
+def _sentence(label: str, words: str, style: str = "") -> Text:
+    return Text.assemble((f"{label}: ", "bold"), (printable(words), style))
+
+
+def _named(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _change(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if shape else "gone"
+
+
+def _short(number: int) -> str:
+    """Return a count in three digits and a unit, as 7.39M."""
+    power = min(max(0, (len(str(number)) - 1) // 3), len(_UNITS) - 1)
+    if power == 0:
+        return str(number)
+    scaled = number / 1000**power
+    digits = max(0, 2 - int(math.log10(scaled)))
+    return f"{scaled:.{digits}f}{_UNITS[power]}"
+
+
+def printable(text: str) -> str:
+    """Return a text that can be shown on a terminal, whatever a model's author put into its names."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,156 @@
+"""A read-only view of a model's main graph: nodes by name of what they read and write."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+from onnx import helper
+
+from onnxsqueeze.model.loading import Initializer
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.node_group import Group
+
+ONNX_DOMAIN = ""
+PATTERN_DOMAIN = "onnxsqueeze.pattern"
+"""The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node: its operator at the opset version that the model imports, and the tensors by name ("" where absent).
+
+    A node of `PATTERN_DOMAIN` stands for the nodes of its ``group``.
+    """
+
+    index: int
+    op: str
+    domain: str
+    version: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    captured: tuple[str, ...]
+    proto: onnx.NodeProto = field(repr=False)
+    group: Group | None = field(default=None, repr=False)
+
+    @cached_property
+    def attributes(self) -> Mapping[str, Any]:
+        """The attributes as Python values (strings decoded, tensors as TensorProto)."""
+        if self.group is not None:
+            return self.group.attributes
+        return {attribute.name: _decoded(helper.get_attribute_value(attribute)) for attribute in self.proto.attribute}
+
+    @property
+    def label(self) -> str:
+        """The name to show a user: the node's own, else that of its first output."""
+        return self.proto.name or next((name for name in self.outputs if name), f"#{self.index}")
+
+    @property
+    def operator(self) -> str:
+        """The operator with its domain, e.g. ``com.microsoft.FusedConv``."""
+        return f"{self.domain}.{self.op}" if self.domain and self.group is None else self.op
+
+    def input(self, position: int) -> str:
+        """Return the name of an input, "" where it is absent."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+
+class Graph:
+    """The main graph of a model, with who produces and who reads each tensor.
+
+    Attributes:
+        nodes: the nodes in the file's topological order.
+        initializers: the initializers that nothing can override, by name.
+        overridable: initializers that are graph inputs too, so that a caller may replace them.
+        inputs, outputs: names of the graph's inputs (without overridable initializers) and outputs.
+    """
+
+    def __init__(self, model: Model) -> None:
+        proto = model.skeleton.graph
+        self.model = model
+        self.proto = proto
+        self.opsets = {_domain(entry.domain): entry.version for entry in model.skeleton.opset_import}
+        declared = [value.name for value in proto.input]
+        legacy = model.skeleton.ir_version < 4  # every initializer had to be listed as an input then
+        self.overridable = frozenset(name for name in declared if name in model.initializers and not legacy)
+        self.initializers: Mapping[str, Initializer] = {
+            name: initializer for name, initializer in model.initializers.items() if name not in self.overridable
+        }
+        self.inputs = tuple(name for name in declared if name not in model.initializers)
+        self.outputs = tuple(value.name for value in proto.output)
+        functions = {(_domain(function.domain), function.name) for function in model.skeleton.functions}
+        self.nodes = [self._node(index, node, functions) for index, node in enumerate(proto.node)]
+        self.producers = {name: node for node in self.nodes for name in node.outputs if name}
+
+    @staticmethod
+    def read_names(proto: onnx.GraphProto) -> Iterator[list[str]]:
+        """Yield for each node the names that it reads, those that its subgraphs capture included."""
+        for node in proto.node:
+            yield [*node.input, *_captured(node)]
+
+    def _node(self, index: int, proto: onnx.NodeProto, functions: set[tuple[str, str]]) -> Node:
+        domain = _domain(proto.domain)
+        shadowed = (domain, proto.op_type) in functions
+        group = self.model.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
+        version = 0 if shadowed else 1 if group is not None else self.opsets.get(domain, 0)
+        captured = tuple(dict.fromkeys(_captured(proto)))
+        inputs, outputs = tuple(proto.input), tuple(proto.output)
+        return Node(index, proto.op_type, domain, version, inputs, outputs, captured, proto, group)
+
+    @cached_property
+    def readers(self) -> Mapping[str, Sequence[tuple[Node, int]]]:
+        """For each tensor the nodes that read it and at which input; -1 for a read from inside a subgraph."""
+        found: dict[str, list[tuple[Node, int]]] = defaultdict(list)
+        for node in self.nodes:
+            for position, name in enumerate(node.inputs):
+                if name:
+                    found[name].append((node, position))
+            for name in node.captured:
+                found[name].append((node, -1))
+        return found
+
+    @property
+    def file_nodes(self) -> int:
+        """How many nodes of the file the nodes stand for."""
+        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes)
+
+    def sole_reader(self, name: str) -> tuple[Node, int] | None:
+        """Return the only reader of a tensor that is no graph output, else None."""
+        readers = self.readers.get(name, ())
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+
+def tensor_attribute(value: onnx.TensorProto) -> np.ndarray[Any, Any]:
+    """Return a TensorProto attribute as an array."""
+    return np.asarray(onnx.numpy_helper.to_array(value))
+
+
+def _domain(name: str) -> str:
+    return ONNX_DOMAIN if name == "ai.onnx" else name
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that the node's subgraphs read from outside of themselves."""
+    for attribute in node.attribute:
+        subgraphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+        for graph in subgraphs:
+            yield from _free_names(graph)
+
+
+def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        yield from (name for name in (*node.input, *_captured(node)) if name and name not in own)
+        own.update(node.output)
+    yield from (value.name for value in graph.output if value.name not in own)

@@ -1,0 +1,182 @@
+"""Read a model: its weights as arrays, all else as a light skeleton that keeps whatever the file says.
+
+While a file is read, its weights exist once, in the arrays that the model then holds.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from onnxsqueeze.errors import InvalidModelError, SqueezeError, one_line
+from onnxsqueeze.model import checking, wire
+from onnxsqueeze.model.external_data import inline_external, is_external
+from onnxsqueeze.model.initializer import Initializer, from_bytes, from_tensor
+from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
+from onnxsqueeze.model.protobuf import copy_except
+
+__all__ = ["MAX_PROTO_BYTES", "Initializer", "Model", "load", "to_proto"]
+
+
+def load(source: str | os.PathLike[str] | ModelProto, *, check: bool = True) -> Model:
+    """Read a model from a file or take a ModelProto apart, which stays as it is and shares nothing with the result.
+
+    External data is read at once, from the model's folder alone, and belongs to the model like any other.
+
+    Args:
+        source: the path of an ONNX file, or a model in memory.
+        check: whether to refuse what the checker of the onnx package refuses.
+
+    Raises:
+        InvalidModelError: when the file or its external data cannot be read or the model is not valid.
+    """
+    if isinstance(source, ModelProto):
+        return _load_proto(source, None, check)
+    path = Path(source)
+    try:
+        return _load_file(path, check)
+    except InvalidModelError as error:
+        raise InvalidModelError(f"{path}: {error}") from None
+
+
+def to_proto(model: Model) -> ModelProto:
+    """Put a model together in memory; the result shares nothing with the model.
+
+    Raises:
+        SqueezeError: when it would be larger than the 2 GB that protobuf can hold.
+    """
+    size = model.skeleton.ByteSize() + sum(
+        initializer.nbytes + initializer.header.ByteSize() for initializer in model.initializers.values()
+    )
+    if size > MAX_PROTO_BYTES:
+        raise SqueezeError(
+            f"the model takes {size} bytes, more than the 2 GB that a ModelProto can hold; save it to a file instead"
+        )
+    proto = ModelProto()
+    proto.CopyFrom(model.skeleton)
+    for initializer in model.initializers.values():
+        tensor = proto.graph.initializer.add()
+        tensor.CopyFrom(initializer.header)
+        if (raw := initializer.raw) is not None:
+            tensor.raw_data = raw.tobytes()
+    return proto
+
+
+def _load_file(path: Path, check: bool) -> Model:
+    size = _regular_file_size(path)
+    try:
+        with open(path, "rb") as file:
+            return _read_file(file, size, path, check)
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _regular_file_size(path: Path) -> int:
+    """Return the file's size in bytes; refuse what is no file before it is opened, since a pipe would wait for ever."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # a ValueError: the path holds a zero byte
+        raise _unreadable(error) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidModelError("is a folder; give the path of the ONNX file inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidModelError("is not a regular file; give the path of an ONNX file")
+    if status.st_size == 0:
+        raise InvalidModelError("is empty; export or copy the model again")
+    return status.st_size
+
+
+def _unreadable(error: Exception) -> InvalidModelError:
+    return InvalidModelError(f"cannot be read: {one_line(error)}; check the path and its permissions")
+
+
+def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> Model:
+    try:
+        split = wire.split_model(file, size)
+        encoded = _encoded_skeleton(split.model, split.graph, [tensor.header for tensor in split.initializers])
+        tensors = split.initializers
+        del split  # its encoded graph, which `encoded` repeats
+        skeleton = _skeleton(encoded, path.parent, check)
+    except wire.WireError as error:
+        return _parse_file(file, path, check, doubt=error)
+    except DecodeError as error:
+        raise _not_onnx(error) from None
+    initializers = [_from_wire(tensor, path.parent) for tensor in tensors]
+    external_bytes = sum(
+        initializer.nbytes
+        for tensor, initializer in zip(tensors, initializers, strict=True)
+        if is_external(tensor.header)
+    )
+    return Model(skeleton, _by_name(initializers), path, size + external_bytes)
+
+
+def _parse_file(file: io.BufferedReader, path: Path, check: bool, doubt: wire.WireError) -> Model:
+    """Let protobuf itself read a file whose bytes are unusual, which mostly means damaged."""
+    file.seek(0)
+    try:
+        proto = ModelProto.FromString(file.read())
+    except DecodeError:
+        raise _not_onnx(doubt) from None
+    return _load_proto(proto, path, check)
+
+
+def _not_onnx(error: Exception) -> InvalidModelError:
+    return InvalidModelError(f"is not an ONNX model or is cut short ({one_line(error)}); export or copy it again")
+
+
+def _load_proto(proto: ModelProto, path: Path | None, check: bool) -> Model:
+    folder = path.parent if path else None
+    graph = copy_except(proto.graph, "initializer").SerializeToString() if proto.HasField("graph") else None
+    model = copy_except(proto, "graph").SerializeToString()
+    encoded = _encoded_skeleton(model, graph, proto.graph.initializer)
+    skeleton = _skeleton(encoded, folder, check)
+    initializers = _by_name(from_tensor(tensor, folder) for tensor in proto.graph.initializer)
+    return Model(skeleton, initializers, path, len(encoded) + sum(entry.nbytes for entry in initializers.values()))
+
+
+def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[TensorProto]) -> bytes:
+    """Encode the model with empty tensors for initializers, which is all that the checker needs to see of them."""
+    if graph is None:
+        raise InvalidModelError("holds no graph, so it is not an ONNX model; give the path of an ONNX file")
+    empty: list[bytes] = []
+    for tensor in tensors:
+        if not isinstance(tensor.name, str) or not tensor.name:
+            raise InvalidModelError("one of its initializers has no name that is text; export the model again")
+        encoded = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]).SerializeToString()
+        empty += [wire.prefix(wire.GRAPH_INITIALIZER, len(encoded)), encoded]
+    length = len(graph) + sum(map(len, empty))
+    return b"".join([model, wire.prefix(wire.MODEL_GRAPH, length), graph, *empty])
+
+
+def _skeleton(encoded: bytes, folder: Path | None, check: bool) -> ModelProto:
+    """Check and parse an encoded model, and drop its empty initializers."""
+    if b"location" in encoded:  # a key that every external tensor has: this search is far quicker than a walk
+        encoded = inline_external(encoded, folder)
+    if check:
+        checking.check_encoded(encoded)
+    skeleton: ModelProto = ModelProto.FromString(encoded)
+    skeleton.graph.ClearField("initializer")
+    if check:
+        checking.check_opsets(skeleton)
+        checking.check_names(skeleton)
+    return skeleton
+
+
+def _by_name(initializers: Iterable[Initializer]) -> dict[str, Initializer]:
+    named: dict[str, Initializer] = {}
+    for initializer in initializers:
+        if named.setdefault(initializer.name, initializer) is not initializer:
+            raise InvalidModelError(f"two of its initializers are named '{initializer.name}'; export the model again")
+    return named
+
+
+def _from_wire(tensor: wire.Tensor, folder: Path) -> Initializer:
+    if tensor.raw is None:
+        return from_tensor(tensor.header, folder)
+    return from_bytes(tensor.header, tensor.raw)

@@ -1,0 +1,260 @@
+"""Write a model to a file, whole or not at all, without a second copy of its weights."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from onnx import TensorProto
+
+from onnxsqueeze.errors import SqueezeError, UsageError, one_line
+from onnxsqueeze.model import wire
+from onnxsqueeze.model.initializer import Initializer
+from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
+from onnxsqueeze.model.protobuf import copy_except
+
+_EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file, as the onnx package does it
+_ALIGNMENT = 4096  # bytes: a memory page, so that a runtime can map each tensor of a data file
+
+_WRONG_PATH = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "EROFS", "ENAMETOOLONG", "ELOOP")
+}
+_NO_SPACE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+
+
+class _Part(NamedTuple):
+    """One initializer on its way into the model file: encoded bytes, then those of its data if it stands inline."""
+
+    encoded: bytes
+    inline: Initializer | None
+
+    @property
+    def length(self) -> int:
+        return len(self.encoded) + (self.inline.nbytes if self.inline else 0)
+
+
+class _Stored(NamedTuple):
+    """One initializer in a data file."""
+
+    initializer: Initializer
+    offset: int
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> int:
+    """Write a model to a file; afterwards it is there whole, or the path is as it was before.
+
+    A model that protobuf cannot hold, over 2 GB, gets its weights in a file beside it, ``NAME.data``, or where that
+    exists ``NAME.1.data`` and so on, since a data file that another model needs is never overwritten.
+
+    Args:
+        model: the model; its ``skeleton.graph.initializer`` is empty.
+        path: the file to write. A link is followed; a file that exists is replaced and keeps its mode.
+
+    Returns:
+        The number of bytes written, those of a data file included.
+
+    Raises:
+        UsageError: when the path cannot be written to: no such folder, a folder, no permission.
+        SqueezeError: when the writing itself fails, as on a full disk.
+    """
+    with _explained(path):
+        target = _target(os.fspath(path))
+        chunks = _in_one_file(model)
+        if chunks.length <= MAX_PROTO_BYTES:
+            with _replacing(target) as file:
+                chunks.write(file)
+            return chunks.length
+        return _save_with_data(model, target)
+
+
+def save_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write any file as `save` writes a model: afterwards it is there whole and on the disk, or all is as it was.
+
+    Raises:
+        UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
+    """
+    with _explained(path), _replacing(_target(os.fspath(path))) as file:
+        file.write(data)
+
+
+def encoded_size(model: Model) -> int:
+    """Return how many bytes the model takes as one file, without writing it."""
+    return _in_one_file(model).length
+
+
+def _in_one_file(model: Model) -> _Chunks:
+    return _Chunks(model, [_inline(initializer) for initializer in model.initializers.values()])
+
+
+def _save_with_data(model: Model, target: Path) -> int:
+    data_target = _unused_name(target)
+    parts, stored = _split(model.initializers.values(), data_target.name)
+    chunks = _Chunks(model, parts)
+    if chunks.length > MAX_PROTO_BYTES:
+        raise SqueezeError(
+            f"{target}: cannot be written: without its weights the model still takes {chunks.length} bytes, "
+            "more than the 2 GB of protobuf; turn its large Constant nodes into initializers"
+        )
+    with ExitStack() as undo:
+        with _replacing(target) as file:
+            with _replacing(data_target) as data_file:
+                data_length = _write_data(data_file, stored)
+            undo.callback(_remove, data_target)
+            chunks.write(file)
+        undo.pop_all()
+    return chunks.length + data_length
+
+
+class _Chunks:
+    """A model file as a sequence of byte runs whose total length is known before the first is written."""
+
+    def __init__(self, model: Model, parts: list[_Part]) -> None:
+        graph = [copy_except(model.skeleton.graph, "node").SerializeToString()]
+        # Node by node, since encoding a message takes twice its size, and Constant nodes may hold all the weights.
+        for node in model.skeleton.graph.node:
+            encoded = node.SerializeToString()
+            graph += [wire.prefix(wire.GRAPH_NODE, len(encoded)), encoded]
+        graph_length = sum(map(len, graph)) + sum(part.length for part in parts)
+        model_only = copy_except(model.skeleton, "graph").SerializeToString()
+        prefix = wire.prefix(wire.MODEL_GRAPH, graph_length)
+        self._encoded = [model_only, prefix, *graph]
+        self._parts = parts
+        self.length = len(model_only) + len(prefix) + graph_length
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the model, one initializer at a time."""
+        for encoded in self._encoded:
+            file.write(encoded)
+        for part in self._parts:
+            file.write(part.encoded)
+            if part.inline is not None:
+                _write_raw(file, part.inline)
+
+
+def _inline(initializer: Initializer) -> _Part:
+    """Encode an initializer that has its data in the model file."""
+    encoded = initializer.header.SerializeToString()
+    if initializer.data is None:
+        return _Part(_initializer_field(encoded, 0), None)
+    encoded += wire.prefix(wire.TENSOR_RAW_DATA, initializer.nbytes)
+    return _Part(_initializer_field(encoded, initializer.nbytes), initializer)
+
+
+def _initializer_field(encoded: bytes, following: int) -> bytes:
+    return wire.prefix(wire.GRAPH_INITIALIZER, len(encoded) + following) + encoded
+
+
+def _split(initializers: Iterable[Initializer], location: str) -> tuple[list[_Part], list[_Stored]]:
+    """Encode initializers with all large data in the file `location`, and say where in it each stands."""
+    parts: list[_Part] = []
+    stored: list[_Stored] = []
+    end = 0
+    for initializer in initializers:
+        if initializer.data is None or initializer.nbytes < _EXTERNAL_FROM:
+            parts.append(_inline(initializer))
+            continue
+        offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = offset + initializer.nbytes
+        header = copy_except(initializer.header)
+        header.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", initializer.nbytes)):
+            header.external_data.add(key=key, value=str(value))
+        parts.append(_Part(_initializer_field(header.SerializeToString(), 0), None))
+        stored.append(_Stored(initializer, offset))
+    return parts, stored
+
+
+def _write_data(file: BinaryIO, stored: Iterable[_Stored]) -> int:
+    """Write a data file and return its length in bytes."""
+    end = 0
+    for initializer, offset in stored:
+        file.write(bytes(offset - end))
+        _write_raw(file, initializer)
+        end = offset + initializer.nbytes
+    return end
+
+
+def _write_raw(file: BinaryIO, initializer: Initializer) -> None:
+    raw = initializer.raw
+    if raw is not None:
+        file.write(raw.data)
+
+
+def _target(path: str) -> Path:
+    """Return the file that a path means, links followed; refuse what cannot or should not be replaced."""
+    try:
+        target = os.path.realpath(path)
+    except ValueError:
+        raise UsageError(f"{path!r} is not a possible path; choose another output path") from None
+    folder = os.path.dirname(target)
+    if os.path.isdir(target) or path.endswith((os.sep, os.altsep or os.sep)) or not path:
+        raise UsageError(f"{path!r} is a folder; give the name of the output file")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{path}: the output folder {folder} does not exist; create it or choose another output path")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise UsageError(f"{path} is not a regular file; choose another output path")
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise UsageError(f"{path} is write-protected; choose another output path or allow writing")
+    return Path(target)
+
+
+def _unused_name(target: Path) -> Path:
+    names = itertools.chain([f"{target.name}.data"], (f"{target.name}.{count}.data" for count in itertools.count(1)))
+    return next(path for path in map(target.with_name, names) if not os.path.lexists(path))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """Give a hidden file beside the target, which takes the target's place once all is written and on the disk."""
+    temporary = target.with_name(f".onnxsqueeze-{secrets.token_hex(8)}.tmp")
+    # The mode is that of open(): what the umask leaves of 0o666, or that of the file to be replaced.
+    file = open(temporary, "xb")  # noqa: SIM115
+    try:
+        with file:
+            if target.exists():
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        _remove(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the folder's new entry on the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+@contextmanager
+def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an error of the operating system into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        failure = f"{os.fspath(path)}: cannot be written: {one_line(error)}"
+        if error.errno in _WRONG_PATH:
+            raise UsageError(f"{failure}; choose another output path") from None
+        if error.errno in _NO_SPACE:
+            raise SqueezeError(f"{failure}; free some space or choose another output path") from None
+        raise SqueezeError(f"{failure}; the file there, if any, is as it was") from None

@@ -1,0 +1,41 @@
+"""Walking through the nodes and subgraphs of a model as onnx stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+
+
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield every node of a model, those of subgraphs and of functions included."""
+    yield from graph_nodes(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            yield from _with_subgraphs(node)
+
+
+def graph_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """Yield every node of a graph and of its subgraphs."""
+    for node in graph.node:
+        yield from _with_subgraphs(node)
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _with_subgraphs(node: NodeProto) -> Iterator[NodeProto]:
+    yield node
+    for graph in subgraphs(node):
+        yield from graph_nodes(graph)
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set that a model imports, 0 where it imports none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

@@ -1,0 +1,249 @@
+"""Attention of com.microsoft, which projects its input to queries, keys and values by a weight of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Bools, all_finite, any_along
+from onnxsqueeze.abstract.interval import Fact, unknown
+from onnxsqueeze.abstract.symbolic import Shape, symbol
+from onnxsqueeze.coupling.constraints import Classes, Kept, NotEmpty
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.attention.heads import HeadSizes
+from onnxsqueeze.operators.attention.scores import (
+    Scores,
+    everything,
+    head_classes,
+    idle,
+    mean,
+    per_head,
+    scores_demand,
+    slack,
+    slice_scores,
+)
+from onnxsqueeze.operators.linear.bounds import bounds
+from onnxsqueeze.operators.linear.repair import absorbs, mixes, repair
+from onnxsqueeze.operators.linear.rule import need
+from onnxsqueeze.operators.linear.view import constant_weight
+from onnxsqueeze.rules.channels import channel_ids
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.weight_view import Linear
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+@dataclass(frozen=True)
+class Projected:
+    """One node.
+
+    Attributes:
+        linear: its weight and bias, as of a linear node with queries, keys and values as one output.
+        heads: how many. size, value_size: elements of each head of queries and keys, and of values.
+        cached: whether it reads or writes a cache of keys and values, in which heads and sizes are fixed.
+        scores: see `Attention`.
+    """
+
+    linear: Linear
+    heads: int
+    size: int
+    value_size: int
+    cached: bool
+    scores: Scores
+
+    def split(self, row: Array) -> tuple[Array, Array, Array]:
+        """Return queries, keys and values of a vector over all outputs of the weight, each as [heads, size]."""
+        inner = self.heads * self.size
+        query, key, value = np.split(row.reshape(-1), [inner, 2 * inner])
+        return query.reshape(self.heads, -1), key.reshape(self.heads, -1), value.reshape(self.heads, -1)
+
+
+@dataclass(frozen=True)
+class Products:
+    """A head that stays keeps each product of queries and keys that makes a difference.
+
+    Attributes:
+        products: classes [heads, size]. values: classes [heads, value size]. matters: [heads, size].
+    """
+
+    products: Classes
+    values: Classes
+    matters: Bools
+
+    def labelled(self, labels: Classes) -> Products:
+        """Return the same constraint on final class numbers."""
+        return Products(labels[self.products], labels[self.values], self.matters)
+
+    def enforce(self, kept: Kept) -> None:
+        """Add those products."""
+        heads = any_along(kept.mask[self.values], 1)
+        kept.add(self.products[heads[:, None] & self.matters], Reason.NEEDED)
+
+
+def _restore(array: Array) -> Array:
+    return np.asarray(array[0, :, :, 0].T)
+
+
+def _view(node: Node, context: Context) -> Projected | Refusal:
+    if node.attributes.get("do_rotary", 0) or node.input(6):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with rotation or a shared cache")
+    weight = constant_weight(node, context, 1)
+    if isinstance(weight, Refusal):
+        return weight
+    bias = context.value(node.input(2)) if node.input(2) else None
+    if bias is None:
+        return Refusal(Reason.COMPUTED_WEIGHT, f"{node.operator} without a constant bias")
+    if not all_finite(weight) or not all_finite(bias):
+        return Refusal(Reason.NOT_FINITE, node.inputs[1])
+    heads = int(node.attributes["num_heads"])
+    sizes = [int(size) for size in node.attributes.get("qkv_hidden_sizes", [weight.shape[-1] // 3] * 3)]
+    fits = weight.ndim == 2 and bias.shape == (sum(sizes),) and weight.shape[1] == sum(sizes) and sizes[0] == sizes[1]
+    if not fits or any(size % heads for size in sizes) or context.rank(node.inputs[0]) != 3:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    linear = Linear(
+        data=node.inputs[0],
+        weight=node.inputs[1],
+        bias=node.inputs[2],
+        position=1,
+        data_axis=2,
+        output_axis=2,
+        matrix=weight.T[None, :, :, None],
+        bordered=False,
+        restore=_restore,
+    )
+    cached = bool(node.input(4)) or any(node.outputs[1:])
+    return Projected(linear, heads, sizes[0] // heads, sizes[2] // heads, cached, per_head(context, node, 5, 3))
+
+
+def _viewed(node: Node, context: Context) -> Projected:
+    found = context.scratch["projected", node.index]
+    assert isinstance(found, Projected)
+    return found
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    found = context.scratch["projected", node.index] = _view(node, context)
+    return found if isinstance(found, Refusal) else None
+
+
+def _inner(node: Node) -> str:
+    """Return the name under which the elements of queries and keys are known, which are tensors of no graph."""
+    return f"{node.outputs[0]}: queries and keys"
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Values are averaged; which products of queries and keys are idle is remembered for what reads the input."""
+    view = _viewed(node, context)
+    fact = bounds(node, context, view.linear)
+    parts = [Fact(*pair) for pair in zip(view.split(fact.lower), view.split(fact.upper), strict=True)]
+    products = idle(parts[0], parts[1], (view.heads, 1), cancels=True)[:, 0]
+    context.scratch["idle products", node.index] = np.full(products.shape, False) if view.cached else products
+    result = mean(parts[2], True, slack(context, node.inputs[0]))
+    output = Fact(result.lower.reshape(1, 1, -1), result.upper.reshape(1, 1, -1))
+    return [unknown(3) if node.input(4) else output, *(unknown(context.rank(name)) for name in node.outputs[1:])]
+
+
+def _link(node: Node, context: Context) -> None:
+    """Queries and keys get classes as a tensor would: [heads, size], the two of one product in one class."""
+    view, elements = _viewed(node, context), context.elements
+    inputs = channel_ids(context, view.linear.data, view.linear.data_axis)
+    fixed = (1, 1, 1) if view.cached else (1, 1, view.heads * view.value_size)
+    output = elements.ids[node.outputs[0]] = elements.fresh(fixed)
+    for name in node.outputs[1:]:
+        elements.ids[name] = elements.fresh((1,) * context.rank(name))
+    products = elements.fresh((view.heads, view.size))
+    context.shapes[_inner(node)], elements.ids[_inner(node)] = (view.heads, view.size), products
+    elements.inner[node.index] = _inner(node)
+    values = np.broadcast_to(output.ravel(), (view.heads * view.value_size,)).reshape(view.heads, -1)
+    if view.linear.weight in context.known.tied:
+        first = context.scratch.setdefault(("tied", view.linear.weight), (inputs, products, output))
+        for own, other in zip((inputs, products, output), first, strict=True):
+            elements.union(own, other)
+    others = [head_classes(node, context, (view.heads, 1), *entry) for entry in view.scores]
+    elements.constraints += [
+        Products(products, values, ~_idle(node, context)),
+        HeadSizes(
+            products[:, None],
+            products,
+            values[:, None],
+            values,
+            tuple(classes for classes in others if classes is not None),
+            1,
+            False,
+            node.operator,
+        ),
+        NotEmpty(inputs, output),
+    ]
+
+
+def _idle(node: Node, context: Context) -> Bools:
+    found: Bools = context.scratch["idle products", node.index]
+    return found
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """An input channel is live if a value that is needed reads it, or a product of a head that is needed."""
+    view = _viewed(node, context)
+    shown = any(bool(output.any()) for output in outputs[1:])  # a cache holds all keys and values
+    row = np.broadcast_to(outputs[0].ravel() | shown, (view.heads * view.value_size,))
+    values = row.reshape(view.heads, -1)
+    heads = any_along(values, 1)
+    products = heads[:, None] & ~_idle(node, context)
+    wanted = np.concatenate([products.ravel(), products.ravel(), values.ravel()])
+    demands: list[Demand | None] = [everything(node) for _ in node.inputs]
+    demands[0] = need(node, context, view.linear, [wanted])[0]
+    for position, axis in view.scores:
+        demands[position] = scores_demand(node, context, position, axis, heads)
+    return demands
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    """Slice the weight and the bias, fold what constants gave, and write the sizes and the original's scale."""
+    view = _viewed(node, context)
+    kept = editor.mask(node.outputs[0]).ravel() | view.cached  # a cache is written whether or not the result is read
+    row = np.broadcast_to(kept, (view.heads * view.value_size,))
+    values = row.reshape(view.heads, -1)
+    heads = any_along(values, 1)
+    products = np.broadcast_to(editor.mask(_inner(node)) | view.cached, (view.heads, view.size)) & heads[:, None]
+    rows = np.concatenate([products.ravel(), products.ravel(), row])
+    repair(node, context, editor, view.linear, rows[None])
+    if rows.all():
+        return
+    sizes = [int(mask.sum()) for mask in (products, products, values)]
+    editor.set_attribute(node, "qkv_hidden_sizes", sizes)
+    editor.set_attribute(node, "num_heads", int(heads.sum()))
+    if sizes[0] < view.size * int(heads.sum()) and not node.attributes.get("scale", 0.0):
+        editor.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.size)))
+    slice_scores(node, context, editor, view.scores, heads)
+
+
+def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
+    shape, weight = context.shapes.get(node.inputs[0]), context.shapes.get(node.inputs[1])
+    if shape is None or weight is None or len(shape) != 3 or not isinstance(weight[-1], int):
+        return [None] * len(node.outputs)
+    heads = int(node.attributes["num_heads"])
+    sizes = node.attributes.get("qkv_hidden_sizes", [weight[-1] // 3] * 3)
+    present = (2, shape[0], heads, symbol(f"{node.outputs[-1]}:3"), sizes[2] // heads)
+    return [(shape[0], shape[1], int(sizes[2])), present][: len(node.outputs)]
+
+
+register(
+    OpRule(
+        "Attention",
+        domain="com.microsoft",
+        infer=_shapes,
+        applies=_applies,
+        forward=_forward,
+        link=_link,
+        need=_need,
+        repair=_repair,
+        absorbs=lambda node, context, position, axis: absorbs(_viewed(node, context).linear, node, position, axis),
+        mixes=lambda node, context, position, axis: mixes(_viewed(node, context).linear, node, position, axis),
+    )
+)

@@ -1,0 +1,169 @@
+"""Every elementwise operator of one tensor: activations, roundings, Cast. Channels pass through one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from onnxsqueeze.abstract.compact import Array, Floats
+from onnxsqueeze.abstract.curves import _CURVES, Curve, image
+from onnxsqueeze.abstract.interval import Fact, outward, unknown
+from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.passing import pass_ids, pass_need
+from onnxsqueeze.rules.registry import register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+def _function(node: Node, curve: Curve) -> Callable[[Floats], Floats]:
+    given = [node.attributes.get(name, default) for name, default in curve.parameters]
+    return lambda x: curve.value(x, *given)
+
+
+def _direction(node: Node, curve: Curve) -> int:
+    """A negative slope or scale makes a rising function fall somewhere."""
+    given = [node.attributes.get(name, default) for name, default in curve.parameters]
+    signs = [value for (name, _), value in zip(curve.parameters, given, strict=True) if name in ("alpha", "gamma")]
+    return 0 if any(isinstance(value, float) and value < 0 for value in signs) else curve.direction
+
+
+def _rule(op: str, curve: Curve) -> OpRule:
+    def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+        function = _function(node, curve)
+        if inputs[0].dtype == object and curve.rounding:
+            entries = np.frompyfunc(lambda size: rounded(size, function, op), 1, 1)(inputs[0])
+            return [np.asarray(entries, dtype=object)]
+        return [function(inputs[0].astype(np.float64)).astype(inputs[0].dtype)]
+
+    def forward(node: Node, context: Context) -> Sequence[Fact]:
+        return [image(context.fact(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
+
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+
+
+def _same_axis(node: Node, context: Context, position: int, axis: int) -> int | None:
+    return axis if position == 0 else None
+
+
+def _keep(node: Node, context: Context) -> Sequence[Fact]:
+    return [context.fact(node.inputs[0])]
+
+
+def _cast_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+    if inputs[0].dtype == object:
+        floating = _SIZE_TYPES.get(node.attributes["to"])
+        if floating is None:
+            raise Undecided("a type that cannot hold every size")
+        return [np.asarray(np.frompyfunc(partial(retyped, floating=floating), 1, 1)(inputs[0]), dtype=object)]
+    target = tensor_dtype_to_np_dtype(int(node.attributes["to"]))
+    return [inputs[0].astype(target)]
+
+
+_SIZE_TYPES = {
+    int(onnx.TensorProto.FLOAT): True,
+    int(onnx.TensorProto.DOUBLE): True,
+    int(onnx.TensorProto.INT32): False,
+    int(onnx.TensorProto.INT64): False,
+}
+
+
+def _cast_fact(node: Node, context: Context) -> Sequence[Fact]:
+    """Between floating types a Cast rounds; to integers and booleans it is left unknown unless constant."""
+    floating = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
+    fact = context.fact(node.inputs[0])
+    if node.attributes["to"] in floating and context.dtypes[node.inputs[0]] in floating:
+        return [outward(fact.lower, fact.upper, fact.constant, 2.0**-7)]
+    return [unknown(fact.lower.ndim)]
+
+
+def _mask_unused(node: Node, context: Context) -> Refusal | None:
+    training = context.value(node.input(2)) if node.input(2) else None
+    if node.input(2) and (training is None or bool(training.any())):
+        return Refusal(Reason.UNKNOWN_OPERATOR, "Dropout in training mode")
+    if len(node.outputs) > 1 and context.graph.readers.get(node.outputs[1]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, "Dropout whose mask is read")
+    if len(node.outputs) > 1 and node.outputs[1] in context.graph.outputs:
+        return Refusal(Reason.UNKNOWN_OPERATOR, "Dropout whose mask is a graph output")
+    return None
+
+
+def _dropout_ids(node: Node, context: Context) -> None:
+    for name in node.outputs:
+        if name:
+            context.elements.ids[name] = context.ids(node.inputs[0])
+
+
+def _dropout_facts(node: Node, context: Context) -> Sequence[Fact]:
+    return [context.fact(node.inputs[0]), unknown(context.rank(node.inputs[0]))][: len(node.outputs)]
+
+
+def _cast_like_infer(node: Node, context: Context) -> Sequence[Shape | None]:
+    """Of the second input only the type counts, so that a constant stays one."""
+    value, like = context.value(node.inputs[0]), context.dtypes.get(node.inputs[1])
+    if value is not None and like is not None:
+        context.values[node.outputs[0]] = value.astype(tensor_dtype_to_np_dtype(like))
+    return [context.shapes.get(node.inputs[0])]
+
+
+def _cast_like_repair(node: Node, context: Context, editor: Editor) -> None:
+    value = context.value(node.outputs[0])
+    if value is not None:
+        editor.replace(node, "Identity", [value])
+
+
+_TESTS: dict[str, Callable[[Array], Array]] = {"Not": np.logical_not, "IsNaN": np.isnan, "IsInf": np.isinf}
+
+
+def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
+    def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+        return [function(inputs[0])]
+
+    def forward(node: Node, context: Context) -> Sequence[Fact]:
+        fact = context.fact(node.inputs[0])
+        shape, constant = fact.lower.shape, fact.constant
+        at = function(np.where(constant, fact.lower, 0.0)).astype(np.float64)
+        return [Fact(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
+
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+
+
+register(*(_rule(op, curve) for op, curve in _CURVES.items()))
+register(*(replace(_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
+register(*(_test_rule(op, function) for op, function in _TESTS.items()))
+register(
+    OpRule(
+        "Identity",
+        evaluate=lambda node, inputs: [inputs[0]],
+        forward=_keep,
+        link=pass_ids,
+        need=pass_need,
+        carries=_same_axis,
+    ),
+    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need),
+    OpRule(
+        "CastLike",
+        infer=_cast_like_infer,
+        link=pass_ids,
+        need=lambda node, context, outputs: [Demand(outputs[0]), None],
+        repair=_cast_like_repair,
+    ),
+    OpRule(
+        "Dropout",
+        since=7,
+        applies=_mask_unused,
+        forward=_dropout_facts,
+        link=_dropout_ids,
+        need=pass_need,
+        carries=_same_axis,
+    ),
+)

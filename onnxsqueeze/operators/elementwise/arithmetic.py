@@ -1,0 +1,321 @@
+"""Add, Sub, Mul, Div, Min, Max, Pow, Mod, Sum, Mean, PRelu, Where, comparisons and logic, with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxsqueeze.abstract.arithmetic import _all_constant, _divide, _least, _most, _negated, add, times
+from onnxsqueeze.abstract.compact import Array, Bools
+from onnxsqueeze.abstract.interval import Fact, cancelled, hull, interval
+from onnxsqueeze.abstract.symbolic import Symbolic, Undecided
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.elementwise import broadcasting
+from onnxsqueeze.operators.elementwise.broadcasting import (
+    Combine,
+    Pointwise,
+    aligned,
+    constant_operands,
+    pointwise_rule,
+)
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.queries import absorbed_by_readers
+from onnxsqueeze.rules.registry import register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+def _pair(combine: Callable[[Fact, Fact], Fact]) -> Combine:
+    return lambda node, facts: combine(facts[0], facts[1])
+
+
+def _many(combine: Callable[[Fact, Fact], Fact]) -> Combine:
+    return lambda node, facts: reduce(combine, facts)
+
+
+def _mean(node: Node, facts: Sequence[Fact]) -> Fact:
+    total = reduce(add, facts)
+    return Fact(total.lower / len(facts), total.upper / len(facts))
+
+
+def _constant_only(function: Callable[..., Array], low: float = -np.inf, high: float = np.inf) -> Combine:
+    """Bounds that say nothing but for constants."""
+
+    def bounds(node: Node, facts: Sequence[Fact]) -> Fact:
+        constant = _all_constant(facts)
+        at = np.asarray(function(*(np.where(fact.constant, fact.lower, 1.0) for fact in facts))).astype(np.float64)
+        return interval(np.where(constant, at, low), np.where(constant, at, high))
+
+    return bounds
+
+
+def _compared(function: Callable[..., Any]) -> Combine:
+    """Constants compare as they do in any precision if they are clearly apart."""
+    decided = _constant_only(function, 0.0, 1.0)
+
+    def bounds(node: Node, facts: Sequence[Fact]) -> Fact:
+        fact, (left, right) = decided(node, facts), facts
+        close = cancelled(left.lower - right.lower, np.abs(left.lower) + np.abs(right.lower))
+        return Fact(np.where(close, 0.0, fact.lower), np.where(close, 1.0, fact.upper))
+
+    return bounds
+
+
+def _prelu(node: Node, facts: Sequence[Fact]) -> Fact:
+    data, slope = facts
+    above = Fact(np.maximum(data.lower, 0.0), np.maximum(data.upper, 0.0))
+    below = times(Fact(np.minimum(data.lower, 0.0), np.minimum(data.upper, 0.0)), slope)
+    positive, negative = data.lower >= 0, data.upper <= 0
+    both = hull([above, below])
+    lower = np.where(positive, above.lower, np.where(negative, below.lower, both.lower))
+    return Fact(lower, np.where(positive, above.upper, np.where(negative, below.upper, both.upper)))
+
+
+def _where(node: Node, facts: Sequence[Fact]) -> Fact:
+    condition, chosen, other = facts
+    both = hull([chosen, other])
+    yes, no = condition.constant & (condition.lower != 0), condition.constant & (condition.lower == 0)
+    lower = np.where(yes, chosen.lower, np.where(no, other.lower, both.lower))
+    return Fact(lower, np.where(yes, chosen.upper, np.where(no, other.upper, both.upper)))
+
+
+def _where_reads(node: Node, facts: Sequence[Fact]) -> Sequence[Bools | None]:
+    """A constant condition reads one side only; equal constants on both sides make the condition idle."""
+    condition, chosen, other = facts
+    yes, no = condition.constant & (condition.lower != 0), condition.constant & (condition.lower == 0)
+    same = chosen.constant & other.constant & (chosen.lower == other.lower)
+    return [~same, ~no & ~same, ~yes & ~same]
+
+
+def _product_reads(node: Node, facts: Sequence[Fact]) -> Sequence[Bools | None]:
+    """If one side of a product is the constant 0, the other side is dead."""
+    left, right = facts
+    return [~(right.constant & (right.lower == 0)), ~(left.constant & (left.lower == 0))]
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
+    return lambda node, *inputs: np.asarray(function(*inputs)).astype(np.result_type(*inputs), copy=False)
+
+
+def _quotient(node: Node, left: Array, right: Array) -> Array:
+    """Integers divide towards zero."""
+    if left.dtype == object or right.dtype == object:
+        return np.asarray(np.frompyfunc(_size_quotient, 2, 1)(left, right), dtype=object)
+    if left.dtype.kind in "iu":
+        return np.asarray(np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
+    return np.asarray(left / right).astype(left.dtype)
+
+
+def _size_quotient(left: Any, right: Any) -> Any:
+    """Sizes divide like the numbers of their type."""
+    return left / right if isinstance(left, float) or isinstance(right, float) else left // right
+
+
+def _modulo(node: Node, left: Array, right: Array) -> Array:
+    return np.asarray(np.fmod(left, right) if node.attributes.get("fmod", 0) else np.mod(left, right))
+
+
+def _equal(node: Node, left: Array, right: Array) -> Array:
+    if left.dtype != object and right.dtype != object:
+        return np.asarray(left == right)
+    flat = [
+        _sizes_equal(a, b) for a, b in zip(*(array.ravel() for array in np.broadcast_arrays(left, right)), strict=True)
+    ]
+    return np.array(flat, dtype=bool).reshape(np.broadcast_shapes(left.shape, right.shape))
+
+
+def _sizes_equal(left: Any, right: Any) -> bool:
+    """A size that is symbolic is never negative or zero; whether it is some positive number depends."""
+    if left == right:
+        return True
+    if isinstance(left, Symbolic) or isinstance(right, Symbolic):
+        other = right if isinstance(left, Symbolic) else left
+        size = left if isinstance(left, Symbolic) else right
+        if isinstance(other, Symbolic) or other > 0 or size.offset < 0:
+            raise Undecided
+    return False
+
+
+def _shift(node: Node, left: Array, right: Array) -> Array:
+    return np.left_shift(left, right) if node.attributes["direction"] == "LEFT" else np.right_shift(left, right)
+
+
+def _flag(function: Callable[..., Any]) -> Pointwise:
+    return Pointwise(lambda node, *inputs: np.asarray(function(*inputs)), _compared(function))
+
+
+def _logic(function: Callable[..., Any]) -> Pointwise:
+    return Pointwise(
+        lambda node, *inputs: np.asarray(function(*inputs)),
+        _constant_only(lambda *values: function(*(value != 0 for value in values)), 0.0, 1.0),
+    )
+
+
+def _nary(function: Callable[[Any, Any], Any]) -> Callable[..., Array]:
+    return lambda node, *inputs: np.asarray(reduce(function, inputs)).astype(inputs[0].dtype, copy=False)
+
+
+_POINTWISE: dict[str, Pointwise] = {
+    "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: add(left, _negated(right)))),
+    "Div": Pointwise(_quotient, _pair(_divide)),
+    "Min": Pointwise(_nary(np.minimum), _many(_least)),
+    "Max": Pointwise(_nary(np.maximum), _many(_most)),
+    "Mean": Pointwise(lambda node, *inputs: (sum(inputs) / len(inputs)).astype(inputs[0].dtype), _mean),
+    "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _constant_only(np.power)),
+    "Mod": Pointwise(_modulo, lambda node, facts: _unknown_like(facts)),
+    "PRelu": Pointwise(lambda node, x, slope: np.where(x < 0, x * slope, x).astype(x.dtype), _prelu),
+    "Where": Pointwise(lambda node, c, x, y: np.asarray(np.where(c, x, y)), _where, _where_reads),
+    "Equal": Pointwise(_equal, _compared(np.equal)),
+    "Greater": _flag(np.greater),
+    "GreaterOrEqual": _flag(np.greater_equal),
+    "Less": _flag(np.less),
+    "LessOrEqual": _flag(np.less_equal),
+    "And": _logic(np.logical_and),
+    "Or": _logic(np.logical_or),
+    "Xor": _logic(np.logical_xor),
+    "BitShift": Pointwise(_shift, lambda node, facts: _unknown_like(facts)),
+    "BitwiseAnd": Pointwise(_plain(np.bitwise_and), lambda node, facts: _unknown_like(facts)),
+    "BitwiseOr": Pointwise(_plain(np.bitwise_or), lambda node, facts: _unknown_like(facts)),
+    "BitwiseXor": Pointwise(_plain(np.bitwise_xor), lambda node, facts: _unknown_like(facts)),
+}
+
+
+def _unknown_like(facts: Sequence[Fact]) -> Fact:
+    shape = np.broadcast_shapes(*(fact.lower.shape for fact in facts))
+    return Fact(np.full(shape, -np.inf), np.full(shape, np.inf))
+
+
+def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
+    """An Add of a constant takes up a vector along an axis of its data."""
+    if len(node.inputs) != 2 or context.rank(node.inputs[position]) != context.rank(node.outputs[0]):
+        return False
+    other = constant_operands(node, context)[1 - position]
+    if other is None or other.dtype.kind not in "fV":
+        return False
+    return _single_axis(aligned(other, context.rank(node.outputs[0])).shape) in (None, axis)
+
+
+def _single_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the only axis that is longer than 1; None if there is none, -1 if there are several."""
+    longer = [axis for axis, length in enumerate(shape) if length > 1]
+    return None if not longer else longer[0] if len(longer) == 1 else -1
+
+
+def _repair_add(node: Node, context: Context, editor: Editor) -> None:
+    """Slice the constant and add what a linear producer handed on; a branch that became a constant moves on."""
+    if node.index in editor.plan.idle:
+        editor.bypass(node, 1 - editor.plan.idle[node.index])
+        return
+    operands = constant_operands(node, context)
+    for position, (name, operand) in enumerate(zip(node.inputs, operands, strict=True)):
+        if operand is not None and context.is_activation(name) and _moved_on(node, position, operand, context, editor):
+            return
+    broadcasting.repair(node, context, editor)
+    for position, name in enumerate(node.inputs):
+        taken = editor.taken_offset(name)
+        if taken is None:
+            continue
+        axis, vector = taken
+        operand = operands[1 - position]
+        assert operand is not None
+        shape = (-1,) + (1,) * (context.rank(name) - 1 - axis)
+        total = editor.sliced(operand, node.outputs[0]).astype(np.float64) + vector.reshape(shape)
+        dtype = editor.dtype(name)
+        editor.check_finite(total, name, dtype)
+        editor.set_constant(node, 1 - position, total.astype(dtype))
+
+
+def _gate_alignment(node: Node, context: Context) -> tuple[int, int]:
+    """A gate of one value a channel, computed by convolutions itself, is multiplied block by block."""
+    data = [name for name in node.inputs if context.is_activation(name) and context.rank(name) == 4]
+    gates = [name for name in data if context.shape(name)[2:] == (1, 1)]
+    return 1, 16 if gates and len(data) == 2 and len(gates) < 2 else 1
+
+
+def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
+    """Slice the constants; branches that became zero are left out."""
+    output = node.outputs[0]
+    operands = constant_operands(node, context)
+    zero = [operand is not None and not editor.sliced(operand, output).any() for operand in operands]
+    whole = [context.shape(name) == context.shape(output) for name in node.inputs]
+    data = [place for place, flag in enumerate(zero) if not flag]
+    broadcasting.repair(node, context, editor)
+    if len(data) == 1 and whole[data[0]]:
+        editor.bypass(node, data[0])
+    elif any(whole[place] for place in data):
+        editor.drop_inputs(node, [place for place, flag in enumerate(zero) if flag])
+
+
+def _moved_on(node: Node, position: int, operand: Array, context: Context, editor: Editor) -> bool:
+    """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
+    data, output = node.inputs[1 - position], node.outputs[0]
+    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output):
+        return False
+    vector = editor.sliced(aligned(operand, context.rank(output)), output)
+    axis = _single_axis(vector.shape)
+    if not vector.any():
+        editor.bypass(node, 1 - position)
+        return True
+    if axis is None or axis < 0:
+        return False
+    flat = vector.astype(np.float64).ravel()
+    producer = context.graph.producers.get(data)
+    adopts = context.rules[producer.index].adopts if producer and context.graph.sole_reader(data) else None
+    if producer is not None and adopts is not None and adopts(producer, context, editor, axis, flat):
+        editor.bypass(node, 1 - position)
+        return True
+    if absorbed_by_readers(context, output, axis):
+        editor.hand_on(output, axis, flat)
+        editor.bypass(node, 1 - position)
+        return True
+    return False
+
+
+register(*(pointwise_rule(op, pointwise) for op, pointwise in _POINTWISE.items()))
+register(
+    pointwise_rule("Add", Pointwise(_plain(np.add), _pair(add)), absorbs=_absorbs, repair=_repair_add),
+    pointwise_rule("Mul", Pointwise(_plain(np.multiply), _pair(times), _product_reads), alignment=_gate_alignment),
+    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum),
+)
+
+
+def _clip_bounds(node: Node, facts: Sequence[Fact]) -> Fact:
+    """min(max(x, low), high), either bound optional."""
+    result = facts[0]
+    if len(facts) > 1 and node.input(1):
+        result = _most(result, facts[1])
+    return _least(result, facts[2]) if len(facts) > 2 and node.input(2) else result
+
+
+def _clip_by_attributes(node: Node, facts: Sequence[Fact]) -> Fact:
+    low, high = (_limit(node, name, value) for name, value in (("min", -np.inf), ("max", np.inf)))
+    return Fact(np.clip(facts[0].lower, low, high), np.clip(facts[0].upper, low, high))
+
+
+def _limit(node: Node, name: str, default: float) -> float:
+    return float(node.attributes.get(name, default))
+
+
+def _clip_value(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+register(
+    replace(pointwise_rule("Clip", Pointwise(_clip_value, _clip_bounds)), since=11),
+    replace(
+        pointwise_rule(
+            "Clip",
+            Pointwise(
+                lambda node, x: np.clip(x, _limit(node, "min", -np.inf), _limit(node, "max", np.inf)),
+                _clip_by_attributes,
+            ),
+        ),
+        until=10,
+    ),
+)

@@ -1,0 +1,112 @@
+"""Bounds of what a linear node computes: each weight that is not zero contributes the bounds of its channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.interval import Fact, cancelled, interval
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.view import constants
+from onnxsqueeze.rules.channels import channel_bounds
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.weight_view import Linear, _signs, nonzero
+
+_CHUNK = 1 << 21  # weight elements that are brought to float64 at a time
+
+
+def read_constants(linear: Linear, node: Node, context: Context) -> Floats:
+    """Return the constant input channels that some output reads, [groups, in]; 0 for all others.
+
+    Of these the plan chooses who stands for whom, and so must what is written: a large one that nobody reads would
+    leave others without a representative that is large enough.
+    """
+    found: Floats = np.nan_to_num(constants(linear, context)) * nonzero(linear, node, context).any(axis=1)
+    return found
+
+
+def bias_of(linear: Linear, context: Context) -> tuple[Floats, Floats]:
+    """Return the bounds of the scaled bias as [groups, out]."""
+    if not linear.bias:
+        zero = np.zeros((linear.groups, linear.matrix.shape[1]))
+        return zero, zero
+    bias = np.asarray(context.value(linear.bias)).astype(np.float64) * linear.bias_scale
+    rows = bias.reshape(-1, bias.shape[-1] if bias.ndim else 1)
+    lower, upper = rows.min(axis=0), rows.max(axis=0)
+    return linear.per_group(lower, True), linear.per_group(upper, True)
+
+
+def bounds(node: Node, context: Context, linear: Linear) -> Fact:
+    """Bound the outputs: a weight contributes its channel's bounds only where it is not zero."""
+    lower, upper = (linear.per_group(bound, False) for bound in channel_bounds(context, linear.data, linear.data_axis))
+    if linear.bordered:
+        lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
+    positive, negative = _signs(linear)
+    if linear.scale < 0:
+        positive, negative = negative, positive
+    reads = positive | negative
+    context.scratch["nonzero", node.index] = reads
+    bias_low, bias_high = bias_of(linear, context)
+    varying = ~((lower == upper) & np.isfinite(lower))
+    constant = ~(reads & varying[:, None, :]).any(axis=2) & (bias_low == bias_high)
+    no_upper, no_lower = np.isposinf(upper)[:, None, :], np.isneginf(lower)[:, None, :]
+    open_above = any_along(positive & no_upper, 2) | any_along(negative & no_lower, 2)
+    open_below = any_along(positive & no_lower, 2) | any_along(negative & no_upper, 2)
+    low, high = np.full(constant.shape, -np.inf), np.full(constant.shape, np.inf)
+    epsilon = float(np.finfo(np.float32).eps) if linear.matrix.dtype.itemsize >= 4 else 2.0**-7
+    reading = any_along(reads, 2)
+    low[~reading], high[~reading] = bias_low[~reading], bias_high[~reading]
+    for group, rows in _chunks(linear, reading & ~(open_above & open_below)):
+        slack = epsilon * (linear.matrix.shape[2] * linear.matrix.shape[3] + 2)
+        least, most, least_terms, most_terms = _sums(linear, group, rows, lower[group], upper[group])
+        least, most = least + bias_low[group, rows], most + bias_high[group, rows]
+        least_terms, most_terms = (
+            least_terms + np.abs(bias_low[group, rows]),
+            most_terms + np.abs(bias_high[group, rows]),
+        )
+        fixed = constant[group, rows] = constant[group, rows] & ~cancelled(least, least_terms)
+        low[group, rows] = np.where(fixed, least, least - slack * least_terms)
+        high[group, rows] = np.where(fixed, least, most + slack * most_terms)
+    low[open_below], high[open_above] = -np.inf, np.inf
+    return _along(linear, context, node, _parted(low, high, constant))
+
+
+def _parted(lower: Floats, upper: Floats, constant: Bools) -> Fact:
+    """Separate bounds that rounding made equal although the value varies."""
+    met = (lower == upper) & ~constant
+    return interval(
+        np.where(met, np.nextafter(lower, -np.inf), lower), np.where(met, np.nextafter(upper, np.inf), upper)
+    )
+
+
+def _along(linear: Linear, context: Context, node: Node, fact: Fact) -> Fact:
+    shape = [1] * context.rank(node.outputs[0])
+    shape[linear.output_axis] = -1
+    return Fact(fact.lower.reshape(shape), fact.upper.reshape(shape))
+
+
+def _chunks(linear: Linear, rows: Bools) -> Sequence[tuple[int, npt.NDArray[np.int64]]]:
+    """Split the chosen outputs of each group so that a chunk of the weight stays small."""
+    per_row = max(1, linear.matrix.shape[2] * linear.matrix.shape[3])
+    size = max(1, _CHUNK // per_row)
+    found: list[tuple[int, npt.NDArray[np.int64]]] = []
+    for group in np.nonzero(rows.any(axis=1))[0]:
+        chosen = np.nonzero(rows[group])[0]
+        found.extend((int(group), chosen[start : start + size]) for start in range(0, len(chosen), size))
+    return found
+
+
+def _sums(
+    linear: Linear, group: int, rows: npt.NDArray[np.int64], lower: Floats, upper: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the least and the most that each row can sum to, and the sums of the magnitudes of their terms."""
+    part = linear.matrix[group, rows].astype(np.float64) * linear.scale
+    positive, negative = np.maximum(part, 0.0).sum(axis=2), np.minimum(part, 0.0).sum(axis=2)
+    low, high = np.where(np.isfinite(lower), lower, 0.0), np.where(np.isfinite(upper), upper, 0.0)
+    least, most = positive @ low + negative @ high, positive @ high + negative @ low
+    least_terms = positive @ np.abs(low) - negative @ np.abs(high)
+    most_terms = positive @ np.abs(high) - negative @ np.abs(low)
+    return least, most, least_terms, most_terms

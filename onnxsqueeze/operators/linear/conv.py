@@ -1,0 +1,104 @@
+"""Conv and ConvTranspose in any number of dimensions, with groups, dilations, strides and auto_pad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.symbolic import Shape
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.rule import linear_rule
+from onnxsqueeze.operators.linear.view import constant_weight, linear_of
+from onnxsqueeze.operators.windows import pads_image_by_zeros, window_shape
+from onnxsqueeze.rules.contract import Context, Refusal
+from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.weight_view import Linear
+
+
+def _common(node: Node, context: Context) -> Array | Refusal:
+    weight = constant_weight(node, context, 1)
+    if isinstance(weight, Refusal):
+        return weight
+    if weight.size == 0 or context.rank(node.inputs[0]) != weight.ndim:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    transposed, groups = node.op == "ConvTranspose", int(node.attributes.get("group", 1))
+    channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    if node.input(2) and context.shapes.get(node.inputs[2]) != (channels,):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with a bias of another shape than [channels]")
+    return weight
+
+
+def _pads_zeros(node: Node, kernel: tuple[int, ...]) -> bool:
+    """Whether some position sees fewer than all taps of the kernel."""
+    if node.attributes.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        return any(size > 1 for size in kernel)  # the amount depends on the image size
+    return any(pad > 0 for pad in node.attributes.get("pads", ())) and node.attributes.get("auto_pad") != "VALID"
+
+
+def _behind_pad(node: Node, context: Context) -> bool:
+    """Whether a Pad in front of the convolution does its padding."""
+    producer = context.graph.producers.get(node.inputs[0])
+    return producer is not None and pads_image_by_zeros(producer, context)
+
+
+def _linear(node: Node, matrix: Array, bordered: bool, restore: Callable[[Array], Array]) -> Linear:
+    return Linear(
+        data=node.inputs[0],
+        weight=node.inputs[1],
+        bias=node.input(2),
+        position=1,
+        data_axis=1,
+        output_axis=1,
+        matrix=matrix,
+        bordered=bordered,
+        restore=restore,
+    )
+
+
+def _conv(node: Node, context: Context) -> Linear | Refusal:
+    """y[o] = b[o] + sum over i, t of W[o, i, t] x[i, position + t], per group."""
+    weight = _common(node, context)
+    if isinstance(weight, Refusal):
+        return weight
+    out, inner, *kernel = weight.shape
+    groups = int(node.attributes.get("group", 1))
+    matrix = weight.reshape(groups, out // groups, inner, -1)
+    bordered = _pads_zeros(node, tuple(kernel)) or _behind_pad(node, context)
+    return _linear(node, matrix, bordered, lambda array: array.reshape(-1, array.shape[2], *kernel))
+
+
+def _conv_transpose(node: Node, context: Context) -> Linear | Refusal:
+    """The transpose of Conv, W[in, out per group, taps]: positions differ in how many taps reach them."""
+    weight = _common(node, context)
+    if isinstance(weight, Refusal):
+        return weight
+    inner, out, *kernel = weight.shape
+    groups = int(node.attributes.get("group", 1))
+    matrix = weight.reshape(groups, inner // groups, out, -1).transpose(0, 2, 1, 3)
+    bordered = bool(np.prod(kernel) > 1 or any(stride > 1 for stride in node.attributes.get("strides", ())))
+    return _linear(
+        node, matrix, bordered, lambda array: array.transpose(0, 2, 1, 3).reshape(-1, array.shape[1], *kernel)
+    )
+
+
+def _conv_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    shape = context.shapes.get(node.inputs[1])
+    kernel = [] if shape is None else [size for size in shape[2:] if isinstance(size, int)]
+    return [None] if shape is None else window_shape(node, context, shape[0], kernel)
+
+
+def _alignment(node: Node, context: Context) -> tuple[int, int]:
+    """Grouped convolutions, unless depthwise, are blocked group by group."""
+    linear = linear_of(node, context, _conv)
+    grouped = isinstance(linear, Linear) and linear.groups > 1 and not linear.depthwise
+    return (int(node.attributes["group"]), 16) if grouped else (1, 4)
+
+
+register(
+    replace(linear_rule("Conv", _conv), infer=_conv_shape, alignment=_alignment),
+    linear_rule("ConvTranspose", _conv_transpose),
+)

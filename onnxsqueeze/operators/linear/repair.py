@@ -1,0 +1,195 @@
+"""Slicing a linear node's weight and bias, and folding what removed constants contributed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Bools, Floats
+from onnxsqueeze.coupling.constraints import choose_representatives
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.bounds import read_constants
+from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
+from onnxsqueeze.operators.linear.view import constants
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.lessons import FoldOverflow
+from onnxsqueeze.rules.plan import Narrowing
+from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.weight_view import Linear
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools | None = None) -> None:
+    """Slice the weight and the bias; fold what the removed constants contributed.
+
+    ``kept_out`` [groups, out] says which outputs stay where those are not the node's own (queries inside Attention).
+
+    Raises:
+        FoldOverflow: names the removed constant that contributes most, if the data type cannot hold the sum.
+    """
+    kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
+    if kept_out is None:
+        kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
+    part = editor.plan.narrowings.get(node.index)
+    values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
+    mixture = editor.mixture(linear.data)
+    if mixture is not None:
+        values = mixture.offset[None].copy()
+    try:
+        _reweight(node, context, editor, linear, kept_out, kept_in, values, part)
+        taken = editor.taken_offset(linear.data)
+        if taken is not None:
+            values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
+        rebias = taken is not None or mixture is not None or editor.plan.drops_summand(node.index)
+        if rebias or not (kept_in.all() and kept_out.all()):
+            shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+            _rebias(node, context, editor, linear, kept_out, shift)
+        if part is not None:
+            select(node, editor, linear, part, kept_in[0])
+            widen(node, editor, linear, part, kept_out[0])
+    except FoldOverflow as overflow:
+        if not values.any():
+            raise
+        heaviest = np.abs(linear.matrix.astype(np.float64) * values[:, None, :, None]).max(axis=(1, 3)).argmax()
+        raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
+
+
+def _mixed(linear: Linear, mixture: Mixture, editor: Editor) -> Linear:
+    """Let the representatives' columns do what those of the other channels did through them."""
+    columns = mixture.folded(linear.matrix)
+    editor.check_finite(columns, linear.data, linear.matrix.dtype)
+    matrix = linear.matrix.copy()
+    matrix[:, :, mixture.representatives] = columns.astype(matrix.dtype)
+    return replace(linear, matrix=matrix)
+
+
+def _reweight(
+    node: Node,
+    context: Context,
+    editor: Editor,
+    linear: Linear,
+    kept_out: Bools,
+    kept_in: Bools,
+    values: Floats,
+    part: Narrowing | None,
+) -> None:
+    """Slice the weight, and let it do what removed channels did through those that stand for them."""
+    mixture = editor.mixture(linear.data)
+    if mixture is not None:
+        linear = _mixed(linear, mixture, editor)
+    if mixture is None and part is None and kept_out.all() and kept_in.all():
+        return
+    weight = _sliced(linear.matrix, kept_out, kept_in)
+    if linear.bordered:
+        weight = _behind_representative(node, linear, context, kept_out, kept_in, values, weight)
+    if part is not None:
+        weight = narrowed(node, editor, weight, part, kept_in[0], kept_out[0])
+    editor.check_finite(weight, linear.data, linear.matrix.dtype)
+    editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
+    if linear.groups > 1:
+        editor.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
+
+
+def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:
+    """Return the kept part [groups, out, in, taps]; each kept group keeps equally many of its own."""
+    groups = np.nonzero(kept_out.any(axis=1))[0]
+    if len(matrix) == 1:
+        part = matrix if kept_out.all() else matrix[:, kept_out[0]]
+        return part if kept_in.all() else part[:, :, kept_in[0]]
+    out, inner = (np.nonzero(kept[groups])[1].reshape(len(groups), -1) for kept in (kept_out, kept_in))
+    return matrix[groups[:, None, None], out[:, :, None], inner[:, None, :]]
+
+
+def _shift(linear: Linear, values: Floats) -> Floats:
+    """Return what the removed constants add to each output, [groups, out], in float64."""
+    shift = np.zeros(linear.matrix.shape[:2])
+    for group in np.nonzero(values.any(axis=1))[0]:
+        columns = np.nonzero(values[group])[0]
+        part = linear.matrix[group][:, columns].astype(np.float64)
+        taps = part.sum(axis=2) if part.shape[2] > 1 else part[..., 0]
+        shift[group] = taps @ values[group, columns] * linear.scale
+    return shift
+
+
+def _behind_representative(
+    node: Node, linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
+) -> Array:
+    """Let one kept constant channel of each group stand for the removed ones: W[:, r] += sum W[:, j] c_j / c_r.
+
+    Raises:
+        FoldOverflow: when a group has none that can.
+    """
+    if not values.any():
+        return weight
+    all_values = read_constants(linear, node, context)
+    chosen = choose_representatives(kept_in, all_values)
+    weight = weight.astype(np.float64)
+    for place, group in enumerate(np.nonzero(kept_out.any(axis=1))[0]):
+        columns = np.nonzero(values[group] * all_values[group])[0]
+        if not columns.size:
+            continue
+        if chosen[group] < 0:
+            raise FoldOverflow(linear.data)  # nobody is large enough to stand for them
+        part = linear.matrix[group][kept_out[group]][:, columns].astype(np.float64)
+        ratios = values[group, columns] / all_values[group, chosen[group]]
+        target = int(kept_in[group, : chosen[group]].sum())
+        weight[place, :, target] += np.einsum("oct,c->ot", part, ratios)
+    return weight
+
+
+def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats) -> None:
+    """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
+    if node.index in editor.plan.idle:
+        editor.drop_inputs(node, [position for position in [editor.plan.idle[node.index]] if position >= 0])
+        return
+    shift = shift[kept_out]
+    if linear.idle_bias:
+        editor.drop_inputs(node, [linear.bias_position])
+    if not linear.bias:
+        if shift.any():
+            if linear.bias_scale != 1:
+                editor.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
+            editor.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
+        return
+    bias = np.asarray(context.value(linear.bias))
+    position = node.inputs.index(linear.bias, 2)
+    moved = shift / linear.bias_scale if linear.bias_scale else shift
+    if linear.bias_scale == 0 and shift.any():
+        editor.set_attribute(node, "beta", 1.0)
+        bias = np.zeros_like(bias)
+    wide = bias.ndim > 0 and bias.shape[-1] > 1
+    if not moved.any() and (not wide or kept_out.all()):
+        return
+    sliced = bias[..., kept_out.ravel()] if wide else bias
+    total = sliced.astype(np.float64) + moved if moved.any() else sliced
+    editor.check_finite(total, linear.data, bias.dtype)
+    editor.set_constant(node, position, total.astype(bias.dtype, copy=False))
+
+
+def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
+    """A vector on the inputs becomes one on the outputs, where all positions see all taps."""
+    return node.inputs[position] == linear.data and axis == linear.data_axis and not linear.bordered
+
+
+def mixes(linear: Linear, node: Node, position: int, axis: int) -> bool:
+    """A mixture of channels is taken up by the weights, where all of them are read through one matrix."""
+    return absorbs(linear, node, position, axis) and linear.mixable
+
+
+def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: int, vector: Floats) -> bool:
+    """Add a vector to the outputs through the bias that the node has by now."""
+    bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
+    scale = linear.bias_scale if linear.bias else 1.0
+    part = editor.plan.narrowings.get(node.index)
+    if part is not None and part.standing >= 0:
+        return False  # the bias behind it is of another width
+    if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
+        return False
+    total = bias.astype(np.float64) + vector / scale
+    editor.check_finite(total, node.outputs[0], bias.dtype)
+    editor.set_constant(node, linear.bias_position, total.astype(bias.dtype))
+    return True

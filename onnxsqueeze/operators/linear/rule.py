@@ -1,0 +1,99 @@
+"""The rule of a linear operator, made from the function that views its node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.coupling.constraints import Classes, Groups, NotEmpty, Representative
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.bounds import bounds, read_constants
+from onnxsqueeze.operators.linear.repair import absorbs, adopt, mixes, repair
+from onnxsqueeze.operators.linear.view import View, constants, linear_of
+from onnxsqueeze.rules.channels import channel_ids
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.tied_weights import tie, tied
+from onnxsqueeze.rules.weight_view import Linear, nonzero
+
+
+def link(node: Node, context: Context, linear: Linear) -> None:
+    """Give the outputs classes of their own and note what slicing must respect."""
+    elements = context.elements
+    inputs = linear.per_group(channel_ids(context, linear.data, linear.data_axis), False)
+    shape = [1] * context.rank(node.outputs[0])
+    shape[linear.output_axis] = linear.groups * linear.matrix.shape[1]
+    if linear.depthwise:
+        elements.ids[node.outputs[0]] = inputs.reshape(shape)
+        _tie(context, linear, inputs, inputs)
+        return
+    ids = elements.ids[node.outputs[0]] = elements.fresh(tuple(shape))
+    _tie(context, linear, inputs, ids.reshape(linear.groups, -1))
+    if linear.groups > 1:
+        elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
+    else:
+        elements.constraints.append(NotEmpty(inputs, ids))
+    if linear.bordered:
+        values = read_constants(linear, node, context)
+        if values.any():
+            elements.constraints.append(Representative(linear.data, inputs, values))
+
+
+def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
+    """The users of a stored weight that is to be sliced once keep the same of its inputs and outputs."""
+    if linear.groups == 1:
+        tie(context, linear.weight, {linear.stored_axis(1): outputs.ravel(), linear.stored_axis(2): inputs.ravel()})
+    elif linear.weight in context.known.tied:
+        first = context.scratch.setdefault(("tied", linear.weight, linear.matrix.shape), (inputs, outputs))
+        context.elements.union(first[0], inputs)
+        context.elements.union(first[1], outputs)
+
+
+def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """An input channel is live if a needed output reads it; one that is constant but not everywhere alike stays."""
+    wanted = linear.per_group(outputs[0].reshape(-1), True)
+    reads = nonzero(linear, node, context)
+    live = reads[0][wanted[0]].any(axis=0) if linear.groups == 1 else (reads & wanted[:, :, None]).any(axis=1)
+    shape = [1] * context.rank(linear.data)
+    shape[linear.data_axis] = -1
+    live = live.reshape(shape)
+    uneven = live & np.isnan(constants(linear, context)).reshape(shape)
+    fact = context.fact(linear.data)
+    folds = fact.spanned if linear.mixable and tied(context, linear.weight) is None else None
+    demand = Demand(live, uneven & fact.constant, Reason.CONSTANT_VARIES, node.operator, folds)
+    return [demand if name == linear.data else None for name in node.inputs]
+
+
+def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
+    """Return the rule of a linear operator from the function that views its node."""
+
+    def viewed(node: Node, context: Context) -> Linear:
+        found = linear_of(node, context, view)
+        assert isinstance(found, Linear)
+        return found
+
+    def applies(node: Node, context: Context) -> Refusal | None:
+        found = linear_of(node, context, view)
+        return found if isinstance(found, Refusal) else None
+
+    return OpRule(
+        op,
+        since=since,
+        applies=applies,
+        forward=lambda node, context: [bounds(node, context, viewed(node, context))],
+        link=lambda node, context: link(node, context, viewed(node, context)),
+        need=lambda node, context, outputs: need(node, context, viewed(node, context), outputs),
+        repair=lambda node, context, editor: repair(node, context, editor, viewed(node, context)),
+        absorbs=lambda node, context, position, axis: absorbs(viewed(node, context), node, position, axis),
+        adopts=lambda node, context, editor, axis, vector: adopt(
+            node, context, editor, viewed(node, context), axis, vector
+        ),
+        mixes=lambda node, context, position, axis: (
+            mixes(viewed(node, context), node, position, axis)
+            and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
+        ),
+        weights=viewed,
+        narrows=True,
+    )

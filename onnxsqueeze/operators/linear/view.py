@@ -1,0 +1,62 @@
+"""One view of Conv, ConvTranspose, Gemm and MatMul: a constant weight as [groups, out, in, taps].
+
+``out`` and ``in`` are counted per group. One view lets one piece of code bound, trace, slice and fold all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Floats, all_finite
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.channels import channel_bounds
+from onnxsqueeze.rules.contract import Context, Refusal
+from onnxsqueeze.rules.weight_view import Linear
+
+View = Callable[[Node, Context], "Linear | Refusal"]
+
+
+def linear_of(node: Node, context: Context, view: View) -> Linear | Refusal:
+    """Return the node's linear view, made once."""
+    key = ("linear", node.index)
+    if key not in context.scratch:
+        found = view(node, context)
+        context.scratch[key] = found if isinstance(found, Refusal) else _checked(found, context)
+    result: Linear | Refusal = context.scratch[key]
+    return result
+
+
+def constant_weight(node: Node, context: Context, position: int) -> Array | Refusal:
+    """Return the constant weight at an input, or why it cannot serve as one."""
+    weight = context.value(node.input(position))
+    if weight is None:
+        return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
+    if weight.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {weight.dtype}")
+    return weight
+
+
+def _checked(linear: Linear, context: Context) -> Linear | Refusal:
+    """Weights that are NaN or Inf would vanish with a dead unit: leave them alone."""
+    if not all_finite(linear.matrix) or not _finite_bias(linear, context):
+        return Refusal(Reason.NOT_FINITE, linear.weight)
+    if linear.bias and context.value(linear.bias) is None:
+        return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
+    if linear.bias and linear.bias not in context.graph.initializers and not np.any(context.value(linear.bias)):
+        return replace(linear, bias="", idle_bias=True)
+    return linear
+
+
+def _finite_bias(linear: Linear, context: Context) -> bool:
+    bias = context.value(linear.bias) if linear.bias else None
+    return bias is None or all_finite(bias)
+
+
+def constants(linear: Linear, context: Context) -> Floats:
+    """Return the value of each input channel that is one constant at all positions, NaN elsewhere; [groups, in]."""
+    lower, upper = channel_bounds(context, linear.data, linear.data_axis)
+    return linear.per_group(np.where((lower == upper) & np.isfinite(lower), lower, np.nan), False)

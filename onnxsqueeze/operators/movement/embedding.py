@@ -1,0 +1,177 @@
+"""Gather from a constant table: an embedding, a table of positions or token types, of which columns can leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Array, Bools, Floats, all_finite
+from onnxsqueeze.abstract.interval import Fact, compact, exactly
+from onnxsqueeze.coupling.constraints import NotEmpty
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.weight_source import stored, uses
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.tied_weights import tie
+from onnxsqueeze.rules.weight_view import Linear
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+_FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
+def embedding_rule(op: str, node: Node, context: Context) -> OpRule:
+    """Return the rule of an operator that reads rows of a constant table at given positions."""
+    columns = [length for axis, length in enumerate(_table(node, context).shape) if axis != _axis(node, context)]
+    plain = sum(length > 1 for length in columns) == 1 and _rows_rank(node, context) > 0
+    return replace(_RULE, op=op, weights=_view if plain else None)
+
+
+def _table(node: Node, context: Context) -> Array:
+    table = context.value(node.inputs[0])
+    assert table is not None
+    return table
+
+
+def _axis(node: Node, context: Context) -> int:
+    rank = max(1, context.rank(node.inputs[0]))
+    if node.op == "Slice":
+        (axis,) = context.integers(node.inputs[3]) or [0]
+        return axis % rank
+    return int(node.attributes.get("axis", 0)) % rank
+
+
+def _rows_rank(node: Node, context: Context) -> int:
+    """Return how many axes stand in the output where the table's rows stood."""
+    return 1 if node.op == "Slice" else context.rank(node.inputs[1])
+
+
+def _rows(node: Node, context: Context) -> Array | None:
+    """Return which rows are read, None where that is computed."""
+    return None if node.op == "Slice" else context.value(node.inputs[1])
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    table = _table(node, context)
+    if table.dtype.name not in _FLOATING:
+        return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {table.dtype}")
+    if table.size == 0:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    return None if all_finite(table) else Refusal(Reason.NOT_FINITE, node.inputs[0])
+
+
+def _spread(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put axes of length 1 for those of the indices where the table's own axis of length 1 stood."""
+    axis, rank = _axis(node, context), _rows_rank(node, context)
+    return array.reshape(array.shape[:axis] + (1,) * rank + array.shape[axis + 1 :])
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """A column lies between the least and the greatest of its entries, since any row may be asked for."""
+    table, axis = _table(node, context), _axis(node, context)
+    indices = _rows(node, context)
+    if indices is not None:
+        rows = indices.astype(np.int64)
+        if rows.size * table.size <= _MOST_ENTRIES * table.shape[axis]:
+            entries = compact(exactly(np.take(table, rows, axis=axis)))
+            if entries.lower.size <= table.size:  # else its readers would store more than the table
+                return [entries]
+        table = np.take(table, np.unique(rows % table.shape[axis]), axis=axis)
+    lower, upper = table.min(axis=axis, keepdims=True), table.max(axis=axis, keepdims=True)
+    return [Fact(_spread(node, context, lower.astype(np.float64)), _spread(node, context, upper.astype(np.float64)))]
+
+
+_MOST_ENTRIES = 1 << 20  # of rows that constant indices ask for, which are then told apart
+
+
+def _link(node: Node, context: Context) -> None:
+    elements, output = context.elements, node.outputs[0]
+    axis, shape = _axis(node, context), _table(node, context).shape
+    context.ids(node.inputs[1])  # constant indices get a class too
+    columns = elements.fresh((*shape[:axis], 1, *shape[axis + 1 :]))
+    ids = elements.ids[output] = _spread(node, context, columns)
+    if sum(length > 1 for length in ids.shape) > 1:
+        elements.strict.add(output)
+        return
+    row = elements.fresh((1,))
+    elements.constraints.append(NotEmpty(row, ids))  # every row stays
+    along = {place: columns.reshape(-1) for place, length in enumerate(shape) if place != axis and length > 1}
+    tie(context, node.inputs[0], along | {axis: np.broadcast_to(row, (shape[axis],))})
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    everything = np.full((), True)
+    demand = Demand(everything, everything, Reason.CONSTANT_READ, f"indices of {node.op}")
+    return [None, *(demand for _ in node.inputs[1:])]
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    """Slice the columns of the table."""
+    if not editor.narrowed(node.outputs[0]):
+        return
+    table, axis, rank = _table(node, context), _axis(node, context), _rows_rank(node, context)
+    if rank == 0:
+        sliced = np.moveaxis(editor.sliced(np.moveaxis(table, axis, 0), node.outputs[0]), 0, axis)
+    else:
+        aligned = table.reshape(table.shape[: axis + 1] + (1,) * (rank - 1) + table.shape[axis + 1 :])
+        sliced = editor.sliced(aligned, node.outputs[0])
+        sliced = sliced.reshape(sliced.shape[: axis + 1] + sliced.shape[axis + rank :])
+    editor.set_constant(node, 0, sliced)
+
+
+def _adopts(node: Node, context: Context, editor: Editor, axis: int, vector: Floats) -> bool:
+    """Add a vector to every row, unless the table has another reader."""
+    name, indexed, rank = node.inputs[0], _axis(node, context), _rows_rank(node, context)
+    table, source = editor.constant_at(node, 0), stored(context.graph, name, context.rank(name))
+    if table is None or source is None or uses(context.graph, source.name) != 1:
+        return False
+    if indexed <= axis < indexed + rank:
+        return False
+    shape = [1] * table.ndim
+    shape[axis if axis < indexed else axis - rank + 1] = -1
+    total = table.astype(np.float64) + vector.reshape(shape)
+    editor.check_finite(total, node.outputs[0], table.dtype)
+    editor.set_constant(node, 0, total.astype(table.dtype))
+    return True
+
+
+def _view(node: Node, context: Context) -> Linear:
+    """See a table [.., rows, .., columns, ..] as the weight of a layer that reads one-hot vectors."""
+    table, axis, rank = _table(node, context), _axis(node, context), _rows_rank(node, context)
+    column = next(place for place, length in enumerate(table.shape) if place != axis and length > 1)
+    shape, rows = table.shape, table.shape[axis]
+    matrix = np.moveaxis(table, axis, 0).reshape(rows, -1).T
+
+    def restore(array: Array) -> Array:
+        lengths = [array.shape[1] if place == column else shape[place] for place in range(len(shape)) if place != axis]
+        return np.moveaxis(array[0, :, :, 0].T.reshape(-1, *lengths), 0, axis)
+
+    return Linear(
+        data=node.inputs[1],
+        weight=node.inputs[0],
+        bias="",
+        position=0,
+        data_axis=0,
+        output_axis=column if column < axis else column + rank - 1,
+        matrix=matrix[None, :, :, None],
+        bordered=False,
+        restore=restore,
+        bias_position=-1,
+        lookup=True,
+    )
+
+
+_RULE = OpRule(
+    "",
+    applies=_applies,
+    forward=_forward,
+    link=_link,
+    need=_need,
+    repair=_repair,
+    adopts=_adopts,
+)

@@ -1,0 +1,1 @@
+"""Normalizations: statistics over the original width, and the representatives of what left."""

@@ -1,0 +1,94 @@
+"""How a normalisation over the last axis reads its channels: all of them, but constants can leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Bools, Floats, all_finite, fit_all
+from onnxsqueeze.abstract.symbolic import Shape
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.channels import channel_bounds
+from onnxsqueeze.rules.contract import Context, Demand, Refusal
+from onnxsqueeze.rules.queries import constant_vector
+
+
+def refusal(node: Node, context: Context, parameters: Sequence[int]) -> Refusal | None:
+    """Refuse what is not a normalisation over a last axis of known length, with constant vectors as parameters."""
+    width = width_of(node, context)
+    axis = int(node.attributes.get("axis", -1))
+    if width is None or axis not in (-1, context.rank(node.inputs[0]) - 1):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} over several axes or one of unknown length")
+    for position in parameters:
+        if not node.input(position):
+            continue
+        vector = constant_vector(context, node.inputs[position])
+        if vector is None:
+            return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
+        if not all_finite(vector):
+            return Refusal(Reason.NOT_FINITE, node.inputs[position])
+        if vector.size not in (1, width):
+            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with parameters of another length")
+    return None
+
+
+def width_of(node: Node, context: Context) -> int | None:
+    """Return the length of the normalised axis, None if it is known only at run time."""
+    shape = context.shape(node.inputs[0])
+    return shape[-1] if shape and isinstance(shape[-1], int) else None
+
+
+def parameter(node: Node, context: Context, position: int, default: float) -> Floats:
+    """Return a constant parameter as float64 [N]; ``default`` where it is absent."""
+    width = width_of(node, context)
+    assert width is not None
+    vector = constant_vector(context, node.input(position)) if node.input(position) else None
+    return np.broadcast_to(np.float64(default) if vector is None else vector, (width,))
+
+
+def constants_of(context: Context, name: str) -> Floats:
+    """Return the value of each channel along the last axis that is one constant everywhere, NaN elsewhere; [N]."""
+    lower, upper = channel_bounds(context, name, context.rank(name) - 1)
+    length = context.shape(name)[-1]
+    found = np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
+    assert isinstance(length, int)
+    return np.broadcast_to(found, (length,))
+
+
+def link_channels(node: Node, context: Context) -> bool:
+    """Give the output the input's classes; return whether channels are told apart, which they are on one axis alone.
+
+    Where another axis varies too, either the channels stay or go at all positions alike (tokens of several origins), or
+    each row as a whole (heads that are normalised one by one): the former if any channel could go.
+    """
+    elements, name = context.elements, node.inputs[0]
+    ids = context.ids(name)
+    last = ids.ndim - 1
+    if ids.size > ids.shape[last] > 1:
+        alike = bool((~np.isnan(constants_of(context, name))).any())
+        ids = elements.merge(ids, tuple(range(last)) if alike else (last,))
+        if context.is_activation(name):
+            elements.ids[name] = ids
+    elements.ids[node.outputs[0]] = ids
+    return bool(ids.size == ids.shape[last] > 1)
+
+
+def keeps_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    """The output is shaped like the input; means and deviations beside it are left to onnx."""
+    return [context.shapes.get(node.inputs[0]), *(None for _ in node.outputs[1:])]
+
+
+def need_channels(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """Each output of a row depends on the whole row; a constant that differs from place to place cannot leave."""
+    name = node.inputs[0]
+    ids, last = context.ids(name), context.rank(name) - 1
+    live = np.broadcast_to(outputs[0].any(axis=last, keepdims=True), np.broadcast_shapes(outputs[0].shape, ids.shape))
+    if ids.size == ids.shape[last] > 1:
+        uneven = np.isnan(constants_of(context, name)).reshape((1,) * last + (-1,))
+    else:
+        uneven = np.full((1,) * (last + 1), True)
+    constant = fit_all(context.fact(name).constant, ids.shape)
+    demand = Demand(live, live & uneven & constant, Reason.CONSTANT_VARIES, node.operator)
+    return [demand, *(None for _ in node.inputs[1:])]

@@ -1,0 +1,174 @@
+"""LayerNormalization, also where an exporter spelt it out, and the CompensatedLayerNorm that this project writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.coupling.constraints import Constraint, RoundUp
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.model.compensated_function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm
+from onnxsqueeze.operators.normalization.channels import (
+    constants_of,
+    keeps_shape,
+    link_channels,
+    need_channels,
+    parameter,
+    refusal,
+    width_of,
+)
+from onnxsqueeze.operators.normalization.compensated import (
+    FUSED_SINCE,
+    Narrowed,
+    compute_primitives,
+    compute_stock,
+    exact_parameters,
+    mix_exact,
+)
+from onnxsqueeze.operators.normalization.removed import Earlier, Removed
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.normalization.restored_input import widen, widens
+from onnxsqueeze.rules.contract import Context, OpRule, Refusal
+from onnxsqueeze.rules.lessons import NotSpanned
+from onnxsqueeze.rules.queries import absorbed_by_readers
+from onnxsqueeze.rules.registry import register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+_LEAST_WIDTH = 96
+_MOST_LEFT = 15 / 16
+
+
+def _earlier(node: Node, context: Context) -> Earlier:
+    """Return what a CompensatedLayerNorm says has left before."""
+    width = width_of(node, context)
+    assert width is not None
+    if node.domain != DOMAIN:
+        return Earlier()
+    count = int(node.attributes["width"]) - width
+    return Earlier(count, float(node.attributes["sum"]), float(node.attributes["squared_deviations"]))
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
+    return refusal(node, context, (1, 2))
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """A channel without scale is its bias. What a constant became follows from the representatives."""
+    name = node.inputs[0]
+    scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
+    shape = (1,) * (context.rank(name) - 1) + (-1,)
+    lower, upper = np.where(scale == 0, bias, -np.inf), np.where(scale == 0, bias, np.inf)
+    spanned = ~np.isnan(constants_of(context, name))
+    if widens(node, context) or not spanned.any():
+        return [Fact(lower.reshape(shape), upper.reshape(shape))]
+    return [Fact(lower.reshape(shape), upper.reshape(shape), spanned.reshape(shape))]
+
+
+def _link(node: Node, context: Context) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    if link_channels(node, context):
+        constants = constants_of(context, name)
+        ids = context.ids(name).ravel()
+        wide = widens(node, context)
+        siblings = context.scratch.setdefault("norms", {})
+        context.elements.constraints.append(
+            NormRepresentatives(output, ids, constants, _earlier(node, context), siblings, one=wide)
+        )
+        if wide:
+            context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    width = width_of(node, context)
+    kept = editor.kept(name, context.rank(name) - 1)
+    asked = _asked(node, editor.options)
+    if (kept.size != width or kept.all()) and not asked:
+        return
+    assert width is not None
+    kept = np.broadcast_to(kept, (width,))
+    constants = constants_of(context, name)
+    if widens(node, context) and not kept.all():
+        widen(node, context, editor, constants)
+        return
+    removed = Removed(kept, constants, _earlier(node, context))
+    mixed = absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True)
+    scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
+    live = np.broadcast_to(editor.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
+    if not mixed and (live & ~kept & (scale != 0)).any():
+        raise NotSpanned(output)
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    write(
+        Narrowed(node, editor, name, removed, removed.representatives(), scale, bias, epsilon, mixed),
+        editor.options.get("layernorm", "stock"),
+    )
+
+
+def _asked(node: Node, options: Mapping[str, str]) -> bool:
+    """A function of our own is taken apart unless the user wants functions."""
+    return node.domain == DOMAIN and options.get("layernorm", "stock") != "function"
+
+
+def _pays(node: Node, context: Context) -> Sequence[Constraint]:
+    """A compensated norm costs as much as the wide one; the gain is in the products around it.
+
+    Narrow or hardly narrowed streams are left as they are (tools/measure_layer_norm.py).
+    """
+    ids = context.ids(node.inputs[0])
+    return [RoundUp(ids.reshape(1, -1), _worthwhile)] if ids.size == ids.shape[-1] > 1 else []
+
+
+def _worthwhile(kept: int, original: int) -> int:
+    pays = original >= _LEAST_WIDTH and kept <= original * _MOST_LEFT
+    return kept if pays else original
+
+
+def write(norm: Narrowed, form: str) -> None:
+    """Write a narrowed LayerNorm in the form that a user chose; a function only where the opset allows it."""
+    if form == "function" and norm.editor.opset >= FIRST_OPSET:
+        scale, bias = exact_parameters(norm)
+        attributes = {
+            "width": norm.removed.width,
+            "epsilon": norm.epsilon,
+            "sum": norm.removed.total,
+            "squared_deviations": norm.removed.deviations,
+        }
+        function = compensated_layer_norm(norm.editor.opset)
+        norm.editor.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
+        mix_exact(norm)
+    elif norm.removed.count == 0 and norm.editor.opset >= FUSED_SINCE:
+        parameters = [norm.present(norm.scale), norm.present(norm.bias)]
+        norm.editor.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
+    elif form == "primitives" or norm.representatives is None or norm.dtype == np.float64:
+        compute_primitives(norm)  # in float64, an epsilon that is a float32 attribute would be too coarse
+    else:
+        compute_stock(norm)
+
+
+_RULE = partial(
+    OpRule,
+    applies=_applies,
+    forward=_forward,
+    link=_link,
+    need=need_channels,
+    repair=_repair,
+    pays=_pays,
+    asked=_asked,
+    infer=keeps_shape,
+)
+
+register(
+    _RULE("LayerNormalization"),  # onnxruntime runs and writes it before opset 17 too
+    _RULE("LayerNormalization", PATTERN_DOMAIN),
+    _RULE(NAME, DOMAIN, since=0),
+)

@@ -1,0 +1,148 @@
+"""RMSNormalization, also where an exporter spelt it out; it stays one operator over what is left of its channels.
+
+With K of N channels left and constants c_j removed, the mean of the squares over N channels is K / N times that over K
+plus the sum of c_j^2 / N, so that ``epsilon' = (epsilon + sum c_j^2 / N) N / K`` and ``scale' = scale sqrt(N / K)``
+give exactly what was. A removed channel's output is ``scale_j c_j / rms``: 0 if c_j is, else a multiple of any other
+constant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Floats
+from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.coupling.constraints import Representative, choose_representatives
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.operators.normalization.channels import (
+    constants_of,
+    keeps_shape,
+    link_channels,
+    need_channels,
+    parameter,
+    refusal,
+    width_of,
+)
+from onnxsqueeze.operators.normalization.removed import Earlier
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.normalization.restored_input import widen, widens
+from onnxsqueeze.operators.normalization.writing import compute_mean
+from onnxsqueeze.rules.contract import Context, OpRule, Refusal
+from onnxsqueeze.rules.lessons import NotSpanned
+from onnxsqueeze.rules.queries import absorbed_by_readers
+from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.registry import register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose deviation is read")
+    return refusal(node, context, (1,))
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Zero stays zero; what another constant became follows from a representative."""
+    name = node.inputs[0]
+    scale, constants = parameter(node, context, 1, 1.0), constants_of(context, name)
+    shape = (1,) * (context.rank(name) - 1) + (-1,)
+    zero = ((scale == 0) | (constants == 0)).reshape(shape)
+    lower, upper = np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)
+    spanned = ~np.isnan(constants).reshape(shape)
+    if widens(node, context) or not (spanned & ~zero).any():
+        return [Fact(lower, upper)]
+    return [Fact(lower, upper, spanned)]
+
+
+def _link(node: Node, context: Context) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    if not link_channels(node, context):
+        return
+    if widens(node, context):
+        ids, siblings = context.ids(name).ravel(), context.scratch.setdefault("norms", {})
+        context.elements.constraints.append(
+            NormRepresentatives(output, ids, constants_of(context, name), Earlier(), siblings, one=True)
+        )
+        context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
+    else:
+        read = np.nan_to_num(constants_of(context, name)) * (parameter(node, context, 1, 1.0) != 0)
+        if read.any():
+            channels = context.ids(name).reshape(1, -1)
+            context.elements.constraints.append(Representative(output, channels, read[None]))
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    name, output = node.inputs[0], node.outputs[0]
+    width = width_of(node, context)
+    kept = editor.kept(name, context.rank(name) - 1)
+    if width is None or kept.size != width or kept.all():
+        return
+    if widens(node, context):
+        widen(node, context, editor, constants_of(context, name))
+        return
+    constants, scale = np.nan_to_num(constants_of(context, name)), parameter(node, context, 1, 1.0).copy()
+    live = np.broadcast_to(editor.live(output).ravel(), (width,))
+    if (live & ~kept & (scale * constants != 0)).any():
+        if not absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True):
+            raise NotSpanned(output)
+        chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
+        editor.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
+        scale[chosen] = 1.0
+    growth = width / float(kept.sum())
+    removed = constants[~kept]
+    epsilon = (float(node.attributes.get("epsilon", 1e-5)) + float(removed @ removed) / width) * growth
+    array = context.value(node.input(1)) if node.input(1) else None
+    dtype = editor.dtype(name) if array is None else array.dtype
+    narrowed = scale[kept] * np.sqrt(growth)
+    editor.check_finite(narrowed, name, dtype)
+    half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
+    if half and dtype == editor.dtype(name) and removed.any():
+        _write_unfused(node, editor, epsilon, narrowed.astype(dtype))
+        return
+    editor.set_attribute(node, "epsilon", epsilon)
+    editor.set_constant(node, 1, narrowed.astype(dtype))
+
+
+def _write_unfused(node: Node, editor: Editor, epsilon: float, scale: Array) -> None:
+    """Spell the norm out, the square as a product: onnxruntime fuses a power, and then reads no float16 epsilon.
+
+    It takes 1e-5, which hardly differs from what is usual, but from one that stands for constants.
+    """
+    name = node.inputs[0]
+    square = editor.compute(node, "Mul", [name, name])
+    mean = compute_mean(editor, node, square, -1)
+    summand = np.asarray(epsilon, dtype=editor.dtype(name))
+    root = editor.compute(node, "Sqrt", [editor.compute(node, "Add", [mean, summand])])
+    editor.replace(node, "Mul", [editor.compute(node, "Div", [name, root]), scale])
+
+
+def _mixture(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Mixture:
+    """Every constant's output is a multiple of the representative's, which itself is written without its scale."""
+    own = kept.copy()
+    own[chosen] = False
+    share = np.where(own, 0.0, scale * constants / constants[chosen])
+    return Mixture(axis, np.array([chosen]), np.zeros(len(kept)), own, share[:, None])
+
+
+_RULE = partial(
+    OpRule,
+    applies=_applies,
+    forward=_forward,
+    link=_link,
+    need=need_channels,
+    repair=_repair,
+    infer=keeps_shape,
+)
+
+register(
+    _RULE("RMSNormalization", since=23),
+    _RULE("RMSNormalization", PATTERN_DOMAIN),
+    _RULE("SimplifiedLayerNormalization"),
+)

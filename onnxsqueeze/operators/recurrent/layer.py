@@ -1,0 +1,191 @@
+"""One view of LSTM, GRU and RNN: weights by direction, gate and unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Array, Floats, all_finite
+from onnxsqueeze.abstract.curves import Curve, curve_of, image
+from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.view import constant_weight
+from onnxsqueeze.rules.contract import Context, Refusal
+
+DATA, KERNEL, RECURRENT, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLE = range(8)
+"""The positions of the inputs."""
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_FUNCTIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+_PARAMETERS = ("alpha", "beta")
+_OWN_CURVES = {
+    "affine": Curve(lambda x, alpha, beta: alpha * x + beta, parameters=(("alpha", 1.0), ("beta", 0.0))),
+    "scaledtanh": Curve(lambda x, alpha, beta: alpha * np.tanh(beta * x), parameters=(("alpha", None), ("beta", None))),
+}
+_CURVES = ("Relu", "Tanh", "Sigmoid", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Elu", "Softsign", "Softplus")
+_CURVES_BY_NAME = {name.lower(): curve_of(name) for name in _CURVES} | _OWN_CURVES
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation function of a direction.
+
+    Attributes:
+        name: as the node spells it. curve: the function. parameters: what the node gives for it, by name.
+    """
+
+    name: str
+    curve: Curve
+    parameters: tuple[tuple[str, float], ...]
+
+    def image(self, fact: Fact, clip: float) -> Fact:
+        """Return the fact of the function's values, its argument clipped to ``[-clip, clip]`` unless that is 0."""
+        if clip:
+            fact = Fact(np.clip(fact.lower, -clip, clip), np.clip(fact.upper, -clip, clip))
+        given = dict(self.parameters)
+        values = [given.get(name, default) for name, default in self.curve.parameters]
+        falls = any(value < 0 for value in values)
+        return image(fact, lambda x: self.curve.value(x, *values), self.curve, 0 if falls else self.curve.direction)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One recurrent node with constant weights.
+
+    D directions, G gates in the operator's order, H units, I input features.
+
+    Attributes:
+        op: the operator.
+        kernel, recurrent: the weights as views [D, G, H, I] and [D, G, H, H].
+        biases: float64 [2, D, G, H], of the input and of the recurrence; zeros where there are none.
+        peephole: float64 [D, 3, H], zeros where there is none.
+        activations: by direction.
+        clip: bound of what goes into an activation, 0 for none.
+        batch_first: whether the batch is the first axis (``layout``).
+        linear_before_reset, coupled: GRU's order of its reset, LSTM's ``input_forget``.
+    """
+
+    op: str
+    kernel: Array
+    recurrent: Array
+    biases: Floats
+    peephole: Floats
+    activations: tuple[tuple[Activation, ...], ...]
+    clip: float
+    batch_first: bool
+    linear_before_reset: bool
+    coupled: bool
+
+    @property
+    def directions(self) -> int:
+        """The number of directions."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def units(self) -> int:
+        """The number of hidden units of each direction."""
+        return int(self.kernel.shape[2])
+
+    @property
+    def features(self) -> int:
+        """The number of input features."""
+        return int(self.kernel.shape[3])
+
+    def placed(self, units: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
+        """Return an array [D, H] in the (compact) layout of an output or a state of a rank."""
+        shape = [1] * rank
+        shape[self.direction_axis(rank)], shape[-1] = units.shape
+        return units.reshape(shape)
+
+    def direction_axis(self, rank: int) -> int:
+        """Return the axis of the directions in an output or a state of a rank."""
+        return rank - 3 + self.batch_first
+
+    def by_unit(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a compact array of an output or a state, told apart by directions and units alone, [D, H]."""
+        shape = [1] * array.ndim
+        shape[self.direction_axis(array.ndim)], shape[-1] = self.directions, self.units
+        return np.broadcast_to(array, shape).reshape(self.directions, self.units)
+
+
+def layer_of(node: Node, context: Context) -> Layer | Refusal:
+    """Return the view of a recurrent node, made once, or why there is none."""
+    key = ("recurrent", node.index)
+    if key not in context.scratch:
+        context.scratch[key] = _layer(node, context)
+    found: Layer | Refusal = context.scratch[key]
+    return found
+
+
+def _layer(node: Node, context: Context) -> Layer | Refusal:
+    weights: dict[int, Array] = {}
+    for position in (KERNEL, RECURRENT, BIAS, PEEPHOLE):
+        if node.input(position):
+            weight = constant_weight(node, context, position)
+            if isinstance(weight, Refusal):
+                return weight
+            if not all_finite(weight):
+                return Refusal(Reason.NOT_FINITE, node.input(position))
+            weights[position] = weight
+    activations = _activations(node, weights[KERNEL].shape[0])
+    if isinstance(activations, Refusal):
+        return activations
+    if not context.is_activation(node.inputs[DATA]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} of a constant")
+    directions, gates, units = weights[RECURRENT].shape[0], _GATES[node.op], weights[RECURRENT].shape[2]
+    shape = (directions, gates, units)
+    biases: Floats = np.zeros((2, *shape))
+    peephole: Floats = np.zeros((directions, 3, units))
+    if BIAS in weights:
+        biases = weights[BIAS].astype(np.float64).reshape(directions, 2, gates, units).swapaxes(0, 1)
+    if PEEPHOLE in weights:
+        peephole = weights[PEEPHOLE].astype(np.float64).reshape(peephole.shape)
+    return Layer(
+        op=node.op,
+        kernel=weights[KERNEL].reshape(*shape, -1),
+        recurrent=weights[RECURRENT].reshape(*shape, units),
+        biases=biases,
+        peephole=peephole,
+        activations=activations,
+        clip=float(node.attributes.get("clip", 0.0)),
+        batch_first=bool(node.attributes.get("layout", 0)),
+        linear_before_reset=bool(node.attributes.get("linear_before_reset", 0)),
+        coupled=bool(node.attributes.get("input_forget", 0)),
+    )
+
+
+def _activations(node: Node, directions: int) -> tuple[tuple[Activation, ...], ...] | Refusal:
+    """Pair the functions with their parameters, which are listed for those functions alone that have them."""
+    names = [_text(name) for name in node.attributes.get("activations", ())] or list(_FUNCTIONS[node.op]) * directions
+    given = {kind: iter(node.attributes.get(f"activation_{kind}", ())) for kind in _PARAMETERS}
+    found = []
+    for name in names:
+        curve = _CURVES_BY_NAME.get(name.lower())
+        if curve is None:
+            return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with {name}")
+        own = {kind: next(given[kind], default) for kind, default in curve.parameters}
+        if None in own.values():
+            return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with {name} of no given scale")
+        found.append(Activation(name, curve, tuple((kind, float(value)) for kind, value in own.items())))
+    count = len(_FUNCTIONS[node.op])
+    if len(found) != count * directions:
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with {len(found)} activations")
+    return tuple(tuple(found[start : start + count]) for start in range(0, len(found), count))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def written(activations: Sequence[Activation]) -> dict[str, list[Any]]:
+    """Return the attributes that list activations, those with nothing to say empty."""
+    parameters = [dict(activation.parameters) for activation in activations]
+    lists: dict[str, list[Any]] = {"activations": [activation.name for activation in activations]}
+    for kind in _PARAMETERS:
+        lists[f"activation_{kind}"] = [own[kind] for own in parameters if kind in own]
+    return lists

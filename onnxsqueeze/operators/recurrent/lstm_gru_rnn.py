@@ -1,0 +1,208 @@
+"""LSTM, GRU and RNN: a hidden unit leaves with its gates, in each direction on its own.
+
+A unit can go if nothing reads it, neither outside nor, through the recurrent weights, a unit that stays; or if it is
+one constant at all times, the initial state included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.interval import Fact, exactly, hull
+from onnxsqueeze.coupling.constraints import Classes, Kept, NotEmpty
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.recurrent.layer import CELL, DATA, HIDDEN, KERNEL, LENGTHS, RECURRENT, Layer, layer_of
+from onnxsqueeze.operators.recurrent.repair import repair
+from onnxsqueeze.operators.recurrent.state_bounds import Course, State, course
+from onnxsqueeze.rules.channels import channel_bounds, channel_ids
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.registry import register
+
+if TYPE_CHECKING:
+    from onnxsqueeze.rewriting.editor import Editor
+
+_INPUT_AXIS = 2
+_NEW_OPERATORS = 7  # the opset version since which the outputs are always the same three
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """Units that stay keep those that they read through the recurrent weights.
+
+    ``units`` are the classes of one direction's units [H], ``reads[i, j]`` says whether unit i needs unit j.
+    """
+
+    units: Classes
+    reads: Bools
+    detail: str
+
+    def labelled(self, labels: Classes) -> Recurrence:
+        """Return the same constraint on final class numbers."""
+        return Recurrence(labels[self.units], self.reads, self.detail)
+
+    def enforce(self, kept: Kept) -> None:
+        """Keep what kept units read, step by step."""
+        while True:
+            before = kept.additions
+            needed = self.reads[kept.mask[self.units]].any(axis=0)
+            kept.add(self.units[needed], Reason.NEEDED, self.detail)
+            if kept.additions == before:
+                return
+
+
+def _viewed(node: Node, context: Context) -> Layer:
+    found = layer_of(node, context)
+    assert isinstance(found, Layer)
+    return found
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    found = layer_of(node, context)
+    return found if isinstance(found, Refusal) else None
+
+
+def _course(node: Node, context: Context) -> Course:
+    key = ("course", node.index)
+    if key not in context.scratch:
+        layer = _viewed(node, context)
+        start = State(*(_initial(node, context, layer, position) for position in (HIDDEN, CELL)))
+        with np.errstate(all="ignore"):
+            context.scratch[key] = course(layer, _features(node, context, layer), start)
+    found: Course = context.scratch[key]
+    return found
+
+
+def _features(node: Node, context: Context, layer: Layer) -> Fact:
+    """Return the facts of the input features [I], whatever the step."""
+    lower, upper = channel_bounds(context, node.inputs[DATA], _INPUT_AXIS)
+    return Fact(np.broadcast_to(lower, (layer.features,)), np.broadcast_to(upper, (layer.features,)))
+
+
+def _initial(node: Node, context: Context, layer: Layer, position: int) -> Fact:
+    """Return the fact of an initial state [D, H], of all samples together."""
+    name = node.input(position)
+    if not name:
+        return exactly(np.zeros((layer.directions, layer.units)))
+    fact, axis = context.fact(name), int(not layer.batch_first)
+    lower, upper = fact.lower.min(axis=axis, keepdims=True), fact.upper.max(axis=axis, keepdims=True)
+    return Fact(layer.by_unit(lower), layer.by_unit(upper))
+
+
+def _idle(node: Node, context: Context) -> list[int]:
+    """Return the positions of initial states that are given, but zeros, as they are where none is given."""
+    facts = {position: context.fact(node.input(position)) for position in (HIDDEN, CELL) if node.input(position)}
+    return [position for position, fact in facts.items() if fact.wholly_constant and not fact.lower.any()]
+
+
+def _states(node: Node, context: Context) -> list[int]:
+    """Return the positions of initial states that depend on the graph's inputs."""
+    given = [position for position in (HIDDEN, CELL) if context.is_activation(node.input(position))]
+    return [position for position in given if position not in _idle(node, context)]
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Where samples have lengths of their own, steps behind the end give 0; without any step the state is the first."""
+    layer, found = _viewed(node, context), _course(node, context)
+    every, last = found.reached, found.read if node.input(LENGTHS) else found.reached
+    steps = hull([every.hidden, exactly(0.0)]) if node.input(LENGTHS) else every.hidden
+    facts = (steps, last.hidden, last.cell)
+    return [
+        Fact(layer.placed(fact.lower, context.rank(name)), layer.placed(fact.upper, context.rank(name)))
+        if name
+        else exactly(0.0)
+        for name, fact in zip(node.outputs, facts, strict=False)
+    ]
+
+
+def _link(node: Node, context: Context) -> None:
+    layer, elements = _viewed(node, context), context.elements
+    units = elements.fresh((layer.directions, layer.units))
+    for name in node.outputs:
+        if name:
+            elements.ids[name] = layer.placed(units, context.rank(name))
+    for position in _states(node, context):
+        name = node.inputs[position]
+        elements.union(layer.placed(units, context.rank(name)), context.ids(name))
+    features = np.broadcast_to(channel_ids(context, node.inputs[DATA], _INPUT_AXIS), (layer.features,))
+    elements.constraints.append(NotEmpty(features, units))
+    for ids, reads in zip(units, _reads(node, context), strict=True):
+        elements.constraints.append(Recurrence(ids, reads, f"the recurrence of {node.label}"))
+
+    for position, classes in ((KERNEL, features), (KERNEL, units), (RECURRENT, units)):
+        name = node.inputs[position]
+        if name in context.known.tied:
+            first = context.scratch.setdefault(("tied", name, classes.shape), classes)
+            elements.union(first, classes)
+
+
+def _reads(node: Node, context: Context) -> Bools:
+    """Return which unit i reads which unit j, [D, H, H]; one that is constant at all times joins the biases."""
+    layer, state = _viewed(node, context), _course(node, context).read.hidden
+    folded = state.constant[:, None, None, :]
+    read: Bools = layer.recurrent != 0
+    if layer.op == "GRU" and not layer.linear_before_reset:  # there the reset multiplies what the last gate reads
+        zero = folded[:, 0] & (state.lower == 0)[:, None, :]
+        return np.asarray(any_along(read[:, :2] & ~folded, 1) | (read[:, 2] & ~zero))
+    return any_along(read & ~folded, 1)
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """An input feature is live if a needed unit reads it; one that is constant but not everywhere alike stays."""
+    layer = _viewed(node, context)
+    wanted = np.full((layer.directions, layer.units), False)
+    for name, mask in zip(node.outputs, outputs, strict=True):
+        if name:
+            wanted |= layer.by_unit(mask)
+    everything = np.full((), True)
+    demands: list[Demand | None] = [None] * len(node.inputs)
+    demands[DATA] = _need_features(node, context, layer, wanted)
+    if node.input(LENGTHS):
+        demands[LENGTHS] = Demand(everything, everything, Reason.CONSTANT_READ, f"lengths of {node.op}")
+    for position in _states(node, context):
+        demands[position] = Demand(layer.placed(wanted, context.rank(node.inputs[position])))
+    return demands
+
+
+def _need_features(node: Node, context: Context, layer: Layer, wanted: Bools) -> Demand:
+    name = node.inputs[DATA]
+    live = (any_along(layer.kernel != 0, 1) & wanted[..., None]).any(axis=(0, 1)).reshape(1, 1, -1)
+    uneven = live & ~_features(node, context, layer).constant
+    return Demand(live, uneven & context.fact(name).constant, Reason.CONSTANT_VARIES, node.operator)
+
+
+def _repair(node: Node, context: Context, editor: Editor) -> None:
+    layer, states = _viewed(node, context), _course(node, context).read.hidden
+    features = _features(node, context, layer)
+    repair(node, context, editor, layer, _constants(features), _constants(states), _idle(node, context))
+
+
+def _constants(fact: Fact) -> Floats:
+    return np.where(fact.constant, fact.lower, np.nan)
+
+
+def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
+    """A vector on the inputs joins the biases."""
+    return position == DATA and axis == _INPUT_AXIS and node.inputs.count(node.inputs[DATA]) == 1
+
+
+register(
+    *(
+        OpRule(
+            op,
+            since=_NEW_OPERATORS,
+            applies=_applies,
+            forward=_forward,
+            link=_link,
+            need=_need,
+            repair=_repair,
+            absorbs=_absorbs,
+        )
+        for op in ("LSTM", "GRU", "RNN")
+    )
+)

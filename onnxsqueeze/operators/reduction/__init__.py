@@ -1,0 +1,1 @@
+"""Operators that reduce or compare along an axis, over space or over channels."""

@@ -1,0 +1,245 @@
+"""Operators that mix positions within each channel: pools, Resize, and those that trade channels for space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Bools, any_along
+from onnxsqueeze.abstract.interval import Fact, collapse, hull, interval
+from onnxsqueeze.abstract.symbolic import Shape, Symbolic, product
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.windows import window_shape
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.queries import held_sizes
+from onnxsqueeze.rules.registry import register
+from onnxsqueeze.shapes.computed_shapes import patch_sizes
+
+
+def _space(context: Context, name: str) -> tuple[int, ...]:
+    return tuple(range(2, context.rank(name)))
+
+
+def _link_space(node: Node, context: Context) -> None:
+    """Positions are mixed, so that they share a class; channels stay apart."""
+    name = node.inputs[0]
+    ids = context.elements.merge(context.ids(name), _space(context, name))
+    if context.is_activation(name):
+        context.elements.ids[name] = ids
+    for output in node.outputs:
+        if output:
+            context.elements.ids[output] = ids
+
+
+def _need_space(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    live = outputs[0]
+    for other in outputs[1:]:
+        live = live | other
+    axes = _space(context, node.inputs[0])
+    return [Demand(any_along(live, axes, keepdims=True)), *held_sizes(node)[1:]]
+
+
+def _kept_fact(node: Node, context: Context) -> Sequence[Fact]:
+    """What lies within bounds stays within them, and a constant stays what it is."""
+    name = node.inputs[0]
+    return [collapse(context.fact(name), _space(context, name))]
+
+
+def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
+    if len(node.outputs) > 1 and (
+        node.outputs[1] in context.graph.outputs or context.graph.readers.get(node.outputs[1])
+    ):
+        return Refusal(Reason.UNKNOWN_OPERATOR, "MaxPool whose indices are read")
+    return None
+
+
+def _average_fact(node: Node, context: Context) -> Sequence[Fact]:
+    """Padding that counts as zeros draws values towards zero."""
+    (fact,) = _kept_fact(node, context)
+    if not node.attributes.get("count_include_pad", 0):
+        return [fact]
+    padded = any(node.attributes.get("pads", ())) or str(node.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+    if not padded and not node.attributes.get("ceil_mode", 0):
+        return [fact]
+    return [hull([fact, Fact(np.float64(0.0), np.float64(0.0))])]
+
+
+def _norm_fact(node: Node, context: Context) -> Sequence[Fact]:
+    """A norm is at least 0; over as many equal constants everywhere it is one constant."""
+    (fact,) = _kept_fact(node, context)
+    area = _norm_area(node, context)
+    constant = fact.constant & ((fact.lower == 0) | (area is not None))
+    factor = float(area or 1) ** (1.0 / float(node.attributes.get("p", 2)))
+    at = np.where(constant, np.abs(np.where(constant, fact.lower, 0.0)) * factor, 0.0)
+    return [interval(at, np.where(constant, at, np.inf))]
+
+
+def _norm_area(node: Node, context: Context) -> int | None:
+    """Return how many positions each window of an Lp pool sees, None where that varies."""
+    if node.op == "GlobalLpPool":
+        area = product(context.shape(node.inputs[0])[2:])
+        return None if isinstance(area, Symbolic) else area
+    varies = any(node.attributes.get("pads", ())) or str(node.attributes.get("auto_pad", "")).startswith("SAME")
+    return None if varies or node.attributes.get("ceil_mode", 0) else int(np.prod(node.attributes["kernel_shape"]))
+
+
+def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    """A mean over positions passes a vector over channels on, unless padding counts as zeros."""
+    inside = not any(node.attributes.get("pads", ())) and not str(node.attributes.get("auto_pad", "")).startswith(
+        "SAME"
+    )
+    exact = node.op == "GlobalAveragePool" or (inside and not node.attributes.get("ceil_mode", 0))
+    return axis if exact and axis == 1 else None
+
+
+def _pool(op: str, forward: object = _kept_fact, **fields: object) -> OpRule:
+    fields.setdefault("infer", _pool_shape)
+    return OpRule(op, forward=forward, link=_link_space, need=_need_space, **fields)  # type: ignore[arg-type]
+
+
+def _pool_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    if "kernel_shape" not in node.attributes or node.inputs[0] not in context.shapes:
+        return [None]
+    return window_shape(node, context, context.shape(node.inputs[0])[1], node.attributes["kernel_shape"])
+
+
+def _whole_blocks(node: Node, context: Context) -> tuple[int, int]:
+    return 1, 16
+
+
+register(
+    _pool("MaxPool", applies=_max_pool_applies, alignment=_whole_blocks),
+    _pool("AveragePool", _average_fact, carries=_carries, alignment=_whole_blocks),
+    _pool("LpPool", _norm_fact),
+    _pool("GlobalMaxPool", alignment=_whole_blocks),
+    _pool("GlobalAveragePool", carries=_carries, alignment=_whole_blocks),
+    _pool("GlobalLpPool", _norm_fact),
+)
+
+
+def _resize_applies(node: Node, context: Context) -> Refusal | None:
+    """Batch and channels must not be resized, and nothing but the image itself may come in."""
+    data, output = node.inputs[0], node.outputs[0]
+    if context.rank(data) < 3 or node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    axes = node.attributes.get("axes")
+    if axes is not None and all(axis % context.rank(data) >= 2 for axis in axes):
+        return None
+    source, target = context.shape(data), context.shape(output)
+    if source[1] != target[1] or isinstance(source[1], Symbolic):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} of channels")
+    return None
+
+
+def _resized_shape(node: Node, context: Context) -> Sequence[Shape | None]:
+    """Return the output shape for sizes or whole factors given for all axes; the rest is left to onnx."""
+    if node.inputs[0] not in context.shapes or "axes" in node.attributes:
+        return [None]
+    source = context.shape(node.inputs[0])
+    sizes = context.sizes(node.input(3)) if node.input(3) else None
+    if sizes is not None and node.attributes.get("keep_aspect_ratio_policy", "stretch") == "stretch":
+        return [tuple(size if isinstance(size, Symbolic) else int(size) for size in sizes)]
+    position = 2 if node.op == "Resize" and node.version >= 11 else 1
+    scales = context.value(node.input(position)) if node.input(position) else None
+    if scales is None or scales.dtype == object or scales.size != len(source) or (scales != np.floor(scales)).any():
+        return [None]
+    return [tuple(size * int(scale) for size, scale in zip(source, scales, strict=True))]
+
+
+def _resize_fact(node: Node, context: Context) -> Sequence[Fact]:
+    """Interpolation keeps a constant; a cubic may overshoot any other bounds."""
+    (fact,) = _kept_fact(node, context)
+    if node.attributes.get("mode", "nearest") != "cubic":
+        return [fact]
+    constant = fact.constant
+    return [Fact(np.where(constant, fact.lower, -np.inf), np.where(constant, fact.upper, np.inf))]
+
+
+register(
+    _pool("Resize", _resize_fact, applies=_resize_applies, infer=_resized_shape, repair=patch_sizes, sizes=3, since=10),
+    _pool("Upsample", _resize_fact, applies=_resize_applies, infer=_resized_shape),
+)
+
+
+def _block_area(node: Node) -> int:
+    return int(node.attributes["blocksize"]) ** 2
+
+
+def _depth_applies(node: Node, context: Context) -> Refusal | None:
+    channels = context.shape(node.inputs[0])[1]
+    return Refusal(Reason.UNKNOWN_SHAPE, node.operator) if isinstance(channels, Symbolic) else None
+
+
+def _blocks(node: Node, context: Context, array: Array) -> Array:
+    """Return a channel vector of the input as [batch, positions in a block, output channels]."""
+    channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
+    area = _block_area(node)
+    flat: Array = np.broadcast_to(array.reshape(array.shape[0], -1), (array.shape[0], channels))
+    if node.attributes.get("mode", "DCR") == "CRD":
+        return np.asarray(flat.reshape(len(flat), channels // area, area).transpose(0, 2, 1))
+    blocked: Array = flat.reshape(len(flat), area, channels // area)
+    return blocked
+
+
+def _depth_link(node: Node, context: Context) -> None:
+    """The channels that become one output channel's positions leave together."""
+    name, elements = node.inputs[0], context.elements
+    ids = elements.merge(context.ids(name), (0, 2, 3))
+    if context.is_activation(name):
+        elements.ids[name] = ids
+    merged = elements.merge(_blocks(node, context, ids), (1,))
+    elements.ids[node.outputs[0]] = merged.reshape(1, -1, 1, 1)
+
+
+def _depth_forward(node: Node, context: Context) -> Sequence[Fact]:
+    fact = collapse(context.fact(node.inputs[0]), (0, 2, 3))
+    lower, upper = _blocks(node, context, fact.lower).min(axis=1), _blocks(node, context, fact.upper).max(axis=1)
+    return [Fact(lower.reshape(1, -1, 1, 1), upper.reshape(1, -1, 1, 1))]
+
+
+def _depth_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    area = _block_area(node)
+    live = np.broadcast_to(outputs[0].reshape(1, -1), (area, outputs[0].size))
+    flat = live.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else live.ravel()
+    live = flat.reshape(1, -1, 1, 1)
+    uneven = live & context.fact(node.inputs[0]).constant & ~_alike(node, context)
+    return [Demand(live, uneven, Reason.CONSTANT_READ, node.operator)]
+
+
+def _alike(node: Node, context: Context) -> Bools:
+    """Return the input channels whose block is the same constant at each of its positions."""
+    (fact,) = _depth_forward(node, context)
+    constant = np.broadcast_to(fact.constant.reshape(1, -1), (_block_area(node), fact.constant.size))
+    flat = constant.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else constant.ravel()
+    return flat.reshape(1, -1, 1, 1)
+
+
+def _space_link(node: Node, context: Context) -> None:
+    """Each input channel becomes one output channel for each position in a block."""
+    name, elements = node.inputs[0], context.elements
+    ids = elements.merge(context.ids(name), (0, 2, 3))
+    if context.is_activation(name):
+        elements.ids[name] = ids
+    channels = int(context.shape(name)[1])  # type: ignore[arg-type]
+    elements.ids[node.outputs[0]] = np.tile(np.broadcast_to(ids, (1, channels, 1, 1)), (1, _block_area(node), 1, 1))
+
+
+def _space_forward(node: Node, context: Context) -> Sequence[Fact]:
+    fact = collapse(context.fact(node.inputs[0]), (0, 2, 3))
+    channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
+    shape, repeats = (1, channels, 1, 1), (1, _block_area(node), 1, 1)
+    lower, upper = (np.tile(np.broadcast_to(bound, shape), repeats) for bound in (fact.lower, fact.upper))
+    return [Fact(lower, upper)]
+
+
+def _space_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    live = outputs[0].reshape(_block_area(node), -1).any(axis=0) if outputs[0].size > 1 else outputs[0].ravel()
+    return [Demand(live.reshape(1, -1, 1, 1))]
+
+
+register(
+    OpRule("DepthToSpace", applies=_depth_applies, forward=_depth_forward, link=_depth_link, need=_depth_need),
+    OpRule("SpaceToDepth", applies=_depth_applies, forward=_space_forward, link=_space_link, need=_space_need),
+)

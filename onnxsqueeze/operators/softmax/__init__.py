@@ -1,0 +1,1 @@
+"""Softmax and its kin, and what holds for the rows of scores and probabilities."""

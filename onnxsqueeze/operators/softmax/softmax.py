@@ -1,0 +1,53 @@
+"""Softmax, LogSoftmax and Hardmax: each value is set against all others along the normalised axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxsqueeze.abstract.compact import Bools, any_along
+from onnxsqueeze.abstract.interval import between
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
+from onnxsqueeze.rules.contract import Context, Demand, OpRule
+from onnxsqueeze.rules.registry import register
+
+GUARDED = "GuardedSoftmax"  # a Softmax with 0 instead of NaN where a whole row is masked
+PATTERN_DOMAIN = "onnxsqueeze.pattern"
+_ONE_AXIS = 13  # the opset version since which only one axis is normalised, not all from that one on
+_BOUNDS = {"LogSoftmax": (float("-inf"), 0.0)}
+
+
+def normalised_axes(node: Node, rank: int) -> tuple[int, ...]:
+    """Return the axes over which the values of a node of this module sum to 1 (or the exponentials of them)."""
+    flattens = node.op != GUARDED and node.version < _ONE_AXIS
+    axis = int(node.attributes.get("axis", 1 if flattens else -1)) % max(1, rank)
+    return tuple(range(axis, rank)) if flattens else (axis,)
+
+
+def _link(node: Node, context: Context) -> None:
+    """Nothing can leave from between normalised values, which therefore share a class."""
+    name = node.inputs[0]
+    merged = context.elements.merge(context.ids(name), normalised_axes(node, context.rank(name)))
+    context.elements.ids[node.outputs[0]] = merged
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """Every value that is set against a needed one is read, and a constant cannot be left out."""
+    name = node.inputs[0]
+    axes = normalised_axes(node, context.rank(name))
+    live = any_along(outputs[0], axes, keepdims=True)
+    held = live if any(context.ids(name).shape[axis] > 1 for axis in axes) else None
+    return [Demand(live, held, Reason.NORMALISED, f"{node.op} over axis {', '.join(map(str, axes))}")]
+
+
+def _rule(op: str, domain: str = ONNX_DOMAIN) -> OpRule:
+    return OpRule(
+        op,
+        domain,
+        forward=lambda node, context: [between(*_BOUNDS.get(op, (0.0, 1.0)), context.rank(node.outputs[0]))],
+        link=_link,
+        need=_need,
+    )
+
+
+register(_rule("Softmax"), _rule("LogSoftmax"), _rule("Hardmax"), _rule(GUARDED, PATTERN_DOMAIN))

@@ -1,0 +1,201 @@
+"""The whole way of a model: load, analyse, plan, apply, verify, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.compensated_function import with_definition
+from onnxsqueeze.model.loading import load, to_proto
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.search import Outcome, _better, _smaller
+from onnxsqueeze.reporting.report import Report, make_report
+from onnxsqueeze.rules.plan import Plan
+
+if TYPE_CHECKING:
+    from onnxsqueeze.verification import VerifyReport
+
+Source = str | os.PathLike[str] | ModelProto
+LAYERNORM_FORMS = ("stock", "function", "primitives")
+Progress = Callable[[str, float | None], None]
+"""Is told what is being done, and which fraction of that lies behind where it is known."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `minimize` returns.
+
+    Attributes:
+        minimized: the smaller model taken apart, for saving without another copy.
+        plan: which elements stay, and why.
+        make_report: makes the report.
+    """
+
+    minimized: Model
+    plan: Plan
+    make_report: Callable[[], Report]
+
+    @cached_property
+    def report(self) -> Report:
+        """Layers, totals, reasons, verification; made when it is first asked for."""
+        return self.make_report()
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The smaller model as a ModelProto."""
+        return to_proto(self.minimized)
+
+
+def minimize(
+    source: Source,
+    *,
+    round_to: str | int = "auto",
+    verify: bool = True,
+    keep: Sequence[str] = (),
+    layernorm: str = "stock",
+    rtol: float | None = None,
+    atol: float | None = None,
+    samples: int = 2,
+    inputs: Any = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Rewrite a masked model exactly into a smaller dense one: the same function up to rounding.
+
+    Args:
+        source: a path or a model in memory, which is not changed.
+        round_to: keep a few more original channels so that counts are multiples of this; "auto" where onnxruntime is
+            faster for it, 1 for the smallest model.
+        verify: compare both models in onnxruntime; the other arguments are those of `onnxsqueeze.verify`.
+        keep: names or glob patterns of tensors of which no channel may go.
+        layernorm: how a LayerNormalization over fewer channels is written: "stock" as the standard operator and a
+            factor per row, which is the fastest; "function" as a model-local function CompensatedLayerNorm, which a
+            later run recognises; "primitives" as its definition.
+        rtol, atol, samples, inputs, dims, input_shapes: see `onnxsqueeze.verify`.
+        progress: is told how far the work is.
+
+    Raises:
+        InvalidModelError: when the model cannot be read or is not valid.
+        UsageError: for an argument that cannot be followed.
+        VerificationError: when the result differs from the original, or could not be compared with it.
+    """
+    if layernorm not in LAYERNORM_FORMS:
+        raise UsageError(f"--layernorm {layernorm}: give one of {', '.join(LAYERNORM_FORMS)}")
+    tell = progress or (lambda phase, fraction: None)
+    clock = _Clock()
+    tell("loading", None)
+    given = load(source)
+    model = with_definition(given)
+    incomplete = model is not given
+    _check_sizes(model, dims or {}, input_shapes or {})
+    clock.lap("load")
+    tell("analysing", None)
+    analysis = Analysis(Graph(normalised(model, keep)), keep)
+    _check_patterns(analysis, keep)
+    clock.lap("analyse")
+    tell("minimizing", None)
+    options = {"layernorm": layernorm}
+    first = _smaller(analysis, round_to, keep, options)
+    whole = _of_whole_layers(first[0], model, round_to, keep, options)
+    analysis, plan, minimized = first if whole is None else _better(first, whole)
+    changed = minimized is not analysis.graph.model
+    if not changed:
+        minimized = model
+    clock.lap("minimize")
+    found = None
+    if verify and changed:
+        original = source if isinstance(source, ModelProto) and not incomplete else model
+        how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
+        found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
+        clock.lap("verify")
+
+    def report() -> Report:
+        made = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {}, first[:2])
+        return replace(made, verification=found, seconds=clock.laps)
+
+    return Result(minimized, plan, report)
+
+
+def inspect(
+    source: Source,
+    *,
+    round_to: str | int = "auto",
+    keep: Sequence[str] = (),
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Say what a mask is worth, layer by layer, and why the rest stays; nothing is written.
+
+    Args:
+        source: a path or a model in memory, which is not changed.
+        round_to, keep: see `minimize`.
+        dims: sizes of dynamic dimensions by name, for counting multiply-accumulates.
+        progress: is told how far the work is.
+
+    Raises:
+        InvalidModelError: when the model cannot be read or is not valid.
+        UsageError: for an argument that cannot be followed.
+    """
+    return minimize(source, round_to=round_to, keep=keep, dims=dims, progress=progress, verify=False).report
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.laps[phase] = now - self._last
+        self._last = now
+
+
+def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse names that the model does not have before any work is done."""
+    if dims or input_shapes:
+        from onnxsqueeze.verification.dimension_sizes import SizePlan
+
+        inputs = [value for value in model.skeleton.graph.input if value.name not in model.initializers]
+        SizePlan.of(inputs, dims, input_shapes)
+
+
+def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
+            raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
+
+
+def _of_whole_layers(
+    analysis: Analysis, model: Model, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]
+) -> Outcome | None:
+    """Plan and apply for the model whose layers have the weights for all of the tensors that are gathered around them.
+
+    A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
+    """
+    kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in keep)}
+    whole = with_whole_layers(analysis, model, kept)
+    return None if whole is None else _smaller(Analysis(Graph(normalised(whole, keep)), keep), round_to, keep, options)
+
+
+def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:
+    from onnxsqueeze.verification import verify
+    from onnxsqueeze.verification.report import VerificationError
+
+    found = verify(original, minimized, **options)
+    if not found.passed:
+        raise VerificationError(f"verification failed: {found.reason}", found)
+    return found

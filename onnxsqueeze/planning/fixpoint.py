@@ -1,0 +1,165 @@
+"""From needs to a decision: which elements stay, frozen with the reasons. Knows no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.analysis.backward import Needs
+from onnxsqueeze.analysis.forward import Analysis, Pin
+from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Kept, NotEmpty
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.planning.cancelled_bias import idle_summands
+from onnxsqueeze.planning.narrowing import Choose, _narrowings
+from onnxsqueeze.rules.plan import Plan, Used
+
+
+def make_plan(
+    analysis: Analysis,
+    policy: Sequence[Constraint] = (),
+    pins: Sequence[Pin] = (),
+    choose: Choose | None = None,
+    used: Mapping[int, Used] | None = None,
+) -> Plan:
+    """Find the smallest set of classes that must stay; with ``choose`` also what may go that no tensor loses by.
+
+    ``used`` says by node index which columns and rows of a layer's weight are no zeros once channels have gone.
+
+    Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is
+    kept is fed back into the backward sweep until nothing changes.
+    """
+    kept = _pinned(analysis, [*analysis.pins, *pins])
+    constraints = _constraints(analysis, policy)
+    while True:
+        needs = analysis.backward(kept.mask)
+        before = int(kept.mask.sum())
+        kept.live = needs.live
+        _keep_needed(analysis, needs, kept)
+        _enforce(constraints, kept)
+        if int(kept.mask.sum()) == before:
+            plan = _frozen(analysis, kept, needs)
+            return plan if choose is None else _beside_tensors(analysis, plan, choose, used or {})
+
+
+def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
+    """Return the activations of which every element that stays is constant, but not every one that goes.
+
+    Whoever combines such a tensor with others can take it for a constant, which another analysis then does.
+    """
+    found = set()
+    for name, mask in plan.masks.items():
+        constant = analysis.constant(name)
+        if mask.any() and not constant.all() and constant[np.broadcast_to(mask, constant.shape)].all():
+            found.add(name)
+    return frozenset(found) - analysis.context.known.settled
+
+
+def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
+    kept = Kept(
+        np.zeros(analysis.classes, dtype=bool), np.full(analysis.classes, None, dtype=object), _costs(analysis), {}
+    )
+    for pin in pins:
+        if analysis.context.is_activation(pin.tensor):
+            classes = analysis.classes_of(pin.tensor)
+            if pin.channel is not None:
+                axis, position = pin.channel
+                classes = classes.take([min(position, classes.shape[axis] - 1)], axis=axis)
+            kept.add(classes, pin.reason, pin.detail or pin.tensor)
+    return kept
+
+
+def _costs(analysis: Analysis) -> Floats:
+    """Return the weight elements that hang on each class. One that varies costs its inputs too."""
+    cost = np.zeros(analysis.classes)
+    for node in analysis.graph.nodes:
+        rule = analysis.rules[node.index]
+        if rule.weights is not None and analysis.context.is_activation(node.outputs[0]):
+            linear = rule.weights(node, analysis.context)
+            _, out, inner, taps = linear.matrix.shape
+            np.add.at(cost, analysis.classes_of(node.outputs[0]).ravel(), inner * taps)
+            np.add.at(cost, analysis.classes_of(linear.data).ravel(), out * taps)
+    most = cost.max(initial=0.0) + 1.0
+    for name in analysis.context.elements.ids:
+        varying = analysis.classes_of(name)[~analysis.constant(name)]
+        cost[varying] = np.where(cost[varying] < most, cost[varying] + most, cost[varying])
+    return cost
+
+
+def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Constraint]:
+    elements = analysis.context.elements
+    found: dict[bytes, Box] = {}
+    for name in elements.ids:
+        ids = analysis.classes_of(name).squeeze()
+        if ids.ndim > 1 and name not in elements.loose:
+            strict = name in elements.strict
+            found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
+    boxes = _stepwise(list(found.values()), analysis.classes)
+    others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]
+    last = [constraint for constraint in others if isinstance(constraint, NotEmpty)]  # whatever else stays will do
+    return [*boxes, *(constraint for constraint in others if not isinstance(constraint, NotEmpty)), *last]
+
+
+def _stepwise(boxes: Sequence[Box], classes: int) -> list[Box]:
+    """Put boxes with short rows first; those whose rows are made of several rows of others grow step by step."""
+    shortest = np.full(classes, np.iinfo(np.int64).max)
+    for box in boxes:
+        np.minimum.at(shortest, box.ids.ravel(), box.row_length)
+    found = [replace(box, stepwise=bool((shortest[box.ids] < box.row_length).any())) for box in boxes]
+    return sorted(found, key=lambda box: box.row_length)
+
+
+def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:
+    for name, hold, reason, detail in needs.holds:
+        kept.add(analysis.classes_of(name)[hold], reason, detail)
+    for name, firm in needs.firm.items():
+        kept.add(analysis.classes_of(name)[firm & ~analysis.constant(name)], Reason.NEEDED, name)
+
+
+def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
+    """Enforce constraints until nothing changes; no choice is made before what leaves none has been settled."""
+    unambiguous = [constraint for constraint in constraints if isinstance(constraint, Broadcast | Copies)]
+    _settle(unambiguous, kept)
+    while True:
+        before = kept.additions
+        for constraint in constraints:
+            earlier = kept.additions
+            constraint.enforce(kept)
+            if kept.additions != earlier:
+                _settle(unambiguous, kept)
+        if kept.additions == before:
+            return
+
+
+def _settle(constraints: Sequence[Constraint], kept: Kept) -> None:
+    while True:
+        before = kept.additions
+        for constraint in constraints:
+            constraint.enforce(kept)
+        if kept.additions == before:
+            return
+
+
+def _frozen(analysis: Analysis, kept: Kept, needs: Needs) -> Plan:
+    masks, reasons = {}, {}
+    for name in analysis.context.elements.ids:
+        classes = analysis.classes_of(name)
+        mask = kept.mask[classes]
+        reasons[name] = kept.reasons[classes.ravel()].reshape(classes.shape)
+        if not mask.all():
+            masks[name] = mask
+    return Plan(masks, reasons, needs.live)
+
+
+def _beside_tensors(analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]) -> Plan:
+    """Decide on the parts of weights, and on summands that make no difference, around what stays of the tensors."""
+    idle: dict[int, int] = {}
+    for node in analysis.graph.nodes:
+        rule = analysis.rules[node.index]
+        if rule.cancels is not None and analysis.context.is_activation(node.outputs[0]):
+            for position in rule.cancels(node, analysis.context):
+                idle.update(idle_summands(analysis.context, analysis.labels, node.inputs[position]))
+    narrowings, whole = _narrowings(analysis, plan, choose, used)
+    return replace(plan, narrowings=narrowings, whole=whole, idle=idle)

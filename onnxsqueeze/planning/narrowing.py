@@ -1,0 +1,145 @@
+"""Which layers compute with a part of their weight, where the tensors around them stay whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Bools, any_along
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
+from onnxsqueeze.graph.weight_source import stored, uses
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.plan import Narrowing, Plan, Used
+from onnxsqueeze.rules.weight_view import Linear, nonzero
+
+_FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer with rows or columns of zeros between tensors that stay.
+
+    Attributes:
+        linear: the layer.
+        narrowest: the least that it can compute with.
+        kept_in, kept_out: the channels that stay in what it reads and makes; [in] and [out].
+        last: whether the channels that it reads, and those that it makes, lie along the last axis.
+    """
+
+    linear: Linear
+    narrowest: Narrowing
+    kept_in: Bools
+    kept_out: Bools
+    last: tuple[bool, bool]
+
+    @property
+    def zeros(self) -> int:
+        """The number of rows and columns that the narrowest part does without."""
+        left = self.narrowest.columns.sum() + self.narrowest.rows.sum()
+        return int(self.kept_in.sum() + self.kept_out.sum() - left)
+
+    def like(self, other: Candidate) -> bool:
+        """Whether the same of one weight is left here and there, and the same of it would do."""
+        pairs = (
+            (self.kept_in, other.kept_in),
+            (self.kept_out, other.kept_out),
+            (self.narrowest.columns, other.narrowest.columns),
+            (self.narrowest.rows, other.narrowest.rows),
+        )
+        return self.last == other.last and all(np.array_equal(left, right) for left, right in pairs)
+
+
+def zeros_of(
+    node: Node, context: Context, linear: Linear, kept_in: Bools, kept_out: Bools, used: Used | None = None
+) -> Narrowing | None:
+    """Return the narrowest part of a weight that does; None if that is all that stays.
+
+    Layers in groups are left alone, a Gemm whose beta mutes its bias, and models too old for indices in a Constant.
+
+    Args:
+        node, context, linear: the layer.
+        kept_in, kept_out: which channels stay in the tensors that it reads and makes; [groups, in] and [groups, out].
+        used: the columns and rows that are no zeros, where that is known better than from the file.
+    """
+    if linear.groups > 1 or linear.bias_scale == 0 or not kept_out.any() or not kept_in.any():
+        return None
+    if context.graph.opsets.get(ONNX_DOMAIN, 0) < _FIRST_WITH_INTEGER_CONSTANTS:
+        return None
+    inner, outer = kept_in[0], kept_out[0]
+    if used is None:
+        reads = nonzero(linear, node, context)[0]
+        used = (
+            any_along(reads if outer.all() else reads[outer], 0),
+            any_along(reads if inner.all() else reads & inner, 1),
+        )
+    columns, rows = used[0] & inner, used[1] & outer
+    if not columns.any():
+        columns[np.argmax(inner)] = True
+    empty = outer & ~rows
+    first = int(np.argmax(empty)) if np.count_nonzero(empty) > 1 and not _is_table(linear, context) else -1
+    if first < 0:
+        rows = outer
+    else:
+        rows[first] = True
+    return None if (columns == inner).all() and first < 0 else Narrowing(columns, rows, first)
+
+
+def _is_table(linear: Linear, context: Context) -> bool:
+    """Whether the bias differs from place to place, so that to store some of it twice would cost more than a vector."""
+    shape = context.shape(linear.bias) if linear.bias else ()
+    return any(length != 1 for length in shape[:-1])
+
+
+Choose = Callable[[Candidate], "Narrowing | Reason"]
+"""Of the narrowest part that a layer could compute with, decides on a part that pays, or why none does."""
+
+
+def _narrowings(
+    analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]
+) -> tuple[dict[int, Narrowing], dict[int, tuple[Reason, int]]]:
+    """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies."""
+    users: dict[str, dict[int, Candidate]] = defaultdict(dict)
+    for node in analysis.graph.nodes:
+        candidate = _candidate(analysis, plan, node, used.get(node.index))
+        if candidate is not None:
+            users[candidate.linear.weight][node.index] = candidate
+    narrowings: dict[int, Narrowing] = {}
+    whole: dict[int, tuple[Reason, int]] = {}
+    for name, candidates in users.items():
+        first, *others = candidates.values()
+        alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
+        chosen = choose(first) if alone else Reason.LARGER
+        for index, candidate in candidates.items():
+            if isinstance(chosen, Narrowing):
+                narrowings[index] = chosen
+            else:
+                whole[index] = (chosen, candidate.zeros)
+    return narrowings, whole
+
+
+def _users_of(analysis: Analysis, weight: str) -> int:
+    source = stored(analysis.graph, weight, analysis.context.rank(weight))
+    return 1 if source is None else uses(analysis.graph, source.name, shapes=False)
+
+
+def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:
+    """Return a layer that has rows or columns of zeros between what stays of the tensors around it."""
+    rule, context = analysis.rules[node.index], analysis.context
+    if not rule.narrows or rule.weights is None or not context.is_activation(node.outputs[0]):
+        return None
+    linear = rule.weights(node, context)
+    sides = ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis))
+    kept = [
+        linear.per_group(plan.kept(name, axis, context.rank(name)), bool(place))
+        for place, (name, axis) in enumerate(sides)
+    ]
+    found = zeros_of(node, context, linear, kept[0], kept[1], used)
+    if found is None:
+        return None
+    last = [axis == context.rank(name) - 1 for name, axis in sides]
+    return Candidate(linear, found, kept[0][0], kept[1][0], (last[0], last[1]))

@@ -1,0 +1,48 @@
+"""Shapes at given sizes, for counting multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from onnxsqueeze.abstract.symbolic import Shape
+
+if TYPE_CHECKING:
+    from onnxsqueeze.analysis.forward import Analysis
+
+
+def concrete_shapes(analysis: Analysis, dims: Mapping[str, int]) -> tuple[Mapping[str, Shape], dict[str, int]]:
+    """Return all shapes for one sample, and the sizes that they assume for dynamic dimensions other than the batch.
+
+    Args:
+        analysis: of the model.
+        dims: sizes that the user gave, by the dimension's name.
+    """
+    inputs = analysis.context.shapes
+    later = [size for name in analysis.graph.inputs for size in inputs.get(name, ())[1:]]
+    if not dims and all(isinstance(size, int) for size in later):
+        return analysis.context.shapes, {}
+    from onnxsqueeze.verification.dimension_sizes import Role, SizePlan
+
+    declared = [value for value in analysis.graph.proto.input if value.name in analysis.graph.inputs]
+    plan = SizePlan.of(declared, {}, {})
+    sizes = {name: dims.get(name, _DEFAULT_SIZE) for name, role in plan.roles.items() if role is not Role.BATCH}
+    shapes = plan.shapes({**dict.fromkeys(plan.roles, 1), **sizes})
+    return _inferred(analysis, shapes or {}), sizes
+
+
+def _inferred(analysis: Analysis, shapes: Mapping[str, Shape]) -> Mapping[str, Shape]:
+    from onnxsqueeze.rules.contract import Context
+    from onnxsqueeze.rules.registry import rule_for
+    from onnxsqueeze.shapes.inference import ShapeInference, fold
+
+    context = Context(analysis.graph)
+    inference = ShapeInference(analysis.graph, context)
+    context.shapes.update(shapes)
+    for node in analysis.graph.nodes:
+        inference.infer(node, rule_for(node))
+        fold(node, rule_for(node), context)
+    return context.shapes
+
+
+_DEFAULT_SIZE = 64  # for a dynamic image side or sequence length of which nothing is said

@@ -1,0 +1,1 @@
+"""Carries out a plan by graph surgery. It obeys; it decides nothing."""

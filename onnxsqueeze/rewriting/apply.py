@@ -1,0 +1,137 @@
+"""Carry out a plan: let each touched node repair itself, then put the narrowed model together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx
+
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.symbolic import Symbolic
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.model.loading import Initializer
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.lessons import NotZero, StillRead
+from onnxsqueeze.rules.plan import Plan
+
+
+def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> tuple[Model, frozenset[str]]:
+    """Return the model that the plan describes, and which stored tensors became several. The original is not changed.
+
+    Raises:
+        FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
+        StillRead: when a node that stays needs something of a tensor that goes; likewise.
+        NotZero: when layers that the plan narrows need more of their weights; plan again with what is known then.
+        NotSpanned: when elements that go cannot be computed from others by all who read them; analyse again.
+    """
+    editor = Editor(analysis, plan, options)
+    for node in analysis.graph.nodes:
+        if node.index in editor.sizes.fixed:
+            editor.set_values(node, editor.sizes.fixed[node.index])
+        elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
+            analysis.rules[node.index].repair(node, analysis.context, editor)
+            editor.pass_on(node)
+    if editor.used:
+        raise NotZero(editor.used)
+    skeleton, arrays, sources = editor.finish()
+    for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
+        if plan.gone(name):
+            raise StillRead(name)
+    model = analysis.graph.model
+    initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
+    _update_shapes(skeleton.graph, editor, initializers)
+    counts = Counter(sources.values())
+    copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
+    return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
+
+
+def _touched(node: Node, editor: Editor) -> bool:
+    if node.index in editor.plan.narrowings or editor.plan.drops_summand(node.index):
+        return True
+    inner = editor.context.elements.inner.get(node.index, "")
+    if any(editor.narrowed(name) for name in (*node.inputs, *node.outputs, inner)):
+        return True
+    asked = editor.context.rules[node.index].asked
+    if asked is not None and asked(node, editor.options):
+        return True
+    return any(editor.taken_offset(name) or editor.mixture(name) for name in node.inputs)
+
+
+def _initializers(
+    graph: Graph, proto: onnx.GraphProto, arrays: Mapping[str, Array], sources: Mapping[str, str]
+) -> dict[str, Initializer]:
+    """Return the initializers that are still used, the new ones among them, in the original's order."""
+    used = {name for node in Graph.read_names(proto) for name in node}
+    used |= {value.name for value in proto.output} | graph.overridable
+    found = {name: initializer for name, initializer in graph.model.initializers.items() if name in used}
+    legacy = graph.model.skeleton.ir_version < 4
+    for name, array in arrays.items():
+        source = graph.model.initializers.get(sources[name])
+        if name in found:
+            found[name] = found[name].with_array(array)
+        elif legacy:  # before IR 4 an initializer had to be a graph input too
+            tensor = onnx.numpy_helper.from_array(array, name)
+            proto.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+        elif source is not None:
+            renamed = source.with_array(array)
+            renamed.header.name = name
+            found[name] = renamed
+        else:
+            found[name] = Initializer.from_array(name, array)
+    if legacy:
+        _declare_inputs(graph, proto, found)
+    return found
+
+
+def _declare_inputs(graph: Graph, proto: onnx.GraphProto, initializers: Mapping[str, Initializer]) -> None:
+    """Let the graph inputs that stand for initializers agree with what is left of them."""
+    kept = [value for value in proto.input if value.name in graph.inputs or value.name in initializers]
+    for value in kept:
+        if value.name in initializers:
+            kind = value.type.tensor_type
+            kind.shape.CopyFrom(onnx.TensorShapeProto())
+            for length in initializers[value.name].shape:
+                kind.shape.dim.add().dim_value = length
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del proto.input[:]
+    proto.input.extend(copies)
+
+
+def _update_shapes(proto: onnx.GraphProto, editor: Editor, initializers: Mapping[str, Initializer]) -> None:
+    """Bring the declared shapes of tensors up to date; drop those of tensors that are gone."""
+    declared, stale = proto.value_info, _stale(proto, editor)
+    kept = [value for value in declared if value.name not in stale and not _is_gone(value.name, editor, initializers)]
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del declared[:]
+    declared.extend(copies)
+    for value in declared:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if value.name in initializers:
+                dimension.dim_value = initializers[value.name].shape[axis]
+            elif editor.narrowed(value.name) and (length := editor.new_length(value.name, axis)) is not None:
+                if isinstance(length, Symbolic):
+                    dimension.Clear()
+                else:
+                    dimension.dim_value = length
+
+
+def _stale(proto: onnx.GraphProto, editor: Editor) -> set[str]:
+    """Return the tensors inside of groups that were not written back, or whose shapes may have changed."""
+    made = {name for node in proto.node for name in node.output}
+    return {
+        name
+        for node in editor.context.graph.nodes
+        if node.group is not None
+        for name in node.group.inner
+        if name not in made or any(editor.narrowed(tensor) for tensor in (*node.inputs, *node.outputs))
+    }
+
+
+def _is_gone(name: str, editor: Editor, initializers: Mapping[str, Initializer]) -> bool:
+    """Whether a tensor fell away, or is an initializer that did or whose rank changed."""
+    if name in editor.context.graph.initializers:
+        return name not in initializers or len(initializers[name].shape) != editor.context.rank(name)
+    return editor.plan.gone(name)

@@ -1,0 +1,24 @@
+"""Channels along one axis of a tensor: their bounds and their classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.rules.contract import Context
+
+
+def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floats]:
+    """Return the bounds of each channel of a tensor, whatever the position: vectors of length C, or 1 if alike."""
+    fact = context.fact(name)
+    others = tuple(other for other in range(fact.lower.ndim) if other != axis)
+    return fact.lower.min(axis=others), fact.upper.max(axis=others)
+
+
+def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]:
+    """Return the classes along one axis of a tensor, the elements along all others made to share theirs; [C] or [1]."""
+    others = tuple(other for other in range(context.rank(name)) if other != axis)
+    merged = context.elements.merge(context.ids(name), others)
+    context.elements.ids[name] = merged
+    return merged.reshape(-1)

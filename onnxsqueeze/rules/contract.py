@@ -1,0 +1,221 @@
+"""The record that holds all that is known about one operator, the registry of records, and what rules may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Array, Bools, Floats
+from onnxsqueeze.abstract.interval import Fact, exactly, unknown
+from onnxsqueeze.abstract.symbolic import Shape
+from onnxsqueeze.coupling.classes import Elements
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.rules.lessons import Known
+
+if TYPE_CHECKING:
+    from onnxsqueeze.coupling.constraints import Constraint
+    from onnxsqueeze.rewriting.editor import Editor
+    from onnxsqueeze.rules.weight_view import Linear
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a node asks of one of its inputs (compact masks that broadcast against the input's classes).
+
+    Attributes:
+        live: elements whose value the node's needed outputs depend on. A constant may still be absorbed.
+        hold: elements that must stay even if they are constant, with the reason and its detail.
+        folds: elements that vary, and may go all the same: the node computes with a `Mixture` of others for them.
+    """
+
+    live: Bools
+    hold: Bools | None = None
+    reason: Reason = Reason.UNKNOWN_OPERATOR
+    detail: str = ""
+    folds: Bools | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a rule does not apply to a node, which is then treated as an unknown operator."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class Context:
+    """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
+
+    ``rules`` holds the rule in force for each node, by index; ``known`` is what an earlier analysis of the same graph
+    found out; ``scratch`` is for rules to remember what they worked out.
+    """
+
+    def __init__(self, graph: Graph, known: Known = Known()) -> None:  # noqa: B008  (frozen, so it can be shared)
+        self.graph = graph
+        self.known = known
+        self.elements = Elements()
+        self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, int] = {}
+        self.values: dict[str, Array] = {}
+        self.facts: dict[str, Fact] = {}
+        self.rules: list[OpRule] = []
+        self.scratch: dict[Any, Any] = {}
+
+    def value(self, name: str) -> Array | None:
+        """Return the value of a tensor computed from initializers alone, else None (also where a size is symbolic)."""
+        array = self.sizes(name)
+        return None if array is None or array.dtype == object else array
+
+    def sizes(self, name: str) -> Array | None:
+        """Like `value`, but small integer tensors may hold symbolic dimensions (dtype object)."""
+        if name not in self.values and name in self.graph.initializers:
+            initializer = self.graph.initializers[name]
+            return initializer.array if initializer.is_numeric else None
+        return self.values.get(name)
+
+    def integers(self, name: str) -> list[int] | None:
+        """Return a constant integer tensor as a list of Python ints, else None."""
+        array = self.value(name) if name else None
+        return None if array is None else [int(entry) for entry in array.ravel()]
+
+    def fact(self, name: str) -> Fact:
+        """Return what is known of a tensor's values."""
+        if name not in self.facts:
+            array = self.value(name)
+            numeric = array is not None and array.dtype.kind in "fiubV"
+            self.facts[name] = exactly(array) if numeric and array is not None else unknown(self.rank(name))
+        return self.facts[name]
+
+    def operand(self, name: str) -> Array | None:
+        """Return a constant operand: a constant tensor's value, or the compact one of an activation found constant."""
+        array = self.value(name)
+        if array is not None or name not in self.facts:
+            return array
+        fact = self.facts[name]
+        if name in self.known.settled:
+            return np.where(fact.constant, fact.lower, 0.0)
+        return fact.lower if fact.wholly_constant else None
+
+    def shape(self, name: str) -> Shape:
+        """Return a tensor's shape; call only where the rank is known."""
+        return self.shapes[name]
+
+    def rank(self, name: str) -> int:
+        """Return a tensor's rank, 0 where it is not known."""
+        return len(self.shapes.get(name, ()))
+
+    def ids(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the element classes of a tensor (compact)."""
+        if name in self.elements.ids:
+            return self.elements.ids[name]
+        key = ("constant", name)  # a constant that is moved about as data is one class: it is not sliced
+        if key not in self.scratch:
+            self.scratch[key] = self.elements.fresh((1,) * self.rank(name))
+        classes: npt.NDArray[np.int64] = self.scratch[key]
+        return classes
+
+    def is_activation(self, name: str) -> bool:
+        """Whether a tensor depends on the graph's inputs, so that its elements have classes."""
+        return name in self.elements.ids
+
+
+Evaluate = Callable[[Node, Sequence[Any]], Sequence[Any]]
+Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
+Applies = Callable[[Node, Context], "Refusal | None"]
+Forward = Callable[[Node, Context], Sequence[Fact]]
+Link = Callable[[Node, Context], None]
+Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
+Repair = Callable[[Node, Context, "Editor"], None]
+Absorbs = Callable[[Node, Context, int, int], bool]
+Carries = Callable[[Node, Context, int, int], "int | None"]
+Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
+Alignment = Callable[[Node, Context], tuple[int, int]]
+Pays = Callable[[Node, Context], "Sequence[Constraint]"]
+Weights = Callable[[Node, Context], "Linear"]
+Cancels = Callable[[Node, Context], Sequence[int]]
+Asked = Callable[[Node, Mapping[str, str]], bool]
+Choose = Callable[[Node, Context], "OpRule"]
+
+
+def _forward_unknown(node: Node, context: Context) -> Sequence[Fact]:
+    return [unknown(context.rank(name)) for name in node.outputs]
+
+
+def _link_opaque(node: Node, context: Context) -> None:
+    for name in node.outputs:
+        if name:
+            context.elements.ids[name] = context.elements.fresh((1,) * context.rank(name))
+
+
+def _need_everything(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    refusal = context.scratch.get(("refusal", node.index)) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
+    everything = np.full((), True)
+    return [Demand(everything, everything, refusal.reason, refusal.detail) for _ in node.inputs]
+
+
+def _repair_nothing(node: Node, context: Context, editor: Editor) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """All that is known about one operator. Every field defaults to the safe answer: nothing known, all inputs needed.
+
+    Attributes:
+        op, domain: the operator. since, until: the opset versions (inclusive) at which the rule holds.
+        evaluate: numpy semantics on constant inputs (None where absent); folds constants and sizes.
+        infer: output shapes where onnx's own inference cannot see symbolic sizes; an entry None leaves it to onnx.
+        applies: a refusal, where the rule cannot hold for this node.
+        forward: facts of the outputs from those of the inputs.
+        link: gives each output its element classes and couples those of the inputs.
+        need: what is needed of each input, given what is needed of each output.
+        repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
+        sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
+        absorbs: whether the node can take up a vector that its input at a position should still be increased by along
+            an axis (its repair then asks the editor for it).
+        mixes: whether the node can compute with a `Mixture` of the channels that its input at a position has along an
+            axis (its repair then asks the editor for it).
+        carries: the axis of the outputs along which an axis of the input at a position goes on, if the node does
+            nothing to its channels but to copy them to other places, or to average over places.
+        adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
+        alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
+        pays: constraints that keep channels whose removal would not make the node's surroundings faster.
+        weights: the view of a node that multiplies by a weight, for reports and costs.
+        narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
+        cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
+            may be added that is the same for all of those (keys).
+        asked: whether a user's options (see `Editor`) want the node rewritten even where nothing leaves it.
+        choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
+    """
+
+    op: str
+    domain: str = ONNX_DOMAIN
+    since: int = 1
+    until: int = 1 << 30
+    evaluate: Evaluate | None = None
+    infer: Infer | None = None
+    applies: Applies | None = None
+    forward: Forward = field(default=_forward_unknown)
+    link: Link = field(default=_link_opaque)
+    need: Need = field(default=_need_everything)
+    repair: Repair = field(default=_repair_nothing)
+    sizes: int | None = None
+    absorbs: Absorbs | None = None
+    mixes: Absorbs | None = None
+    carries: Carries | None = None
+    adopts: Adopts | None = None
+    alignment: Alignment | None = None
+    pays: Pays | None = None
+    weights: Weights | None = None
+    narrows: bool = False
+    cancels: Cancels | None = None
+    asked: Asked | None = None
+    choose: Choose | None = None
+
+
+UNKNOWN = OpRule(op="")

@@ -1,0 +1,54 @@
+"""Questions about the surroundings of a node that several rules ask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.abstract.symbolic import Symbolic
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.contract import Context, Demand
+
+
+def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = False) -> bool:
+    """Whether every reader of a tensor, and no graph output, can take up what should be done to it along an axis.
+
+    That is a vector to be added, or with ``mixed`` a `Mixture`. Who only carries the axis on leaves it to its readers.
+    """
+    key = ("absorbed", name, axis, mixed)
+    if key not in context.scratch:
+        context.scratch[key] = name not in context.graph.outputs and _readers_absorb(context, name, axis, mixed)
+    return bool(context.scratch[key])
+
+
+def _readers_absorb(context: Context, name: str, axis: int, mixed: bool) -> bool:
+    for reader, position in context.graph.readers.get(name, ()):
+        rule = context.rules[reader.index]
+        takes = rule.mixes if mixed else rule.absorbs
+        if position >= 0 and takes is not None and takes(reader, context, position, axis):
+            continue
+        onward = None if position < 0 or rule.carries is None else rule.carries(reader, context, position, axis)
+        if onward is None:
+            return False
+        if not all(absorbed_by_readers(context, output, onward, mixed) for output in reader.outputs if output):
+            return False
+    return True
+
+
+def held_sizes(node: Node) -> list[Demand | None]:
+    """Return the demand of an operator that reads sizes: of a computed shape nothing may leave."""
+    everything = np.full((), True)
+    return [Demand(everything, everything, Reason.CONSTANT_READ, f"sizes of {node.op}") for _ in node.inputs]
+
+
+def constant_vector(context: Context, name: str) -> Floats | None:
+    """Return a constant floating-point tensor flattened to float64, else None."""
+    array = context.value(name)
+    return None if array is None else array.astype(np.float64).ravel()
+
+
+def known_axis(context: Context, name: str, axis: int) -> int | None:
+    """Return an axis's length, None where it is known only at run time."""
+    size = context.shape(name)[axis]
+    return None if isinstance(size, Symbolic) else size

@@ -1,0 +1,181 @@
+"""The shape of every tensor, one node at a time: onnx's own inference fed with all that is known by then.
+
+Whole-graph inference gives up at the first Reshape whose target the graph computes. Here each node is inferred with the
+values folded so far, and what stays unknown becomes a named symbol, so that equal sizes stay recognisably equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TypeProto, ValueInfoProto
+
+from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, Undecided, parsed, symbol
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.rules.contract import Context, OpRule
+
+_MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
+
+
+class ShapeInference:
+    """Fills ``context.shapes`` and ``context.dtypes``."""
+
+    def __init__(self, graph: Graph, context: Context) -> None:
+        self._graph = graph
+        self._context = context
+        self._named: dict[str, Dimension] = {}
+        self._types: dict[str, TypeProto] = {}
+        self._declared = {value.name: value for value in graph.proto.value_info}
+        self._declared.update({value.name: value for value in graph.proto.output})
+        self._opsets = list(graph.model.skeleton.opset_import)
+        for value in graph.proto.input:
+            if value.name not in graph.initializers:
+                self._declare(value)
+        for name, initializer in graph.initializers.items():
+            self._set(name, initializer.header.data_type, tuple(initializer.shape))
+
+    def infer(self, node: Node, rule: OpRule) -> None:
+        """Set the type of each output of ``node`` as far as it can be known."""
+        found = self._by_schema(node)
+        infer = rule.infer if node.group is None else _like_first
+        own = infer(node, self._context) if infer else [None] * len(node.outputs)
+        for position, name in enumerate(node.outputs):
+            if name:
+                self._settle(node, name, found.get(name), own[position] if position < len(own) else None)
+
+    def _settle(self, node: Node, name: str, kind: TypeProto | None, shape: Shape | None) -> None:
+        """Take the rule's shape, else onnx's, else the declared one."""
+        if kind is not None and not kind.HasField("tensor_type"):
+            return
+        if kind is None and shape is None:
+            if name in self._declared:
+                self._declare(self._declared[name])
+            return
+        if kind is not None:
+            self._context.dtypes[name] = kind.tensor_type.elem_type
+            shape = shape if shape is not None else self._shape(name, kind)
+        elif (
+            node.inputs and node.inputs[0] in self._context.dtypes
+        ):  # operators with a shape of their own keep the type
+            self._context.dtypes[name] = self._context.dtypes[node.inputs[0]]
+        if shape is not None:
+            self._set(name, self._context.dtypes[name], shape)
+        elif name in self._declared:
+            self._declare(self._declared[name])
+
+    def _by_schema(self, node: Node) -> dict[str, TypeProto]:
+        kinds = {name: self._type(name) for name in node.inputs if name and name in self._context.dtypes}
+        if node.version == 0 or len(kinds) < len(set(node.inputs) - {""}) or node.captured:
+            return {}
+        try:
+            schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+            data = {name: tensor for name in node.inputs if name and (tensor := self._data(name)) is not None}
+            return dict(onnx.shape_inference.infer_node_outputs(schema, node.proto, kinds, data, {}, self._opsets))
+        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError, KeyError):
+            return {}  # no schema or an inference bug: the outputs' types stay unknown, and so does what reads them
+
+    def _data(self, name: str) -> onnx.TensorProto | None:
+        initializer = self._graph.initializers.get(name)
+        if initializer is not None and np.prod(initializer.shape) > _MOST_SIZES:
+            return None
+        array = self._context.value(name)
+        if array is None or array.size > _MOST_SIZES or array.dtype.kind not in "fiub":
+            return None
+        return onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+    def _type(self, name: str) -> TypeProto:
+        if name not in self._types:
+            kind = TypeProto()
+            kind.tensor_type.elem_type = self._context.dtypes[name]
+            if name in self._context.shapes:
+                for dimension in self._context.shapes[name]:
+                    entry = kind.tensor_type.shape.dim.add()
+                    if isinstance(dimension, Symbolic):
+                        entry.dim_param = str(dimension)
+                        self._named[entry.dim_param] = dimension
+                    else:
+                        entry.dim_value = dimension
+                if not self._context.shapes[name]:
+                    kind.tensor_type.shape.SetInParent()
+            self._types[name] = kind
+        return self._types[name]
+
+    def _shape(self, name: str, kind: TypeProto) -> Shape | None:
+        if not kind.tensor_type.HasField("shape"):
+            return None
+        declared = self._declared_dims(name, len(kind.tensor_type.shape.dim))
+        return tuple(
+            self._dimension(entry, f"{name}:{axis}", declared[axis])
+            for axis, entry in enumerate(kind.tensor_type.shape.dim)
+        )
+
+    def _declared_dims(self, name: str, rank: int) -> Sequence[Any]:
+        value = self._declared.get(name)
+        if value is None or len(value.type.tensor_type.shape.dim) != rank:
+            return [None] * rank
+        return list(value.type.tensor_type.shape.dim)
+
+    def _dimension(self, entry: Any, otherwise: str, declared: Any = None) -> Dimension:
+        if entry.HasField("dim_value") and entry.dim_value >= 0:
+            return int(entry.dim_value)
+        if entry.HasField("dim_param") and entry.dim_param:
+            return self._named.setdefault(entry.dim_param, parsed(entry.dim_param))
+        return self._dimension(declared, otherwise) if declared is not None else symbol(otherwise)
+
+    def _declare(self, value: ValueInfoProto) -> None:
+        if not value.type.HasField("tensor_type"):
+            return
+        self._context.dtypes[value.name] = value.type.tensor_type.elem_type
+        shape = self._shape(value.name, value.type)
+        if shape is not None:
+            self._set(value.name, value.type.tensor_type.elem_type, shape)
+
+    def _set(self, name: str, dtype: int, shape: Shape) -> None:
+        self._context.dtypes[name] = dtype
+        self._context.shapes[name] = shape
+
+
+def _like_first(node: Node, context: Context) -> Sequence[Shape | None]:
+    """A fused node's output is shaped as its first input, if none of the others can broadcast that to another shape."""
+    shape = context.shapes.get(node.inputs[0], ())
+    others = [context.shapes.get(name, ()) for name in node.inputs[1:] if name]
+    aligned = [zip(other[::-1], shape[::-1], strict=False) for other in others if len(other) <= len(shape)]
+    fits = len(aligned) == len(others) and all(own in (1, length) for pairs in aligned for own, length in pairs)
+    return [shape if shape and fits else None]
+
+
+def fold(node: Node, rule: OpRule, context: Context) -> None:
+    """Compute the outputs of a node whose inputs are constants or known sizes, unless that would make data of them."""
+    if rule.evaluate is None or node.captured:
+        return
+    inputs = [context.sizes(name) if name else None for name in node.inputs]
+    if any(array is None and name for array, name in zip(inputs, node.inputs, strict=True)):
+        return
+    most = max([_MOST_SIZES, *(array.size for array in inputs if array is not None)])
+    for name, output in zip(node.outputs, evaluated(rule, node, inputs), strict=False):
+        if name and output is not None and np.size(output) <= most:
+            context.values[name] = _plain(np.asarray(output), context.dtypes.get(name))
+
+
+def evaluated(rule: OpRule, node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
+    """Return the outputs, or nothing where they cannot be computed or depend on a size known only at run time."""
+    if rule.evaluate is None or node.captured:
+        return []
+    given = [array for array in inputs if array is not None]
+    if any(array.dtype == object for array in given) and any(array.size > _MOST_SIZES for array in given):
+        return []
+    try:
+        with np.errstate(all="ignore"):
+            return rule.evaluate(node, inputs)
+    except (Undecided, TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
+        return []
+
+
+def _plain(array: Any, dtype: int | None) -> Any:
+    """Return an object array without symbolic entries as an ordinary one."""
+    if array.dtype != object or any(isinstance(entry, Symbolic) for entry in array.flat):
+        return array
+    return array.astype(np.int64 if dtype is None else onnx.helper.tensor_dtype_to_np_dtype(dtype))

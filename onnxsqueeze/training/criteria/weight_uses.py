@@ -1,0 +1,170 @@
+"""Which trainable tensors are weights of linear layers, and which channels each of their elements reads and writes.
+
+Exporters put a Transpose, a Reshape or a Slice between a stored weight and the layer. So the numbers of the stored
+elements are sent the same way, and what arrives says where each of them ended up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.rules.weight_view import Linear
+
+Numbers = npt.NDArray[np.int64]
+
+_MOVES = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice"})
+_COPIES = frozenset({"Identity", "Cast"})
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One linear layer that reads a stored weight.
+
+    Attributes:
+        weight: the initializer. node: the layer. linear: the layer's view of what it multiplies by.
+        bias: the initializer that is added to the layer's output and to nothing else, "" without one.
+        rows: the constant numbers of the rows that a lookup reads, None where the run decides.
+        stored: the shape of the initializer. places: which stored element stands at each place of what the layer
+            multiplies by.
+    """
+
+    weight: str
+    node: Node
+    linear: Linear
+    bias: str
+    rows: Numbers | None
+    stored: tuple[int, ...]
+    places: Numbers | None
+
+    @property
+    def table(self) -> bool:
+        """Whether rows are looked up by number, as in an embedding."""
+        return self.linear.lookup
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The tensor that the layer reads and the axis of its channels."""
+        return self.linear.data, self.linear.data_axis
+
+    @property
+    def channels(self) -> int:
+        """The number of input channels."""
+        return int(self.linear.groups * self.linear.matrix.shape[2])
+
+    @cached_property
+    def read(self) -> Numbers:
+        """The input channel that each stored element is multiplied with, -1 where the layer does not read it."""
+        groups, _, inner, _ = self.linear.matrix.shape
+        return self._stored(np.arange(groups * inner).reshape(groups, 1, inner, 1))
+
+    @cached_property
+    def written(self) -> Numbers:
+        """The output channel that each stored element adds to, -1 where the layer does not read it."""
+        groups, out, _, _ = self.linear.matrix.shape
+        return self._stored(np.arange(groups * out).reshape(groups, out, 1, 1))
+
+    def _stored(self, numbers: Numbers) -> Numbers:
+        used = self.linear.restore(np.broadcast_to(numbers, self.linear.matrix.shape))
+        if self.places is None:
+            return np.ascontiguousarray(used).reshape(self.stored)
+        stored = np.full(self.stored, -1)
+        stored.reshape(-1)[self.places.reshape(-1)] = used.reshape(-1)
+        return stored
+
+
+def linear_uses(model: Model, trained: Collection[str]) -> list[Use]:
+    """Return every use of a trained tensor as the weight of a linear layer, in the order of the graph.
+
+    Args:
+        model: any model.
+        trained: the initializers that are trained; others have no use.
+    """
+    analysis = Analysis(Graph(normalised(model)))
+    found: list[Use] = []
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        if rule.weights is None:
+            continue
+        linear = rule.weights(node, analysis.context)
+        origin = _origin(linear.weight, analysis)
+        if origin is None or origin[0] not in trained or linear.matrix.size == 0:
+            continue
+        name, places = origin
+        stored = tuple(int(size) for size in analysis.graph.initializers[name].array.shape)
+        bias, rows = _bias(node, linear, analysis, trained), _rows(node, linear, analysis)
+        found.append(Use(name, node, linear, bias, rows, stored, places))
+    return found
+
+
+def by_weight(uses: Iterable[Use]) -> dict[str, list[Use]]:
+    """Return the uses of each weight."""
+    found: dict[str, list[Use]] = {}
+    for use in uses:
+        found.setdefault(use.weight, []).append(use)
+    return found
+
+
+def _rows(node: Node, linear: Linear, analysis: Analysis) -> Numbers | None:
+    """Return the rows that a lookup always reads; a slice of a table reads each once."""
+    if not linear.lookup:
+        return None
+    if node.op != "Gather":
+        return np.arange(linear.matrix.shape[2])
+    rows = analysis.context.value(linear.data)
+    return None if rows is None else rows.astype(np.int64)
+
+
+def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
+    """Return the initializer that a tensor is a rearrangement of, and where its elements went (None: nowhere)."""
+    graph = analysis.graph
+    if name in graph.initializers:
+        return name, None
+    node = graph.producers.get(name)
+    if node is None or node.domain or node.op not in _MOVES | _COPIES:
+        return None
+    origin = _origin(node.inputs[0], analysis)
+    if origin is None or node.op in _COPIES:
+        return origin
+    source, places = origin
+    if places is None:
+        array = graph.initializers[source].array
+        places = np.arange(array.size).reshape(array.shape)
+    evaluate = analysis.rules[node.index].evaluate
+    others = [analysis.context.value(other) if other else None for other in node.inputs[1:]]
+    if evaluate is None or any(value is None for value, other in zip(others, node.inputs[1:], strict=True) if other):
+        return None
+    return source, np.asarray(evaluate(node, [places, *others])[0])
+
+
+def _bias(node: Node, linear: Linear, analysis: Analysis, trained: Collection[str]) -> str:
+    """Return the initializer that is added to what a layer writes, if a vector added to it changes nothing else."""
+    graph = analysis.graph
+    if linear.lookup:
+        return ""
+    name = linear.bias or _added(node, linear, analysis)
+    alone = name in trained and len(graph.readers.get(name, ())) == 1 and name not in graph.outputs
+    channels = linear.groups * linear.matrix.shape[1]
+    return name if alone and linear.bias_scale and graph.initializers[name].array.size == channels else ""
+
+
+def _added(node: Node, linear: Linear, analysis: Analysis) -> str:
+    """Return the constant of the Add that alone reads a layer, as exporters write a MatMul with a bias."""
+    graph = analysis.graph
+    reader = graph.sole_reader(node.outputs[0])
+    if reader is None or reader[0].op != "Add" or reader[0].domain:
+        return ""
+    name = reader[0].input(1 - reader[1])
+    if name not in graph.initializers:
+        return ""
+    shape = graph.initializers[name].array.shape
+    place = linear.output_axis - analysis.context.rank(node.outputs[0]) + len(shape)
+    along = 0 <= place < len(shape) and shape[place] == graph.initializers[name].array.size
+    return name if along else ""

@@ -1,0 +1,45 @@
+"""GELU, SiLU and the guarded softmax where an exporter spelt them out, each as one call."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN
+from onnxsqueeze.operators.softmax.softmax import GUARDED
+from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+
+
+@leaf
+def guarded_softmax(scores: Tensor, axis: int) -> Tensor:
+    """Return a softmax, zeros where it would be NaN; neither those rows nor their gradients become NaN."""
+    undefined = ~torch.isfinite(scores.detach().amax(axis, keepdim=True))
+    return torch.softmax(scores.masked_fill(undefined, 0.0), axis).masked_fill(undefined, 0.0)
+
+
+@leaf
+def gelu(data: Tensor, approximate: str) -> Tensor:
+    """Return the GELU, exact ("none") or by the hyperbolic tangent ("tanh")."""
+    return F.gelu(data, approximate=approximate)
+
+
+@leaf
+def swish(data: Tensor, alpha: float) -> Tensor:
+    """Return x times the sigmoid of alpha x."""
+    return F.silu(data) if alpha == 1.0 else data * torch.sigmoid(alpha * data)
+
+
+@form(GUARDED, domain=PATTERN_DOMAIN)
+def _guarded_softmax(call: Call) -> Result:
+    return guarded_softmax(call.tensor(0), int(call.node.attributes.get("axis", -1)))
+
+
+@form("Gelu", domain=PATTERN_DOMAIN)
+def _gelu(call: Call) -> Result:
+    return gelu(call.tensor(0), str(call.node.attributes.get("approximate", "none")))
+
+
+@form("Swish", domain=PATTERN_DOMAIN)
+def _swish(call: Call) -> Result:
+    return swish(call.tensor(0), float(call.node.attributes.get("alpha", 1.0)))
