@@ -1,4 +1,22 @@
-"""Rewrite an ONNX model whose weights were masked by pruning exactly into a smaller dense model."""
+"""Rewrite an ONNX model whose weights were masked by pruning exactly into a smaller dense model.
+
+The packages lie in layers. A file may import from its own package and from those in lower lines; imports under
+TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this table and checks every import.)
+
+    10  cli
+     9  bench, training, onnxsqueeze
+     8  pipeline
+     7  reporting, canonicalization, planning, rewriting
+     6  analysis, operators
+     5  shapes, deployment
+     4  rules, runtimes
+     3  graph, verification
+     2  model, coupling
+     1  errors, abstract, _version
+
+Besides, no files import each other in a circle; only ``pipeline.frontend`` imports the operators; ``verification``
+shares no code with ``rules``, ``graph``, ``coupling``, ``shapes`` and ``operators``; only ``training`` imports torch.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-import onnxsqueeze.operators  # noqa: F401  (registers the rules)
 from onnxsqueeze.abstract.compact import Bools, fit_all
 from onnxsqueeze.abstract.interval import unknown
 from onnxsqueeze.analysis.backward import Needs

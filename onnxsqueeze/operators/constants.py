@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx.numpy_helper
@@ -17,10 +17,8 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
 
 def _constant(node: Node, inputs: Sequence[Array]) -> Sequence[Any]:
@@ -85,13 +83,13 @@ def _link_shape(node: Node, context: Context) -> None:
         elements.constraints.append(NotEmpty(context.ids(node.inputs[0]), elements.ids[output]))
 
 
-def _shape_repair(node: Node, context: Context, editor: Editor) -> None:
+def _shape_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """The new lengths are what most readers want; where not, the entries that changed are set back."""
-    if node.index in editor.sizes.frozen:
+    if node.index in rewriter.shapes.frozen:
         name = node.inputs[0]
         before = _shape_value(node, context.shape(name))
-        changed = before != _shape_value(node, editor.sizes.narrowed.shape(name))
-        editor.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
+        changed = before != _shape_value(node, rewriter.shapes.shape(name))
+        rewriter.insert_after(node, "Where", [~changed, None, np.where(changed, before, 0).astype(np.int64)])
 
 
 def _known_size(node: Node, context: Context) -> Refusal | None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
 from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, _better, _smaller
 from onnxsqueeze.reporting.report import Report, make_report
 from onnxsqueeze.rules.plan import Plan
@@ -104,7 +103,7 @@ def minimize(
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
     tell("analysing", None)
-    analysis = Analysis(Graph(normalised(model, keep)), keep)
+    analysis = analyse(model, keep)
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
@@ -188,7 +187,7 @@ def _of_whole_layers(
     """
     kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in keep)}
     whole = with_whole_layers(analysis, model, kept)
-    return None if whole is None else _smaller(Analysis(Graph(normalised(whole, keep)), keep), round_to, keep, options)
+    return None if whole is None else _smaller(analyse(whole, keep), round_to, keep, options)
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

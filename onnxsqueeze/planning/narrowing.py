@@ -15,7 +15,7 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing, Plan, Used
-from onnxsqueeze.rules.weight_view import Linear, nonzero
+from onnxsqueeze.rules.weight_view import Linear
 
 _FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
 
@@ -72,7 +72,7 @@ def zeros_of(
         return None
     inner, outer = kept_in[0], kept_out[0]
     if used is None:
-        reads = nonzero(linear, node, context)[0]
+        reads = linear.reads[0]
         used = (
             any_along(reads if outer.all() else reads[outer], 0),
             any_along(reads if inner.all() else reads & inner, 1),

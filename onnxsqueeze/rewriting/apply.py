@@ -29,8 +29,8 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     """
     editor = Editor(analysis, plan, options)
     for node in analysis.graph.nodes:
-        if node.index in editor.sizes.fixed:
-            editor.set_values(node, editor.sizes.fixed[node.index])
+        if node.index in editor.shapes.fixed:
+            editor.set_values(node, editor.shapes.fixed[node.index])
         elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
             editor.pass_on(node)

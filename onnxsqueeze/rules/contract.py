@@ -19,7 +19,7 @@ from onnxsqueeze.rules.lessons import Known
 
 if TYPE_CHECKING:
     from onnxsqueeze.coupling.constraints import Constraint
-    from onnxsqueeze.rewriting.editor import Editor
+    from onnxsqueeze.rules.rewriter import Rewriter
     from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -130,10 +130,10 @@ Applies = Callable[[Node, Context], "Refusal | None"]
 Forward = Callable[[Node, Context], Sequence[Fact]]
 Link = Callable[[Node, Context], None]
 Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
-Repair = Callable[[Node, Context, "Editor"], None]
+Repair = Callable[[Node, Context, "Rewriter"], None]
 Absorbs = Callable[[Node, Context, int, int], bool]
 Carries = Callable[[Node, Context, int, int], "int | None"]
-Adopts = Callable[[Node, Context, "Editor", int, Floats], bool]
+Adopts = Callable[[Node, Context, "Rewriter", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
 Pays = Callable[[Node, Context], "Sequence[Constraint]"]
 Weights = Callable[[Node, Context], "Linear"]
@@ -158,7 +158,7 @@ def _need_everything(node: Node, context: Context, outputs: Sequence[Bools]) -> 
     return [Demand(everything, everything, refusal.reason, refusal.detail) for _ in node.inputs]
 
 
-def _repair_nothing(node: Node, context: Context, editor: Editor) -> None:
+def _repair_nothing(node: Node, context: Context, rewriter: Rewriter) -> None:
     return None
 
 
@@ -177,9 +177,9 @@ class OpRule:
         repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
         sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
-            an axis (its repair then asks the editor for it).
+            an axis (its repair then asks the rewriter for it).
         mixes: whether the node can compute with a `Mixture` of the channels that its input at a position has along an
-            axis (its repair then asks the editor for it).
+            axis (its repair then asks the rewriter for it).
         carries: the axis of the outputs along which an axis of the input at a position goes on, if the node does
             nothing to its channels but to copy them to other places, or to average over places.
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
@@ -189,7 +189,7 @@ class OpRule:
         narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
         cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
             may be added that is the same for all of those (keys).
-        asked: whether a user's options (see `Editor`) want the node rewritten even where nothing leaves it.
+        asked: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
         choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
     """
 

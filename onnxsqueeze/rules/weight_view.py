@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rules.contract import Context
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,18 @@ class Linear:
         """Whether one matrix reads all channels, the same at all positions."""
         return self.groups == 1 and not self.bordered
 
+    def signs(self) -> tuple[Bools, Bools]:
+        """Return where some tap is positive and where some is negative, [groups, out, in]."""
+        found = _signs(self.matrix)
+        self.__dict__.setdefault("reads", found[0] | found[1])  # costs nothing beside the signs
+        return found
+
+    @cached_property
+    def reads(self) -> Bools:
+        """Which channels each output reads, [groups, out, in]."""
+        positive, negative = _signs(self.matrix)
+        return np.logical_or(positive, negative, out=positive)
+
     def stored_axis(self, place: int) -> int:
         """Return the axis of the weight as it is stored along which an axis of ``matrix`` lies (of one group)."""
         shapes = [(1, 1 + (place == 1) * more, 1 + (place == 2) * more, self.matrix.shape[3]) for more in (0, 1)]
@@ -76,9 +87,8 @@ class Linear:
 _CACHED = 1 << 16  # weight elements that stay in a processor's cache while they are read tap by tap
 
 
-def _signs(linear: Linear) -> tuple[Bools, Bools]:
+def _signs(matrix: Array) -> tuple[Bools, Bools]:
     """Return where some tap is positive and where some is negative, [groups, out, in]."""
-    matrix = linear.matrix
     if matrix.shape[3] == 1:
         return matrix[..., 0] > 0, matrix[..., 0] < 0
     positive, negative = np.empty(matrix.shape[:3], dtype=bool), np.empty(matrix.shape[:3], dtype=bool)
@@ -93,13 +103,3 @@ def _signs(linear: Linear) -> tuple[Bools, Bools]:
             np.greater(most, 0, out=positive[group, start : start + step])
             np.less(least, 0, out=negative[group, start : start + step])
     return positive, negative
-
-
-def nonzero(linear: Linear, node: Node, context: Context) -> Bools:
-    """Return which channels each output reads, [groups, out, in]."""
-    key = ("nonzero", node.index)
-    if key not in context.scratch:
-        positive, negative = _signs(linear)
-        context.scratch[key] = np.logical_or(positive, negative, out=positive)
-    result: Bools = context.scratch[key]
-    return result

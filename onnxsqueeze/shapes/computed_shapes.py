@@ -7,36 +7,17 @@ them would be misled (arithmetic on data, say), the Shapes that it depends on go
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.abstract.symbolic import Dimension, Symbolic, as_values, known, symbol
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, as_values, known, symbol
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import StillRead
 from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.rewriter import Request, Rewriter, ShapesAfter
 from onnxsqueeze.shapes.inference import evaluated, fold
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a node asks for in the narrowed model and what it should ask for, by entry of its requested shape.
-
-    Attributes:
-        computed: whether it is known what the graph computes; if not, it is what it was.
-        wanted: the entries, every wrong one replaced by the length that it should name.
-        wrong: which entries those are.
-    """
-
-    computed: bool
-    wanted: list[Dimension]
-    wrong: Bools
 
 
 class Sizes:
@@ -48,23 +29,35 @@ class Sizes:
         fixed: by index, the nodes that constants stand for, being frozen or reading what is gone, with these constants.
     """
 
-    def __init__(self, editor: Editor) -> None:
-        self._editor = editor
-        self._original = editor.context
-        self._shapes = dict(editor.context.shapes)
-        for name in editor.plan.masks:
-            old = editor.context.shapes.get(name, ())
-            lengths = [editor.new_length(name, axis) for axis in range(len(old))]
+    def __init__(self, context: Context, rewriter: Rewriter) -> None:
+        self._rewriter = rewriter
+        self._original = context
+        self._shapes = dict(context.shapes)
+        for name in rewriter.plan.masks:
+            old = context.shapes.get(name, ())
+            lengths = [rewriter.new_length(name, axis) for axis in range(len(old))]
             self._shapes[name] = tuple(b if a is None else a for a, b in zip(lengths, old, strict=True))
         self.frozen: set[int] = set()
         while misled := self._misled():
             self.frozen |= misled
-        nodes = [node for node in editor.context.graph.nodes if self._constant(node)]
+        nodes = [node for node in context.graph.nodes if self._constant(node)]
         self.fixed = {
             node.index: [self.narrowed.values.get(name, np.empty(0)) for name in node.outputs]
             for node in nodes
             if node.index in self.frozen or self._reads_gone(node)
         }
+
+    def shape(self, name: str) -> Shape:
+        """Return a tensor's shape in the narrowed model."""
+        return self.narrowed.shape(name)
+
+    def value(self, name: str) -> Array | None:
+        """Return a constant's value in the narrowed model, None where it is computed."""
+        return self.narrowed.value(name)
+
+    def sizes(self, name: str) -> Array | None:
+        """Like `value`, but small integer tensors may hold symbolic dimensions (dtype object)."""
+        return self.narrowed.sizes(name)
 
     def request(self, node: Node) -> Request:
         """Compare what a node asks for with the lengths that its output shall have."""
@@ -75,7 +68,7 @@ class Sizes:
         axes = [axis % rank for axis in node.attributes.get("axes") or range(rank - count, rank)]
         lengths = [self._shapes[output][axis] for axis in axes]
         if before is None or now is None:
-            changed = [self._editor.new_length(output, axis) is not None for axis in axes]
+            changed = [self._rewriter.new_length(output, axis) is not None for axis in axes]
             return Request(False, lengths, np.array(changed, dtype=bool))
         wrong = [self._misses(node, *entry) for entry in zip(axes, before, now, strict=True)]
         wanted = [length if flag else size for length, flag, size in zip(lengths, wrong, now, strict=True)]
@@ -84,7 +77,7 @@ class Sizes:
     def _misses(self, node: Node, axis: int, before: Dimension, now: Dimension) -> bool:
         """Whether an entry, as it was and as it is now, does not give an axis the length that it shall have."""
         source, output = node.inputs[0], node.outputs[0]
-        length, old = self._editor.new_length(output, axis), self._original.shape(output)[axis]
+        length, old = self._rewriter.new_length(output, axis), self._original.shape(output)[axis]
         if now == (old if length is None else length):
             return False
         if now != before:
@@ -96,7 +89,7 @@ class Sizes:
         # Any other number refers to the input: 0 copies from the same place, 1 leaves an axis counted from the end.
         rank = self._original.rank(source)
         place = axis if now == 0 else axis + rank - self._original.rank(output)
-        return length != (self._editor.new_length(source, place) if 0 <= place < rank else None)
+        return length != (self._rewriter.new_length(source, place) if 0 <= place < rank else None)
 
     def agreed(self, name: str, request: Request) -> bool:
         """Whether every reader of a requested shape wants the same of it."""
@@ -172,42 +165,42 @@ class Sizes:
         return all(self._original.value(name) is not None for name in node.outputs if name)
 
     def _reads_gone(self, node: Node) -> bool:
-        return any(self._editor.plan.gone(name) for name in node.inputs)
+        return any(self._rewriter.plan.gone(name) for name in node.inputs)
 
     def _touched(self, node: Node) -> bool:
-        return any(self._editor.narrowed(name) for name in (*node.inputs, *node.outputs))
+        return any(self._rewriter.narrowed(name) for name in (*node.inputs, *node.outputs))
 
     def _gone(self, node: Node) -> bool:
-        return all(self._editor.plan.gone(name) for name in node.outputs if name)
+        return all(self._rewriter.plan.gone(name) for name in node.outputs if name)
 
 
-def patch_sizes(node: Node, context: Context, editor: Editor, otherwise: Array | None = None) -> None:
+def patch_sizes(node: Node, context: Context, rewriter: Rewriter, otherwise: Array | None = None) -> None:
     """Put the requested shape of a node right where it does not name the lengths that its output shall have.
 
     Args:
         node: one whose rule says at which input it requests a shape.
-        context: of the original graph. editor: of the narrowed one.
+        context: of the original graph. rewriter: of the narrowed one.
         otherwise: a constant that asks for the right lengths, if there is one; taken rather than another node.
     """
     place = slot(node, context)
     if not node.input(place):
         return
-    request = editor.sizes.request(node)
+    request = rewriter.shapes.request(node)
     if not request.wrong.any():
         return
     target = as_values(request.wanted)
     if request.computed and target.dtype != object:
-        editor.set_constant(node, place, target)
-    elif _put_right_at_producer(node.inputs[place], request, editor):
+        rewriter.set_constant(node, place, target)
+    elif _put_right_at_producer(node.inputs[place], request, context, rewriter):
         return
     elif otherwise is not None:
-        editor.set_constant(node, place, otherwise)
+        rewriter.set_constant(node, place, otherwise)
     else:
         wanted = [size if wrong else 0 for size, wrong in zip(request.wanted, request.wrong, strict=True)]
         wanted = [size if known(size) else -1 for size in wanted]
         if wanted.count(-1) + request.wanted.count(-1) > 1:
             raise StillRead(node.inputs[0])
-        editor.insert_before(node, place, "Where", [request.wrong, as_values(wanted), None])
+        rewriter.insert_before(node, place, "Where", [request.wrong, as_values(wanted), None])
 
 
 def slot(node: Node, context: Context) -> int:
@@ -217,15 +210,15 @@ def slot(node: Node, context: Context) -> int:
     return place
 
 
-def _put_right_at_producer(name: str, request: Request, editor: Editor) -> bool:
+def _put_right_at_producer(name: str, request: Request, context: Context, rewriter: Rewriter) -> bool:
     """Change the constants from which the node that computes a requested shape copies the wrong entries."""
-    producer = editor.context.graph.producers.get(name)
-    if producer is None or any(editor.narrowed(other) for other in (*producer.inputs, *producer.outputs)):
+    producer = context.graph.producers.get(name)
+    if producer is None or any(rewriter.narrowed(other) for other in (*producer.inputs, *producer.outputs)):
         return False
-    if not request.computed or not editor.sizes.agreed(name, request):
+    if not request.computed or not rewriter.shapes.agreed(name, request):
         return False
-    constants = [editor.sizes.narrowed.value(source) for source in producer.inputs]
-    copied = _copied_entries(producer, editor.sizes.narrowed)
+    constants = [rewriter.shapes.value(source) for source in producer.inputs]
+    copied = _copied_entries(producer, rewriter.shapes)
     if copied is None:
         return False
     new = {copy: size for copy, size, wrong in zip(copied, request.wanted, request.wrong, strict=True) if wrong}
@@ -236,13 +229,13 @@ def _put_right_at_producer(name: str, request: Request, editor: Editor) -> bool:
         if entries and constant is not None:
             array = constant.copy()
             array.flat[list(entries)] = list(entries.values())
-            editor.set_constant(producer, place, array)
+            rewriter.set_constant(producer, place, array)
     return True
 
 
-def _copied_entries(node: Node, context: Context) -> list[tuple[int, int] | None] | None:
+def _copied_entries(node: Node, shapes: ShapesAfter) -> list[tuple[int, int] | None] | None:
     """Return of which entry of which constant input each entry of an output is a copy, found by naming them all."""
-    inputs = [context.sizes(name) if name else None for name in node.inputs]
+    inputs = [shapes.sizes(name) if name else None for name in node.inputs]
     named: dict[Dimension, tuple[int, int]] = {}
     for place, array in enumerate(inputs):
         if array is not None and array.dtype.kind == "i":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
     from onnxsqueeze.training.squeezing.release import ReleaseReport, release
     from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
-    from onnxsqueeze.training.units import Units, unit_scores
+    from onnxsqueeze.training.units import Units, unit_scores, units_of
 
 __all__ = [
     "Best",
@@ -42,6 +42,7 @@ __all__ = [
     "release",
     "squeeze",
     "unit_scores",
+    "units_of",
 ]
 
 _HOMES = {
@@ -66,6 +67,7 @@ _HOMES = {
     "release": "squeezing.release",
     "squeeze": "squeezing.squeeze",
     "unit_scores": "units",
+    "units_of": "units",
 }
 
 if importlib.util.find_spec("torch") is None:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, parser
 
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph, Node
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import canonical_graph
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,7 @@ def model(
 
 def fused(proto: onnx.ModelProto) -> list[Node]:
     """Return the fused nodes."""
-    return [node for node in Graph(normalised(load(proto))).nodes if node.domain == PATTERN_DOMAIN]
+    return [node for node in canonical_graph(load(proto)).nodes if node.domain == PATTERN_DOMAIN]
 
 
 def names(proto: onnx.ModelProto) -> list[str]:

@@ -12,9 +12,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import canonical_graph
 from patterns.graphs import fused
 
 
@@ -100,7 +100,7 @@ def test_network(opset: int, dynamo: bool, kind: torch.dtype) -> None:
     expected = Counter(op for _, op in NETWORK)
     if opset >= 17:
         del expected["LayerNormalization"]  # which is an operator by then
-    nodes = Graph(normalised(load(proto))).nodes
+    nodes = canonical_graph(load(proto)).nodes
     assert Counter(node.op for node in nodes if node.domain == PATTERN_DOMAIN) == expected
     assert {node.op for node in nodes if node.domain != PATTERN_DOMAIN} <= WITHOUT
 
@@ -110,14 +110,14 @@ def test_attention(opset: int, dynamo: bool) -> None:
     proto = _exported(Attention(), torch.randn(2, 4, 3, 6), opset, dynamo)
     (node,) = fused(proto)
     assert (node.op, node.attributes) == ("GuardedSoftmax", {"axis": -1})
-    assert "IsNaN" not in {node.op for node in Graph(normalised(load(proto))).nodes}
+    assert "IsNaN" not in {node.op for node in canonical_graph(load(proto)).nodes}
 
 
 def test_newer_rms_norm_in_half_precision() -> None:
     """Its scale is float32, so that the Casts around it stay outside."""
     proto = _exported(nn.RMSNorm(6).half(), torch.randn(2, 3, 6).half(), 18, True)
     (node,) = fused(proto)
-    graph = Graph(normalised(load(proto)))
+    graph = canonical_graph(load(proto))
     assert (node.op, node.attributes["axis"]) == ("RMSNormalization", -1)
     assert [node.op for node in graph.nodes] == ["Cast", "RMSNormalization", "Cast"]
     assert graph.initializers[node.inputs[1]].header.data_type == TensorProto.FLOAT

@@ -10,9 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import canonical_graph
 from patterns.graphs import fused, model, names
 from patterns.spellings import CENTRED, GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH, VARIANCE
 
@@ -137,7 +136,7 @@ def test_scale_that_makes_the_tensor_larger() -> None:
     """The output's shape is not taken from the input then."""
     proto = model(LAYER_NORMALIZATION[9][2] + " z = Neg(y)", outputs=("z",))
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1
-    graph = Graph(normalised(load(proto)))
+    graph = canonical_graph(load(proto))
     assert [node.op for node in graph.nodes] == ["LayerNormalization", "Neg"]
     assert Analysis(graph).context.shapes.get("y", (2, 3, 6)) == (2, 3, 6)
 

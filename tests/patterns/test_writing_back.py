@@ -13,10 +13,9 @@ from planted.checks import assert_recovers, assert_untouched_contract, deviation
 from planted.layers import Twin
 
 import onnxsqueeze as sq
-from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.graph.graph import PATTERN_DOMAIN
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import analyse, canonical_graph
 from onnxsqueeze.planning.fixpoint import make_plan
 from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rewriting.editor import Editor
@@ -30,7 +29,7 @@ TEXTS = [
 
 
 def _editor(proto: onnx.ModelProto) -> Editor:
-    analysis = Analysis(Graph(normalised(load(proto))))
+    analysis = analyse(load(proto))
     return Editor(analysis, make_plan(analysis))
 
 
@@ -53,7 +52,7 @@ def test_untouched(text: str, as_nodes: bool) -> None:
     for node in proto.graph.node:
         node.metadata_props.add(key="line", value=node.name)
     proto.graph.node.insert(len(proto.graph.node) // 2, proto.graph.node.pop(-2))
-    analysis = Analysis(Graph(normalised(load(proto))))
+    analysis = analyse(load(proto))
     assert sum(node.group is not None for node in analysis.graph.nodes) == 1
     written, _ = apply(analysis, make_plan(analysis))
     assert _encoded(written.skeleton.graph.node) == _encoded(proto.graph.node)
@@ -161,7 +160,7 @@ def test_node_added_behind() -> None:
 @pytest.mark.parametrize("pattern", ["e", "*"])
 def test_keep_a_tensor_inside(pattern: str) -> None:
     proto = model(LAYER_NORMALIZATION[0][2])
-    assert all(node.group is None for node in Graph(normalised(load(proto), [pattern])).nodes)
+    assert all(node.group is None for node in canonical_graph(load(proto), [pattern]).nodes)
     assert sq.inspect(proto, keep=[pattern]).nodes_before == len(proto.graph.node)
 
 
@@ -233,7 +232,7 @@ def test_parts_of_a_pattern_in_a_subgraph() -> None:
     proto.graph.node.append(helper.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch))
     proto.graph.output.append(_value("z"))
     assert len(fused(proto)) == 1
-    analysis = Analysis(Graph(normalised(load(proto))))
+    analysis = analyse(load(proto))
     written, _ = apply(analysis, make_plan(analysis))
     assert _encoded(written.skeleton.graph.node) == _encoded(proto.graph.node)
 

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-import onnxsqueeze.operators  # noqa: F401  (registers the rules, that of Constant among them)
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.rules.registry import rule_for

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,10 +32,8 @@ from onnxsqueeze.operators.linear.view import constant_weight
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.weight_view import Linear
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
 
 @dataclass(frozen=True)
@@ -203,24 +200,24 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return demands
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the weight and the bias, fold what constants gave, and write the sizes and the original's scale."""
     view = _viewed(node, context)
-    kept = editor.mask(node.outputs[0]).ravel() | view.cached  # a cache is written whether or not the result is read
+    kept = rewriter.mask(node.outputs[0]).ravel() | view.cached  # a cache is written whether or not the result is read
     row = np.broadcast_to(kept, (view.heads * view.value_size,))
     values = row.reshape(view.heads, -1)
     heads = any_along(values, 1)
-    products = np.broadcast_to(editor.mask(_inner(node)) | view.cached, (view.heads, view.size)) & heads[:, None]
+    products = np.broadcast_to(rewriter.mask(_inner(node)) | view.cached, (view.heads, view.size)) & heads[:, None]
     rows = np.concatenate([products.ravel(), products.ravel(), row])
-    repair(node, context, editor, view.linear, rows[None])
+    repair(node, context, rewriter, view.linear, rows[None])
     if rows.all():
         return
     sizes = [int(mask.sum()) for mask in (products, products, values)]
-    editor.set_attribute(node, "qkv_hidden_sizes", sizes)
-    editor.set_attribute(node, "num_heads", int(heads.sum()))
+    rewriter.set_attribute(node, "qkv_hidden_sizes", sizes)
+    rewriter.set_attribute(node, "num_heads", int(heads.sum()))
     if sizes[0] < view.size * int(heads.sum()) and not node.attributes.get("scale", 0.0):
-        editor.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.size)))
-    slice_scores(node, context, editor, view.scores, heads)
+        rewriter.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.size)))
+    slice_scores(node, context, rewriter, view.scores, heads)
 
 
 def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:

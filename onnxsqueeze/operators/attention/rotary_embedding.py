@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from onnxsqueeze.operators.attention.heads import Heads, heads_of
 from onnxsqueeze.operators.attention.scores import everything
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
@@ -151,19 +148,19 @@ def _columns_needed(node: Node, context: Context, position: int, turned: Bools) 
     return Demand(live, live & context.fact(node.inputs[position]).constant, Reason.CONSTANT_READ, node.operator)
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the tables and write the counts."""
     view = _viewed(node, context)
-    kept = view.operand.table(editor.mask(node.inputs[0]))
+    kept = view.operand.table(rewriter.mask(node.inputs[0]))
     turned = any_along(kept, 0)[view.pairs[:, 0]]
     for position in view.tables:
         array = context.value(node.inputs[position])
         if array is not None and not turned.all():
-            editor.set_constant(node, position, array[..., turned])
+            rewriter.set_constant(node, position, array[..., turned])
     if node.attributes.get("num_heads", 0) and not any_along(kept, 1).all():
-        editor.set_attribute(node, "num_heads", int(any_along(kept, 1).sum()))
+        rewriter.set_attribute(node, "num_heads", int(any_along(kept, 1).sum()))
     if node.attributes.get("rotary_embedding_dim", 0) and not turned.all():
-        editor.set_attribute(node, "rotary_embedding_dim", 2 * int(turned.sum()))
+        rewriter.set_attribute(node, "rotary_embedding_dim", 2 * int(turned.sum()))
 
 
 def _shape(node: Node, context: Context) -> Sequence[Shape | None]:

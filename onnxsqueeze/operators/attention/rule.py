@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +24,7 @@ from onnxsqueeze.operators.attention.scores import (
     unless_constant,
 )
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
@@ -175,21 +173,21 @@ def _cancels(node: Node, context: Context, view: Attention) -> Sequence[int]:
     )
 
 
-def _repair(node: Node, context: Context, editor: Editor, view: Attention) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter, view: Attention) -> None:
     """Write the counts and the original's scale; slice biases and constants that have an entry for each head."""
-    kept = [operand.table(editor.mask(operand.name)) for operand in (view.query, view.key, view.value)]
+    kept = [operand.table(rewriter.mask(operand.name)) for operand in (view.query, view.key, view.value)]
     heads = any_along(kept[0], 1)
     if view.bias >= 0:
         rows = np.concatenate([mask.ravel() for mask in kept])
         if not rows.all():
             bias = np.asarray(context.value(node.inputs[view.bias]))
-            editor.set_constant(node, view.bias, bias[rows])
+            rewriter.set_constant(node, view.bias, bias[rows])
     if int(kept[0].sum(axis=1).max()) < view.query.size and not view.scaled:
-        editor.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.query.size)))
+        rewriter.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.query.size)))
     for attribute, mask in zip(view.counts, kept, strict=False):
         if attribute in node.attributes and not any_along(mask, 1).all():
-            editor.set_attribute(node, attribute, int(any_along(mask, 1).sum()))
-    slice_scores(node, context, editor, view.scores, heads)
+            rewriter.set_attribute(node, attribute, int(any_along(mask, 1).sum()))
+    slice_scores(node, context, rewriter, view.scores, heads)
 
 
 def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
@@ -210,7 +208,7 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
         forward=lambda node, context: _forward(node, context, viewed(node, context)),
         link=lambda node, context: _link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: _need(node, context, viewed(node, context), outputs),
-        repair=lambda node, context, editor: _repair(node, context, editor, viewed(node, context)),
+        repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         cancels=lambda node, context: _cancels(node, context, viewed(node, context)),
         **fields,
     )

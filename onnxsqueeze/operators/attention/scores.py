@@ -7,8 +7,6 @@ values is what comes out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from onnx import TensorProto
 
@@ -18,9 +16,7 @@ from onnxsqueeze.coupling.constraints import Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 Scores = tuple[tuple[int, int], ...]
 """(input position, axis) of each input that has one entry for each head."""
@@ -83,9 +79,9 @@ def everything(node: Node) -> Demand:
     return Demand(whole, whole, Reason.CONSTANT_READ, node.operator)
 
 
-def slice_scores(node: Node, context: Context, editor: Editor, scores: Scores, heads: Bools) -> None:
+def slice_scores(node: Node, context: Context, rewriter: Rewriter, scores: Scores, heads: Bools) -> None:
     """Slice the constants that have one entry for each head."""
     for position, axis in scores:
         array = context.value(node.inputs[position])
         if array is not None and not heads.all():
-            editor.set_constant(node, position, np.compress(heads, array, axis=axis))
+            rewriter.set_constant(node, position, np.compress(heads, array, axis=axis))

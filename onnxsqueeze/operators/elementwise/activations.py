@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,9 +19,7 @@ from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.passing import pass_ids, pass_need
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _function(node: Node, curve: Curve) -> Callable[[Floats], Floats]:
@@ -115,10 +112,10 @@ def _cast_like_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     return [context.shapes.get(node.inputs[0])]
 
 
-def _cast_like_repair(node: Node, context: Context, editor: Editor) -> None:
+def _cast_like_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     value = context.value(node.outputs[0])
     if value is not None:
-        editor.replace(node, "Identity", [value])
+        rewriter.replace(node, "Identity", [value])
 
 
 _TESTS: dict[str, Callable[[Array], Array]] = {"Not": np.logical_not, "IsNaN": np.isnan, "IsInf": np.isinf}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _pair(combine: Callable[[Fact, Fact], Fact]) -> Combine:
@@ -206,28 +204,32 @@ def _single_axis(shape: tuple[int, ...]) -> int | None:
     return None if not longer else longer[0] if len(longer) == 1 else -1
 
 
-def _repair_add(node: Node, context: Context, editor: Editor) -> None:
+def _repair_add(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the constant and add what a linear producer handed on; a branch that became a constant moves on."""
-    if node.index in editor.plan.idle:
-        editor.bypass(node, 1 - editor.plan.idle[node.index])
+    if node.index in rewriter.plan.idle:
+        rewriter.bypass(node, 1 - rewriter.plan.idle[node.index])
         return
     operands = constant_operands(node, context)
     for position, (name, operand) in enumerate(zip(node.inputs, operands, strict=True)):
-        if operand is not None and context.is_activation(name) and _moved_on(node, position, operand, context, editor):
+        if (
+            operand is not None
+            and context.is_activation(name)
+            and _moved_on(node, position, operand, context, rewriter)
+        ):
             return
-    broadcasting.repair(node, context, editor)
+    broadcasting.repair(node, context, rewriter)
     for position, name in enumerate(node.inputs):
-        taken = editor.taken_offset(name)
+        taken = rewriter.taken_offset(name)
         if taken is None:
             continue
         axis, vector = taken
         operand = operands[1 - position]
         assert operand is not None
         shape = (-1,) + (1,) * (context.rank(name) - 1 - axis)
-        total = editor.sliced(operand, node.outputs[0]).astype(np.float64) + vector.reshape(shape)
-        dtype = editor.dtype(name)
-        editor.check_finite(total, name, dtype)
-        editor.set_constant(node, 1 - position, total.astype(dtype))
+        total = rewriter.sliced(operand, node.outputs[0]).astype(np.float64) + vector.reshape(shape)
+        dtype = rewriter.dtype(name)
+        rewriter.check_finite(total, name, dtype)
+        rewriter.set_constant(node, 1 - position, total.astype(dtype))
 
 
 def _gate_alignment(node: Node, context: Context) -> tuple[int, int]:
@@ -237,41 +239,41 @@ def _gate_alignment(node: Node, context: Context) -> tuple[int, int]:
     return 1, 16 if gates and len(data) == 2 and len(gates) < 2 else 1
 
 
-def _repair_sum(node: Node, context: Context, editor: Editor) -> None:
+def _repair_sum(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the constants; branches that became zero are left out."""
     output = node.outputs[0]
     operands = constant_operands(node, context)
-    zero = [operand is not None and not editor.sliced(operand, output).any() for operand in operands]
+    zero = [operand is not None and not rewriter.sliced(operand, output).any() for operand in operands]
     whole = [context.shape(name) == context.shape(output) for name in node.inputs]
     data = [place for place, flag in enumerate(zero) if not flag]
-    broadcasting.repair(node, context, editor)
+    broadcasting.repair(node, context, rewriter)
     if len(data) == 1 and whole[data[0]]:
-        editor.bypass(node, data[0])
+        rewriter.bypass(node, data[0])
     elif any(whole[place] for place in data):
-        editor.drop_inputs(node, [place for place, flag in enumerate(zero) if flag])
+        rewriter.drop_inputs(node, [place for place, flag in enumerate(zero) if flag])
 
 
-def _moved_on(node: Node, position: int, operand: Array, context: Context, editor: Editor) -> bool:
+def _moved_on(node: Node, position: int, operand: Array, context: Context, rewriter: Rewriter) -> bool:
     """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
     data, output = node.inputs[1 - position], node.outputs[0]
-    if editor.taken_offset(data) is not None or context.shape(data) != context.shape(output):
+    if rewriter.taken_offset(data) is not None or context.shape(data) != context.shape(output):
         return False
-    vector = editor.sliced(aligned(operand, context.rank(output)), output)
+    vector = rewriter.sliced(aligned(operand, context.rank(output)), output)
     axis = _single_axis(vector.shape)
     if not vector.any():
-        editor.bypass(node, 1 - position)
+        rewriter.bypass(node, 1 - position)
         return True
     if axis is None or axis < 0:
         return False
     flat = vector.astype(np.float64).ravel()
     producer = context.graph.producers.get(data)
     adopts = context.rules[producer.index].adopts if producer and context.graph.sole_reader(data) else None
-    if producer is not None and adopts is not None and adopts(producer, context, editor, axis, flat):
-        editor.bypass(node, 1 - position)
+    if producer is not None and adopts is not None and adopts(producer, context, rewriter, axis, flat):
+        rewriter.bypass(node, 1 - position)
         return True
     if absorbed_by_readers(context, output, axis):
-        editor.hand_on(output, axis, flat)
-        editor.bypass(node, 1 - position)
+        rewriter.hand_on(output, axis, flat)
+        rewriter.bypass(node, 1 - position)
         return True
     return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from onnxsqueeze.coupling.constraints import Broadcast
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 Combine = Callable[[Node, Sequence[Fact]], Fact]
 Reads = Callable[[Node, Sequence[Fact]], "Sequence[Bools | None]"]
@@ -145,18 +143,18 @@ def _joined(
     return np.broadcast_to(joined, np.broadcast_shapes(*shapes))  # others may vary where these do not
 
 
-def repair(node: Node, context: Context, editor: Editor) -> None:
+def repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the constants; an activation that is constant becomes one."""
     output = node.outputs[0]
     for position, (name, operand) in enumerate(zip(node.inputs, constant_operands(node, context), strict=True)):
         if operand is None:
             continue
-        sliced = editor.sliced(operand, output)
+        sliced = rewriter.sliced(operand, output)
         if context.is_activation(name):
-            editor.set_constant(node, position, sliced.astype(editor.dtype(name)))
+            rewriter.set_constant(node, position, sliced.astype(rewriter.dtype(name)))
         elif sliced is not operand:
             stored = name in context.graph.initializers
-            editor.set_constant(node, position, sliced if stored else _shortest(sliced, operand))
+            rewriter.set_constant(node, position, sliced if stored else _shortest(sliced, operand))
 
 
 def _shortest(sliced: Array, operand: Array) -> Array:

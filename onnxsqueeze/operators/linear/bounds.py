@@ -13,7 +13,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.channels import channel_bounds
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.weight_view import Linear, _signs, nonzero
+from onnxsqueeze.rules.weight_view import Linear
 
 _CHUNK = 1 << 21  # weight elements that are brought to float64 at a time
 
@@ -24,7 +24,7 @@ def read_constants(linear: Linear, node: Node, context: Context) -> Floats:
     Of these the plan chooses who stands for whom, and so must what is written: a large one that nobody reads would
     leave others without a representative that is large enough.
     """
-    found: Floats = np.nan_to_num(constants(linear, context)) * nonzero(linear, node, context).any(axis=1)
+    found: Floats = np.nan_to_num(constants(linear, context)) * linear.reads.any(axis=1)
     return found
 
 
@@ -44,11 +44,10 @@ def bounds(node: Node, context: Context, linear: Linear) -> Fact:
     lower, upper = (linear.per_group(bound, False) for bound in channel_bounds(context, linear.data, linear.data_axis))
     if linear.bordered:
         lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
-    positive, negative = _signs(linear)
+    positive, negative = linear.signs()
     if linear.scale < 0:
         positive, negative = negative, positive
-    reads = positive | negative
-    context.scratch["nonzero", node.index] = reads
+    reads = linear.reads
     bias_low, bias_high = bias_of(linear, context)
     varying = ~((lower == upper) & np.isfinite(lower))
     constant = ~(reads & varying[:, None, :]).any(axis=2) & (bias_low == bias_high)

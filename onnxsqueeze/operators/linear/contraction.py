@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.softmax.score_rows import cancels_in_softmax, row_sums
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _MOST_ELEMENTS = 1 << 20  # a constant with more is not told apart
 _ROUNDING = 2.0**-7  # of a sum in half precision, relative to its largest term
@@ -312,7 +310,7 @@ def _cancels(view: Contraction, node: Node, context: Context) -> Sequence[int]:
     return own if context.is_activation(name) and context.ids(name).shape[axis] == 1 else ()
 
 
-def _repair(view: Contraction, node: Node, context: Context, editor: Editor) -> None:
+def _repair(view: Contraction, node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice a constant operand as the other one and the output say."""
     for position, own in enumerate(view.operands):
         constant = _constant(node, context, position)
@@ -321,7 +319,7 @@ def _repair(view: Contraction, node: Node, context: Context, editor: Editor) -> 
         kept = np.full((1,) * len(view.letters), True)
         other = view.operands[1 - position]
         for name, letters in ((node.inputs[1 - position], other), (node.outputs[0], view.output)):
-            mask = view.spread(editor.mask(name), letters)
+            mask = view.spread(rewriter.mask(name), letters)
             absent = tuple(axis for axis in view.absent(own) if mask.shape[axis] > 1)
             kept = kept & mask.any(axis=absent, keepdims=True)
         mask = view.gathered(kept, own)
@@ -331,7 +329,7 @@ def _repair(view: Contraction, node: Node, context: Context, editor: Editor) -> 
                 others = tuple(place for place in range(mask.ndim) if place != axis)
                 constant = np.compress(mask.any(axis=others), constant, axis=axis)
         if not mask.all():
-            editor.set_constant(node, position, constant)
+            rewriter.set_constant(node, position, constant)
 
 
 def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
@@ -348,7 +346,7 @@ def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
         forward=lambda node, context: _forward(viewed(node, context), node, context),
         link=lambda node, context: _link(viewed(node, context), node, context),
         need=lambda node, context, outputs: _need(viewed(node, context), node, context, outputs),
-        repair=lambda node, context, editor: _repair(viewed(node, context), node, context, editor),
+        repair=lambda node, context, rewriter: _repair(viewed(node, context), node, context, rewriter),
         cancels=lambda node, context: _cancels(viewed(node, context), node, context),
         **fields,
     )

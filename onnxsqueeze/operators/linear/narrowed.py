@@ -6,20 +6,17 @@ them, so that a Gather behind the layer brings its output back to its width; bia
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
-
-def narrowed(node: Node, editor: Editor, weight: Array, part: Narrowing, kept_in: Bools, kept_out: Bools) -> Array:
+def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kept_in: Bools, kept_out: Bools) -> Array:
     """Return the part of a weight [1, out, in, taps], of what stays, that the layer computes with.
 
     Where a norm lost channels, or a padded convolution did, others stand for them. Their columns may be no zeros then,
@@ -32,32 +29,32 @@ def narrowed(node: Node, editor: Editor, weight: Array, part: Narrowing, kept_in
     if weight[:, empty].any() or weight[:, :, ~columns].any():
         used_in, used_out = kept_in.copy(), kept_out.copy()
         used_in[kept_in], used_out[kept_out] = any_along(weight != 0, (0, 1, 3)), any_along(weight != 0, (0, 2, 3))
-        editor.used[node.index] = used_in, used_out
+        rewriter.note_nonzero(node, used_in, used_out)
     return weight[:, rows][:, :, columns]
 
 
-def select(node: Node, editor: Editor, linear: Linear, part: Narrowing, kept: Bools) -> None:
+def select(node: Node, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
     """Let a layer read only the channels that it needs, of those that stay in its data [in]."""
     if (part.columns != kept).any():
         places = np.flatnonzero(part.columns[kept])
-        editor.select(node, node.inputs.index(linear.data), places, linear.data_axis)
+        rewriter.select(node, node.inputs.index(linear.data), places, linear.data_axis)
 
 
-def widen(node: Node, editor: Editor, linear: Linear, part: Narrowing, kept: Bools) -> None:
+def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
     """Bring the output back to the width that stays of it; where biases of the rows of zeros differ, add them there."""
     if part.standing < 0:
         return
     rows, standing = part.rows[kept], int(np.count_nonzero(kept[: part.standing]))
-    bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
+    bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     if bias is not None and bias.ndim and bias.shape[-1] == len(rows):
         empty = ~rows
         empty[standing] = True
         if (bias[..., empty] != bias[..., standing : standing + 1]).any():
             scale = linear.bias_scale if linear.bias else 1.0
             added = np.where(empty, bias.astype(np.float64) * scale, 0.0).astype(bias.dtype)
-            behind = editor.context.rank(node.outputs[0]) - 1 - linear.output_axis
-            editor.insert_after(node, "Add", [None, added.reshape(-1, *(1,) * behind)])
+            behind = context.rank(node.outputs[0]) - 1 - linear.output_axis
+            rewriter.insert_after(node, "Add", [None, added.reshape(-1, *(1,) * behind)])
             bias = np.where(empty, np.zeros((), bias.dtype), bias)
-        editor.set_constant(node, linear.bias_position, bias[..., rows])
+        rewriter.set_constant(node, linear.bias_position, bias[..., rows])
     places = np.where(rows, np.cumsum(rows) - 1, np.count_nonzero(rows[:standing]))
-    editor.insert_after(node, "Gather", [None, places], axis=linear.output_axis)
+    rewriter.insert_after(node, "Gather", [None, places], axis=linear.output_axis)

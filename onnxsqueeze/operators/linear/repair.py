@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +16,11 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import FoldOverflow
 from onnxsqueeze.rules.plan import Narrowing
 from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
-
-def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools | None = None) -> None:
+def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kept_out: Bools | None = None) -> None:
     """Slice the weight and the bias; fold what the removed constants contributed.
 
     ``kept_out`` [groups, out] says which outputs stay where those are not the node's own (queries inside Attention).
@@ -31,26 +28,26 @@ def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_ou
     Raises:
         FoldOverflow: names the removed constant that contributes most, if the data type cannot hold the sum.
     """
-    kept_in = linear.per_group(editor.kept(linear.data, linear.data_axis), False)
+    kept_in = linear.per_group(rewriter.kept(linear.data, linear.data_axis), False)
     if kept_out is None:
-        kept_out = linear.per_group(editor.kept(node.outputs[0], linear.output_axis), True)
-    part = editor.plan.narrowings.get(node.index)
+        kept_out = linear.per_group(rewriter.kept(node.outputs[0], linear.output_axis), True)
+    part = rewriter.plan.narrowings.get(node.index)
     values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
-    mixture = editor.mixture(linear.data)
+    mixture = rewriter.mixture(linear.data)
     if mixture is not None:
         values = mixture.offset[None].copy()
     try:
-        _reweight(node, context, editor, linear, kept_out, kept_in, values, part)
-        taken = editor.taken_offset(linear.data)
+        _reweight(node, context, rewriter, linear, kept_out, kept_in, values, part)
+        taken = rewriter.taken_offset(linear.data)
         if taken is not None:
             values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
-        rebias = taken is not None or mixture is not None or editor.plan.drops_summand(node.index)
+        rebias = taken is not None or mixture is not None or rewriter.plan.drops_summand(node.index)
         if rebias or not (kept_in.all() and kept_out.all()):
             shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
-            _rebias(node, context, editor, linear, kept_out, shift)
+            _rebias(node, context, rewriter, linear, kept_out, shift)
         if part is not None:
-            select(node, editor, linear, part, kept_in[0])
-            widen(node, editor, linear, part, kept_out[0])
+            select(node, rewriter, linear, part, kept_in[0])
+            widen(node, context, rewriter, linear, part, kept_out[0])
     except FoldOverflow as overflow:
         if not values.any():
             raise
@@ -58,10 +55,10 @@ def repair(node: Node, context: Context, editor: Editor, linear: Linear, kept_ou
         raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
 
 
-def _mixed(linear: Linear, mixture: Mixture, editor: Editor) -> Linear:
+def _mixed(linear: Linear, mixture: Mixture, rewriter: Rewriter) -> Linear:
     """Let the representatives' columns do what those of the other channels did through them."""
     columns = mixture.folded(linear.matrix)
-    editor.check_finite(columns, linear.data, linear.matrix.dtype)
+    rewriter.check_finite(columns, linear.data, linear.matrix.dtype)
     matrix = linear.matrix.copy()
     matrix[:, :, mixture.representatives] = columns.astype(matrix.dtype)
     return replace(linear, matrix=matrix)
@@ -70,7 +67,7 @@ def _mixed(linear: Linear, mixture: Mixture, editor: Editor) -> Linear:
 def _reweight(
     node: Node,
     context: Context,
-    editor: Editor,
+    rewriter: Rewriter,
     linear: Linear,
     kept_out: Bools,
     kept_in: Bools,
@@ -78,20 +75,20 @@ def _reweight(
     part: Narrowing | None,
 ) -> None:
     """Slice the weight, and let it do what removed channels did through those that stand for them."""
-    mixture = editor.mixture(linear.data)
+    mixture = rewriter.mixture(linear.data)
     if mixture is not None:
-        linear = _mixed(linear, mixture, editor)
+        linear = _mixed(linear, mixture, rewriter)
     if mixture is None and part is None and kept_out.all() and kept_in.all():
         return
     weight = _sliced(linear.matrix, kept_out, kept_in)
     if linear.bordered:
         weight = _behind_representative(node, linear, context, kept_out, kept_in, values, weight)
     if part is not None:
-        weight = narrowed(node, editor, weight, part, kept_in[0], kept_out[0])
-    editor.check_finite(weight, linear.data, linear.matrix.dtype)
-    editor.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
+        weight = narrowed(node, rewriter, weight, part, kept_in[0], kept_out[0])
+    rewriter.check_finite(weight, linear.data, linear.matrix.dtype)
+    rewriter.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
-        editor.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
+        rewriter.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
 
 
 def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:
@@ -141,33 +138,33 @@ def _behind_representative(
     return weight
 
 
-def _rebias(node: Node, context: Context, editor: Editor, linear: Linear, kept_out: Bools, shift: Floats) -> None:
+def _rebias(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kept_out: Bools, shift: Floats) -> None:
     """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
-    if node.index in editor.plan.idle:
-        editor.drop_inputs(node, [position for position in [editor.plan.idle[node.index]] if position >= 0])
+    if node.index in rewriter.plan.idle:
+        rewriter.drop_inputs(node, [position for position in [rewriter.plan.idle[node.index]] if position >= 0])
         return
     shift = shift[kept_out]
     if linear.idle_bias:
-        editor.drop_inputs(node, [linear.bias_position])
+        rewriter.drop_inputs(node, [linear.bias_position])
     if not linear.bias:
         if shift.any():
             if linear.bias_scale != 1:
-                editor.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
-            editor.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
+                rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
+            rewriter.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
         return
     bias = np.asarray(context.value(linear.bias))
     position = node.inputs.index(linear.bias, 2)
     moved = shift / linear.bias_scale if linear.bias_scale else shift
     if linear.bias_scale == 0 and shift.any():
-        editor.set_attribute(node, "beta", 1.0)
+        rewriter.set_attribute(node, "beta", 1.0)
         bias = np.zeros_like(bias)
     wide = bias.ndim > 0 and bias.shape[-1] > 1
     if not moved.any() and (not wide or kept_out.all()):
         return
     sliced = bias[..., kept_out.ravel()] if wide else bias
     total = sliced.astype(np.float64) + moved if moved.any() else sliced
-    editor.check_finite(total, linear.data, bias.dtype)
-    editor.set_constant(node, position, total.astype(bias.dtype, copy=False))
+    rewriter.check_finite(total, linear.data, bias.dtype)
+    rewriter.set_constant(node, position, total.astype(bias.dtype, copy=False))
 
 
 def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
@@ -180,16 +177,16 @@ def mixes(linear: Linear, node: Node, position: int, axis: int) -> bool:
     return absorbs(linear, node, position, axis) and linear.mixable
 
 
-def adopt(node: Node, context: Context, editor: Editor, linear: Linear, axis: int, vector: Floats) -> bool:
+def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis: int, vector: Floats) -> bool:
     """Add a vector to the outputs through the bias that the node has by now."""
-    bias = editor.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
+    bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     scale = linear.bias_scale if linear.bias else 1.0
-    part = editor.plan.narrowings.get(node.index)
+    part = rewriter.plan.narrowings.get(node.index)
     if part is not None and part.standing >= 0:
         return False  # the bias behind it is of another width
     if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False
     total = bias.astype(np.float64) + vector / scale
-    editor.check_finite(total, node.outputs[0], bias.dtype)
-    editor.set_constant(node, linear.bias_position, total.astype(bias.dtype))
+    rewriter.check_finite(total, node.outputs[0], bias.dtype)
+    rewriter.set_constant(node, linear.bias_position, total.astype(bias.dtype))
     return True

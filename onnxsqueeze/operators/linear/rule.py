@@ -16,7 +16,7 @@ from onnxsqueeze.operators.linear.view import View, constants, linear_of
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.tied_weights import tie, tied
-from onnxsqueeze.rules.weight_view import Linear, nonzero
+from onnxsqueeze.rules.weight_view import Linear
 
 
 def link(node: Node, context: Context, linear: Linear) -> None:
@@ -54,7 +54,7 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
 def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """An input channel is live if a needed output reads it; one that is constant but not everywhere alike stays."""
     wanted = linear.per_group(outputs[0].reshape(-1), True)
-    reads = nonzero(linear, node, context)
+    reads = linear.reads
     live = reads[0][wanted[0]].any(axis=0) if linear.groups == 1 else (reads & wanted[:, :, None]).any(axis=1)
     shape = [1] * context.rank(linear.data)
     shape[linear.data_axis] = -1
@@ -85,10 +85,10 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         forward=lambda node, context: [bounds(node, context, viewed(node, context))],
         link=lambda node, context: link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: need(node, context, viewed(node, context), outputs),
-        repair=lambda node, context, editor: repair(node, context, editor, viewed(node, context)),
+        repair=lambda node, context, rewriter: repair(node, context, rewriter, viewed(node, context)),
         absorbs=lambda node, context, position, axis: absorbs(viewed(node, context), node, position, axis),
-        adopts=lambda node, context, editor, axis, vector: adopt(
-            node, context, editor, viewed(node, context), axis, vector
+        adopts=lambda node, context, rewriter, axis, vector: adopt(
+            node, context, rewriter, viewed(node, context), axis, vector
         ),
         mixes=lambda node, context, position, axis: (
             mixes(viewed(node, context), node, position, axis)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from onnxsqueeze.operators.movement.index_copies import with_length
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _concat_axis(node: Node, context: Context) -> int:
@@ -147,12 +145,12 @@ def _concat_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
     return [Demand(part) for part in np.split(full, np.cumsum(lengths)[:-1], axis=axis)]
 
 
-def _concat_repair(node: Node, context: Context, editor: Editor) -> None:
+def _concat_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """A part of which nothing stays is left out; a constant part is sliced as its place in the output says."""
     axis, output = _concat_axis(node, context), node.outputs[0]
     if not _together(node, context):
         return
-    mask = editor.mask(output)
+    mask = rewriter.mask(output)
     lengths = [int(context.shape(name)[axis]) for name in node.inputs]  # type: ignore[arg-type]
     full = np.broadcast_to(mask, with_length(mask.shape, axis, sum(lengths)))
     parts = np.split(full, np.cumsum(lengths)[:-1], axis=axis)
@@ -167,11 +165,11 @@ def _concat_repair(node: Node, context: Context, editor: Editor) -> None:
                 others = tuple(other for other in range(part.ndim) if other != place)
                 if part.shape[place] > 1:
                     value = np.compress(part.any(axis=others), value, axis=place)
-            editor.set_constant(node, position, value)
+            rewriter.set_constant(node, position, value)
     if len(gone) == len(node.inputs) - 1:
-        editor.bypass(node, next(place for place in range(len(node.inputs)) if place not in gone))
+        rewriter.bypass(node, next(place for place in range(len(node.inputs)) if place not in gone))
         return
-    editor.drop_inputs(node, gone)
+    rewriter.drop_inputs(node, gone)
 
 
 register(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,9 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
 from onnxsqueeze.rules.weight_view import Linear
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
 
@@ -110,24 +108,24 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [None, *(demand for _ in node.inputs[1:])]
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the columns of the table."""
-    if not editor.narrowed(node.outputs[0]):
+    if not rewriter.narrowed(node.outputs[0]):
         return
     table, axis, rank = _table(node, context), _axis(node, context), _rows_rank(node, context)
     if rank == 0:
-        sliced = np.moveaxis(editor.sliced(np.moveaxis(table, axis, 0), node.outputs[0]), 0, axis)
+        sliced = np.moveaxis(rewriter.sliced(np.moveaxis(table, axis, 0), node.outputs[0]), 0, axis)
     else:
         aligned = table.reshape(table.shape[: axis + 1] + (1,) * (rank - 1) + table.shape[axis + 1 :])
-        sliced = editor.sliced(aligned, node.outputs[0])
+        sliced = rewriter.sliced(aligned, node.outputs[0])
         sliced = sliced.reshape(sliced.shape[: axis + 1] + sliced.shape[axis + rank :])
-    editor.set_constant(node, 0, sliced)
+    rewriter.set_constant(node, 0, sliced)
 
 
-def _adopts(node: Node, context: Context, editor: Editor, axis: int, vector: Floats) -> bool:
+def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector: Floats) -> bool:
     """Add a vector to every row, unless the table has another reader."""
     name, indexed, rank = node.inputs[0], _axis(node, context), _rows_rank(node, context)
-    table, source = editor.constant_at(node, 0), stored(context.graph, name, context.rank(name))
+    table, source = rewriter.constant_at(node, 0), stored(context.graph, name, context.rank(name))
     if table is None or source is None or uses(context.graph, source.name) != 1:
         return False
     if indexed <= axis < indexed + rank:
@@ -135,8 +133,8 @@ def _adopts(node: Node, context: Context, editor: Editor, axis: int, vector: Flo
     shape = [1] * table.ndim
     shape[axis if axis < indexed else axis - rank + 1] = -1
     total = table.astype(np.float64) + vector.reshape(shape)
-    editor.check_finite(total, node.outputs[0], table.dtype)
-    editor.set_constant(node, 0, total.astype(table.dtype))
+    rewriter.check_finite(total, node.outputs[0], table.dtype)
+    rewriter.set_constant(node, 0, total.astype(table.dtype))
     return True
 
 

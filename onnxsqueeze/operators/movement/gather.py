@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,7 @@ from onnxsqueeze.operators.movement.index_copies import divides_rows, given_back
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes, known_axis
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
-
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _MOST_COPIES = 1 << 20  # elements of what is gathered more than once that are told apart
 
@@ -129,22 +126,25 @@ def _gather_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
     return [Demand(live), None]
 
 
-def _gather_repair(node: Node, context: Context, editor: Editor) -> None:
+def _gather_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Renumber the indices; those whose element left are dropped."""
     axis = _gather_axis(node, context)
     indices = context.value(node.inputs[1])
     made = range(axis, axis + context.rank(node.inputs[1]))
-    changed = [editor.new_length(node.inputs[0], axis), *(editor.new_length(node.outputs[0], place) for place in made)]
+    changed = [
+        rewriter.new_length(node.inputs[0], axis),
+        *(rewriter.new_length(node.outputs[0], place) for place in made),
+    ]
     if indices is None or all(length is None for length in changed):
         return
-    kept = editor.positions(node.inputs[0], axis)
+    kept = rewriter.positions(node.inputs[0], axis)
     places = np.cumsum(kept) - 1
     wrapped = indices.astype(np.int64) % len(kept)
     for place in range(indices.ndim):
-        keep = editor.kept(node.outputs[0], axis + place)
+        keep = rewriter.kept(node.outputs[0], axis + place)
         if len(keep) > 1:
             wrapped = np.compress(keep, wrapped, axis=place)
-    editor.set_constant(node, 1, places[wrapped].astype(indices.dtype))
+    rewriter.set_constant(node, 1, places[wrapped].astype(indices.dtype))
 
 
 _GATHER = OpRule(

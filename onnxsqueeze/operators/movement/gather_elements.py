@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _axis(node: Node, rank: int) -> int:
@@ -60,11 +57,11 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(outputs[0]), Demand(outputs[0])]
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice constant numbers as the channels are."""
     indices = context.value(node.inputs[1])
     if indices is not None:
-        editor.set_constant(node, 1, editor.sliced(indices, node.outputs[0]))
+        rewriter.set_constant(node, 1, rewriter.sliced(indices, node.outputs[0]))
 
 
 register(

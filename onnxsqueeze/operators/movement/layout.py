@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,9 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
 from onnxsqueeze.shapes.reader_hints import length_read
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
 
 def _order(node: Node, rank: int) -> list[int]:
@@ -116,13 +114,13 @@ def _only_source(node: Node, op: str, context: Context) -> Node | None:
     return source if source.op == op else None
 
 
-def _repair_shuffle(node: Node, context: Context, editor: Editor) -> bool:
+def _repair_shuffle(node: Node, context: Context, rewriter: Rewriter) -> bool:
     """Gather what is left of shuffled channels, unless the shuffle's own nodes still do it; return whether it did."""
     root = context.elements.shuffles.get(node.outputs[0])
     transpose = _only_source(node, "Transpose", context)
-    if root is None or transpose is None or not editor.narrowed(root):
+    if root is None or transpose is None or not rewriter.narrowed(root):
         return False
-    rows = editor.mask(transpose.inputs[0])
+    rows = rewriter.mask(transpose.inputs[0])
     if np.array_equal(rows, outer(rows)):
         return False
     axis = int(np.argmax(context.ids(root).shape))
@@ -130,9 +128,9 @@ def _repair_shuffle(node: Node, context: Context, editor: Editor) -> bool:
     inner = reshape(places, context.shape(root), context.shape(transpose.inputs[0]), _never)
     inner = inner.transpose(_order(transpose, inner.ndim))
     moved = reshape(inner, context.shape(node.inputs[0]), context.shape(node.outputs[0]), _never).ravel()
-    rank = np.cumsum(editor.positions(root, axis)) - 1
-    indices = rank[moved[editor.positions(node.outputs[0], axis)]]
-    editor.replace(node, "Gather", [root, indices.astype(np.int64)], axis=axis)
+    rank = np.cumsum(rewriter.positions(root, axis)) - 1
+    indices = rank[moved[rewriter.positions(node.outputs[0], axis)]]
+    rewriter.replace(node, "Gather", [root, indices.astype(np.int64)], axis=axis)
     return True
 
 
@@ -189,13 +187,13 @@ def _is(size: Any, number: int) -> bool:
     return not isinstance(size, Symbolic) and int(size) == number
 
 
-def _reshape_repair(node: Node, context: Context, editor: Editor) -> None:
-    if _repair_shuffle(node, context, editor):
+def _reshape_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
+    if _repair_shuffle(node, context, rewriter):
         return
     output = node.outputs[0]
-    lengths = [editor.new_length(output, axis) for axis in range(context.rank(output))]
+    lengths = [rewriter.new_length(output, axis) for axis in range(context.rank(output))]
     target = None if node.attributes.get("allowzero") else _constant_target(*_shapes(node, context), lengths)
-    patch_sizes(node, context, editor, target)
+    patch_sizes(node, context, rewriter, target)
 
 
 def _constant_target(source: Shape, target: Shape, lengths: Sequence[Dimension | None]) -> Array | None:

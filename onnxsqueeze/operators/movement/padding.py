@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ from onnxsqueeze.operators.windows import _mode, _pads, _value, pads_image_by_ze
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes, known_axis
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _MOST_POSITIONS = 1 << 16
 
@@ -120,24 +118,24 @@ def _inside(node: Node, context: Context, shape: tuple[int, ...]) -> tuple[slice
     )
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Pad by as many channels as are left of those added."""
     pads = _pads(node, context)
     assert pads is not None
     new = list(pads)
     for axis, (before, after) in enumerate(pads):
         if (before or after) and _tracked(node, context, axis):
-            kept = editor.positions(node.outputs[0], axis)
+            kept = rewriter.positions(node.outputs[0], axis)
             new[axis] = (int(kept[:before].sum()), int(kept[len(kept) - after :].sum()))
     if new == pads:
         return
     flat = [before for before, _ in new] + [after for _, after in new]
     if "pads" in node.attributes:
-        editor.set_attribute(node, "pads", flat)
+        rewriter.set_attribute(node, "pads", flat)
         return
     if node.input(3):
-        editor.set_constant(node, 3, np.arange(len(new), dtype=np.int64))
-    editor.set_constant(node, 1, np.array(flat, dtype=np.int64))
+        rewriter.set_constant(node, 3, np.arange(len(new), dtype=np.int64))
+    rewriter.set_constant(node, 1, np.array(flat, dtype=np.int64))
 
 
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:

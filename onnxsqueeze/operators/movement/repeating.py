@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
 
 _MOST_COPIES = 1 << 20  # elements of a repeated tensor that are told apart
 _MERGING = ("Reshape",)
@@ -81,10 +79,10 @@ def _read_by(name: str, context: Context, operators: Sequence[str], positions: S
     return bool(readers) and alike and name not in context.graph.outputs
 
 
-def _slice_constant(node: Node, context: Context, editor: Editor) -> None:
+def _slice_constant(node: Node, context: Context, rewriter: Rewriter) -> None:
     value = context.value(node.inputs[0])
-    if value is not None and editor.narrowed(node.outputs[0]):
-        editor.set_constant(node, 0, editor.sliced(value, node.outputs[0]))
+    if value is not None and rewriter.narrowed(node.outputs[0]):
+        rewriter.set_constant(node, 0, rewriter.sliced(value, node.outputs[0]))
 
 
 def _tile_applies(node: Node, context: Context) -> Refusal | None:
@@ -124,15 +122,15 @@ def _tile_link(node: Node, context: Context) -> None:
         _link_copies(node, context, ids)
 
 
-def _tile_repair(node: Node, context: Context, editor: Editor) -> None:
+def _tile_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Of copies that can be told apart fewer are made."""
-    _slice_constant(node, context, editor)
+    _slice_constant(node, context, rewriter)
     counts, source = context.integers(node.inputs[1]), context.shape(node.inputs[0])
-    lengths = [editor.new_length(node.outputs[0], axis) for axis in range(len(source))]
+    lengths = [rewriter.new_length(node.outputs[0], axis) for axis in range(len(source))]
     fewer = [size == 1 and length is not None for size, length in zip(source, lengths, strict=True)]
     if counts is not None and any(fewer):
         now = [length if flag else count for count, length, flag in zip(counts, lengths, fewer, strict=True)]
-        editor.set_constant(node, 1, np.array(now, dtype=np.int64))
+        rewriter.set_constant(node, 1, np.array(now, dtype=np.int64))
 
 
 def _tile_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -183,9 +181,9 @@ def _expand_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
     return [Demand(any_along(outputs[0], tuple(range(extra)))), *held_sizes(node)[1:]]
 
 
-def _expand_repair(node: Node, context: Context, editor: Editor) -> None:
-    _slice_constant(node, context, editor)
-    patch_sizes(node, context, editor)
+def _expand_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
+    _slice_constant(node, context, rewriter)
+    patch_sizes(node, context, rewriter)
 
 
 def _expand_infer(node: Node, context: Context) -> Sequence[Shape | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from onnxsqueeze.operators.movement.index_copies import Positions, copying_rule
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _slice_arguments(node: Node, inputs: Sequence[Any], rank: int) -> list[tuple[int, int, int, int]] | None:
@@ -101,12 +99,12 @@ def _repeats(node: Node, context: Context, axis: int) -> bool:
     return varies and known_axis(context, name, axis) is None
 
 
-def _slice_repair(node: Node, context: Context, editor: Editor) -> None:
+def _slice_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Gather what is left of a sliced axis; a run of neighbours stays a Slice with new ends."""
     data = node.inputs[0]
     (positions,) = _slice_positions(node, context)
     assert positions is not None
-    changed = {axis: chosen for axis, chosen in positions.items() if editor.new_length(data, axis) is not None}
+    changed = {axis: chosen for axis, chosen in positions.items() if rewriter.new_length(data, axis) is not None}
     if not changed:
         return
     inputs = [context.value(name) if name else None for name in node.inputs]
@@ -114,7 +112,7 @@ def _slice_repair(node: Node, context: Context, editor: Editor) -> None:
     bounds, gathered = [], []
     for axis, start, end, step in arguments:
         if axis in changed:
-            kept = editor.positions(data, axis)
+            kept = rewriter.positions(data, axis)
             places = (np.cumsum(kept) - 1)[changed[axis][kept[changed[axis]]]]
             if len(places) and (np.diff(places) == 1).all():
                 start, end, step = int(places[0]), int(places[-1]) + 1, 1
@@ -122,19 +120,19 @@ def _slice_repair(node: Node, context: Context, editor: Editor) -> None:
                 gathered.append((axis, places))
                 continue
         bounds.append((axis, start, end, step))
-    _write_slice(node, editor, bounds)
+    _write_slice(node, rewriter, bounds)
     for axis, places in gathered:
-        editor.insert_before(node, 0, "Gather", [None, places.astype(np.int64)], axis=axis)
+        rewriter.insert_before(node, 0, "Gather", [None, places.astype(np.int64)], axis=axis)
 
 
-def _write_slice(node: Node, editor: Editor, bounds: Sequence[tuple[int, int, int, int]]) -> None:
+def _write_slice(node: Node, rewriter: Rewriter, bounds: Sequence[tuple[int, int, int, int]]) -> None:
     columns = [np.array([entry[place] for entry in bounds], dtype=np.int64) for place in (1, 2, 0, 3)]
     if "starts" in node.attributes:
         for name, column in zip(("starts", "ends", "axes"), columns, strict=False):
-            editor.set_attribute(node, name, [int(entry) for entry in column])
+            rewriter.set_attribute(node, name, [int(entry) for entry in column])
         return
     for position, column in enumerate(columns, start=1):
-        editor.set_constant(node, position, column)
+        rewriter.set_constant(node, position, column)
 
 
 def _slice_choose(node: Node, context: Context) -> OpRule:
@@ -198,32 +196,32 @@ def _split_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     return np.split(inputs[0], np.cumsum(sizes)[:-1], axis=axis)
 
 
-def _split_repair(node: Node, context: Context, editor: Editor) -> None:
+def _split_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """New sizes; outputs of which nothing stays are dropped."""
     axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
     sizes = _split_sizes(node, context)
     if (
         sizes is None
-        or editor.new_length(node.inputs[0], axis) is None
-        and not any(map(editor.plan.gone, node.outputs))
+        or rewriter.new_length(node.inputs[0], axis) is None
+        and not any(map(rewriter.plan.gone, node.outputs))
     ):
         return
     lengths = [
-        int(np.broadcast_to(editor.kept(name, axis), (size,)).sum())
+        int(np.broadcast_to(rewriter.kept(name, axis), (size,)).sum())
         for name, size in zip(node.outputs, sizes, strict=True)
     ]
     left = [length for length in lengths if length]
     if len(left) == 1:
-        editor.bypass(node, 0, lengths.index(left[0]))
+        rewriter.bypass(node, 0, lengths.index(left[0]))
         return
     for position in reversed(range(len(lengths))):
         if lengths[position] == 0:
-            editor.drop_output(node, position)
-    editor.set_attribute(node, "num_outputs", None)
+            rewriter.drop_output(node, position)
+    rewriter.set_attribute(node, "num_outputs", None)
     if node.version < 13:
-        editor.set_attribute(node, "split", left)
+        rewriter.set_attribute(node, "split", left)
     else:
-        editor.set_constant(node, 1, np.array(left, dtype=np.int64))
+        rewriter.set_constant(node, 1, np.array(left, dtype=np.int64))
 
 
 register(copying_rule("Split", _split_positions, _split_repair, _split_value, _split_applies, since=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.passing import pass_ids, pass_need
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
@@ -50,30 +47,30 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     return [outward(np.minimum(*ends), np.maximum(*ends), (fact.constant & ~sum_is_zero) | (factor == 0), 1e-5)]
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the parameters; a vector handed on by the producer moves the mean."""
-    kept = editor.positions(node.inputs[0], 1)
-    taken = editor.taken_offset(node.inputs[0])
+    kept = rewriter.positions(node.inputs[0], 1)
+    taken = rewriter.taken_offset(node.inputs[0])
     for position in range(1, 5):
         array = context.value(node.inputs[position])
         assert array is not None
         sliced = array[kept]
         if position == 3 and taken is not None:
             moved = sliced.astype(np.float64) - taken[1]
-            editor.check_finite(moved, node.inputs[0], array.dtype)
+            rewriter.check_finite(moved, node.inputs[0], array.dtype)
             sliced = moved.astype(array.dtype)
         elif kept.all():
             continue
-        editor.set_constant(node, position, sliced)
+        rewriter.set_constant(node, position, sliced)
 
 
-def _adopts(node: Node, context: Context, editor: Editor, axis: int, vector: Floats) -> bool:
-    bias = editor.constant_at(node, 2)
+def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector: Floats) -> bool:
+    bias = rewriter.constant_at(node, 2)
     if bias is None or axis != 1:
         return False
     total = bias.astype(np.float64) + vector
-    editor.check_finite(total, node.outputs[0], bias.dtype)
-    editor.set_constant(node, 2, total.astype(bias.dtype))
+    rewriter.check_finite(total, node.outputs[0], bias.dtype)
+    rewriter.set_constant(node, 2, total.astype(bias.dtype))
     return True
 
 

@@ -16,7 +16,7 @@ are positive. (Generalises section 5 of the paper's compensation, arXiv 2606.143
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,9 @@ from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.normalization.removed import Removed
 from onnxsqueeze.operators.normalization.writing import compute_mean
+from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.reconstruction import Mixture
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 FUSED_SINCE = 17  # the opset that brought LayerNormalization
 
@@ -38,14 +37,15 @@ class Narrowed:
     """A LayerNorm to be written over what is left of its channels.
 
     Attributes:
-        node, editor: where it stands. data: the name of its input, whose last axis is normalised.
+        node, context, rewriter: where it stands. data: the name of its input, whose last axis is normalised.
         removed: what has left. representatives: the channels that stand for it [1 or 2]; None if there are none.
         scale, bias: float64 [N] of the original. epsilon: of the original.
         mixed: whether all readers can compute with a mixture, so that the output need not hold what it did.
     """
 
     node: Node
-    editor: Editor
+    context: Context
+    rewriter: Rewriter
     data: str
     removed: Removed
     representatives: npt.NDArray[np.int64] | None
@@ -57,12 +57,12 @@ class Narrowed:
     @property
     def axis(self) -> int:
         """The normalised axis, counted from the front."""
-        return self.editor.context.rank(self.data) - 1
+        return self.context.rank(self.data) - 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The data type of input and output."""
-        return self.editor.dtype(self.data)
+        return self.rewriter.dtype(self.data)
 
     def present(self, vector: Floats) -> npt.NDArray[Any]:
         """Return the entries of the channels that are left, in the data's type."""
@@ -97,7 +97,7 @@ def compute_stock(norm: Narrowed) -> None:
 
     Mixed: the output holds ``g r z``, and everything else is left to the readers. Else it holds what it always did.
     """
-    editor, node, share = norm.editor, norm.node, norm.removed.share
+    rewriter, node, share = norm.rewriter, norm.node, norm.removed.share
     chosen = norm.representatives
     assert chosen is not None
     single = len(chosen) == 1
@@ -106,23 +106,23 @@ def compute_stock(norm: Narrowed) -> None:
     scale[chosen] = strength if single and norm.mixed else 1.0
     z = _layer_norm(norm, norm.present(scale))
     weights = norm.mean_weights()
-    pair = editor.compute(node, "Gather", [z, (np.cumsum(norm.removed.kept) - 1)[chosen]], axis=norm.axis)
+    pair = rewriter.compute(node, "Gather", [z, (np.cumsum(norm.removed.kept) - 1)[chosen]], axis=norm.axis)
     factor = strength if norm.mixed else 1.0
     combined = (weights * factor)[:, None].astype(norm.dtype)
-    at_mean = pair if single else editor.compute(node, "MatMul", [pair, combined])
-    square = editor.compute(node, "Mul", [at_mean, at_mean])
+    at_mean = pair if single else rewriter.compute(node, "MatMul", [pair, combined])
+    square = rewriter.compute(node, "Mul", [at_mean, at_mean])
     if not norm.mixed:
-        square = editor.compute(node, "Mul", [square, norm.number(strength**2)])
-    root = editor.compute(node, "Sqrt", [editor.compute(node, "Add", [square, norm.number(share)])])
+        square = rewriter.compute(node, "Mul", [square, norm.number(strength**2)])
+    root = rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [square, norm.number(share)])])
     if norm.mixed:
-        editor.replace(node, "Div", [z, root])
-        editor.mix(node.outputs[0], _stock_mixture(norm, weights, strength if single else 1.0))
+        rewriter.replace(node, "Div", [z, root])
+        rewriter.mix(node.outputs[0], _stock_mixture(norm, weights, strength if single else 1.0))
         return
-    drift = editor.compute(node, "Mul", [at_mean, norm.number(1 - share)])
-    centred = editor.compute(node, "Sub", [z, drift])
-    unit = editor.compute(node, "Div", [centred, root])
-    scaled = editor.compute(node, "Mul", [unit, norm.present(norm.scale)])
-    editor.replace(node, "Add", [scaled, norm.present(norm.bias)])
+    drift = rewriter.compute(node, "Mul", [at_mean, norm.number(1 - share)])
+    centred = rewriter.compute(node, "Sub", [z, drift])
+    unit = rewriter.compute(node, "Div", [centred, root])
+    scaled = rewriter.compute(node, "Mul", [unit, norm.present(norm.scale)])
+    rewriter.replace(node, "Add", [scaled, norm.present(norm.bias)])
 
 
 def _stock_mixture(norm: Narrowed, weights: Floats, strength: float) -> Mixture:
@@ -141,17 +141,17 @@ def _layer_norm(norm: Narrowed, scale: npt.NDArray[Any]) -> Any:
     """Normalise the present channels, the variance of the removed ones made up for by the epsilon."""
     removed = norm.removed
     epsilon = (removed.width * norm.epsilon + removed.count * removed.variance) / removed.present
-    editor, node = norm.editor, norm.node
-    if editor.opset >= FUSED_SINCE:
-        return editor.compute(node, "LayerNormalization", [norm.data, scale], axis=-1, epsilon=epsilon)
-    mean = compute_mean(editor, node, norm.data, -1)
-    centred = editor.compute(node, "Sub", [norm.data, mean])
-    squares = editor.compute(node, "Pow", [centred, norm.number(2.0)])
-    variance = editor.compute(node, "Add", [compute_mean(editor, node, squares, -1), norm.number(epsilon)])
-    unit = editor.compute(node, "Div", [centred, editor.compute(node, "Sqrt", [variance])])
-    scaled = editor.compute(node, "Mul", [unit, scale])
+    rewriter, node = norm.rewriter, norm.node
+    if rewriter.opset >= FUSED_SINCE:
+        return rewriter.compute(node, "LayerNormalization", [norm.data, scale], axis=-1, epsilon=epsilon)
+    mean = compute_mean(rewriter, node, norm.data, -1)
+    centred = rewriter.compute(node, "Sub", [norm.data, mean])
+    squares = rewriter.compute(node, "Pow", [centred, norm.number(2.0)])
+    variance = rewriter.compute(node, "Add", [compute_mean(rewriter, node, squares, -1), norm.number(epsilon)])
+    unit = rewriter.compute(node, "Div", [centred, rewriter.compute(node, "Sqrt", [variance])])
+    scaled = rewriter.compute(node, "Mul", [unit, scale])
     # onnxruntime fuses these nine nodes, the sum of nothing included, to one
-    return editor.compute(node, "Add", [scaled, np.zeros_like(scale)])
+    return rewriter.compute(node, "Add", [scaled, np.zeros_like(scale)])
 
 
 def exact_parameters(norm: Narrowed) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -172,34 +172,34 @@ def mix_exact(norm: Narrowed) -> None:
     along = norm.along()
     shares = np.stack([1 - along, along], axis=1)[:, : len(chosen)] * norm.scale[:, None]
     mixture = Mixture(norm.axis, chosen, np.where(own, 0.0, norm.bias), own, np.where(own[:, None], 0.0, shares))
-    norm.editor.mix(norm.node.outputs[0], mixture)
+    norm.rewriter.mix(norm.node.outputs[0], mixture)
 
 
 def compute_primitives(norm: Narrowed) -> None:
     """Write out the definition: mean and variance over the original width, in two passes, in float32 at least."""
-    editor, node, removed = norm.editor, norm.node, norm.removed
+    rewriter, node, removed = norm.rewriter, norm.node, norm.removed
     half = norm.dtype.itemsize < 4
     kind = np.dtype(np.float32) if half else norm.dtype
     data: Any = norm.data
     if half:
-        data = editor.compute(node, "Cast", [data], to=1)
+        data = rewriter.compute(node, "Cast", [data], to=1)
 
     def number(value: float) -> npt.NDArray[Any]:
         return np.asarray(value, dtype=kind)
 
-    present = editor.compute(node, "Mul", [compute_mean(editor, node, data, -1), number(removed.share)])
-    mean = editor.compute(node, "Add", [present, number(removed.total / removed.width)])
-    centred = editor.compute(node, "Sub", [data, mean])
-    squares = compute_mean(editor, node, editor.compute(node, "Mul", [centred, centred]), -1)
-    inside = editor.compute(node, "Mul", [squares, number(removed.share)])
-    gap = editor.compute(node, "Sub", [mean, number(removed.mean)])
-    between = editor.compute(node, "Mul", [gap, gap])
-    outside = editor.compute(node, "Mul", [between, number(1 - removed.share)])
+    present = rewriter.compute(node, "Mul", [compute_mean(rewriter, node, data, -1), number(removed.share)])
+    mean = rewriter.compute(node, "Add", [present, number(removed.total / removed.width)])
+    centred = rewriter.compute(node, "Sub", [data, mean])
+    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), -1)
+    inside = rewriter.compute(node, "Mul", [squares, number(removed.share)])
+    gap = rewriter.compute(node, "Sub", [mean, number(removed.mean)])
+    between = rewriter.compute(node, "Mul", [gap, gap])
+    outside = rewriter.compute(node, "Mul", [between, number(1 - removed.share)])
     rest = number(norm.epsilon + (1 - removed.share) * removed.variance)
-    variance = editor.compute(node, "Add", [editor.compute(node, "Add", [inside, outside]), rest])
-    unit = editor.compute(node, "Div", [centred, editor.compute(node, "Sqrt", [variance])])
+    variance = rewriter.compute(node, "Add", [rewriter.compute(node, "Add", [inside, outside]), rest])
+    unit = rewriter.compute(node, "Div", [centred, rewriter.compute(node, "Sqrt", [variance])])
     if half:
-        unit = editor.compute(node, "Cast", [unit], to=editor.context.dtypes[norm.data])
+        unit = rewriter.compute(node, "Cast", [unit], to=norm.context.dtypes[norm.data])
     scale, bias = exact_parameters(norm)
-    editor.replace(node, "Add", [editor.compute(node, "Mul", [unit, scale]), bias])
+    rewriter.replace(node, "Add", [rewriter.compute(node, "Mul", [unit, scale]), bias])
     mix_exact(norm)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,7 @@ from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _channels(node: Node, context: Context) -> int | None:
@@ -126,7 +124,7 @@ class _Narrowed:
     """What is left of a node: of G groups with n channels g with k each.
 
     Attributes:
-        node, editor: where it stands.
+        node, rewriter: where it stands.
         kept: the channels that stay [G, n].
         scale, bias: those of channels that stay, float64 [g, k].
         mean, variance: those of the constants that left each group, float64 [g, 1].
@@ -134,7 +132,8 @@ class _Narrowed:
     """
 
     node: Node
-    editor: Editor
+    context: Context
+    rewriter: Rewriter
     kept: Bools
     scale: Floats
     bias: Floats
@@ -153,9 +152,9 @@ class _Narrowed:
         return len(self.scale)
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     name, channels = node.inputs[0], _channels(node, context)
-    kept = np.broadcast_to(editor.kept(name, 1), (channels or 0,)).reshape(_groups(node), -1)
+    kept = np.broadcast_to(rewriter.kept(name, 1), (channels or 0,)).reshape(_groups(node), -1)
     if kept.all():
         return
     groups = any_along(kept, 1)
@@ -168,7 +167,7 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
     mean = np.nansum(removed, axis=1, keepdims=True) / count
     variance = np.nansum((removed - mean) ** 2, axis=1, keepdims=True) / count
     epsilon = float(node.attributes.get("epsilon", 1e-5))
-    narrowed = _Narrowed(node, editor, kept, scale, bias, mean, variance, epsilon)
+    narrowed = _Narrowed(node, context, rewriter, kept, scale, bias, mean, variance, epsilon)
     if node.group is None and narrowed.share == 1:
         _drop_groups(narrowed)
     else:
@@ -177,20 +176,20 @@ def _repair(node: Node, context: Context, editor: Editor) -> None:
 
 def _drop_groups(norm: _Narrowed) -> None:
     """The operator stays one where whole groups left."""
-    norm.editor.set_attribute(norm.node, "num_groups", norm.groups)
+    norm.rewriter.set_attribute(norm.node, "num_groups", norm.groups)
     for position in (1, 2):
-        array = norm.editor.context.value(norm.node.inputs[position])
+        array = norm.context.value(norm.node.inputs[position])
         assert array is not None
-        norm.editor.set_constant(norm.node, position, array[norm.kept.ravel()])
+        norm.rewriter.set_constant(norm.node, position, array[norm.kept.ravel()])
 
 
 def _write(norm: _Narrowed) -> None:
     """Write out the definition, in float32 at least; each group's factor is merged with the scales of its channels."""
-    editor, node = norm.editor, norm.node
-    data, dtype = node.inputs[0], editor.dtype(node.inputs[0])
+    rewriter, node = norm.rewriter, norm.node
+    data, dtype = node.inputs[0], rewriter.dtype(node.inputs[0])
     half = dtype.itemsize < 4
     kind = np.dtype(np.float32) if half else dtype
-    source: Any = editor.compute(node, "Cast", [data], to=1) if half else data
+    source: Any = rewriter.compute(node, "Cast", [data], to=1) if half else data
 
     def number(value: Any) -> npt.NDArray[Any]:
         return np.asarray(value, dtype=kind)
@@ -198,38 +197,38 @@ def _write(norm: _Narrowed) -> None:
     def sizes(*values: int) -> npt.NDArray[Any]:
         return np.array(values, dtype=np.int64)
 
-    grouped = editor.compute(node, "Reshape", [source, sizes(0, norm.groups, -1)])
-    mean = compute_mean(editor, node, grouped, 2)
+    grouped = rewriter.compute(node, "Reshape", [source, sizes(0, norm.groups, -1)])
+    mean = compute_mean(rewriter, node, grouped, 2)
     if norm.share < 1:
-        mean = editor.compute(node, "Mul", [mean, number(norm.share)])
+        mean = rewriter.compute(node, "Mul", [mean, number(norm.share)])
         if norm.mean.any():
-            mean = editor.compute(node, "Add", [mean, number((1 - norm.share) * norm.mean)])
-    centred = editor.compute(node, "Sub", [grouped, mean])
-    squares = compute_mean(editor, node, editor.compute(node, "Mul", [centred, centred]), 2)
+            mean = rewriter.compute(node, "Add", [mean, number((1 - norm.share) * norm.mean)])
+    centred = rewriter.compute(node, "Sub", [grouped, mean])
+    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), 2)
     deviation = _deviation(norm, mean, squares, number)
-    factor = editor.compute(node, "Div", [number(norm.scale), deviation])
-    rank = editor.context.rank(data)
-    factor = editor.compute(node, "Reshape", [factor, sizes(0, norm.scale.size, *(1,) * (rank - 2))])
-    image = editor.compute(node, "Reshape", [centred, editor.compute(node, "Shape", [source])])
+    factor = rewriter.compute(node, "Div", [number(norm.scale), deviation])
+    rank = norm.context.rank(data)
+    factor = rewriter.compute(node, "Reshape", [factor, sizes(0, norm.scale.size, *(1,) * (rank - 2))])
+    image = rewriter.compute(node, "Reshape", [centred, rewriter.compute(node, "Shape", [source])])
     bias = number(norm.bias.reshape((-1,) + (1,) * (rank - 2)))
-    operands = [editor.compute(node, "Mul", [image, factor]), bias]
+    operands = [rewriter.compute(node, "Mul", [image, factor]), bias]
     if half:
-        editor.replace(node, "Cast", [editor.compute(node, "Add", operands)], to=editor.context.dtypes[data])
+        rewriter.replace(node, "Cast", [rewriter.compute(node, "Add", operands)], to=norm.context.dtypes[data])
     else:
-        editor.replace(node, "Add", operands)
+        rewriter.replace(node, "Add", operands)
 
 
 def _deviation(norm: _Narrowed, mean: Any, squares: Any, number: Any) -> Any:
     """Return the standard deviation of each original group [N, g, 1]; all terms under the root are positive."""
-    editor, node = norm.editor, norm.node
+    rewriter, node = norm.rewriter, norm.node
     variance, rest = squares, np.full((1, 1), norm.epsilon)
     if norm.share < 1:
-        gap = editor.compute(node, "Sub", [mean, number(norm.mean)]) if norm.mean.any() else mean
-        outside = editor.compute(node, "Mul", [editor.compute(node, "Mul", [gap, gap]), number(1 - norm.share)])
-        inside = editor.compute(node, "Mul", [squares, number(norm.share)])
-        variance = editor.compute(node, "Add", [inside, outside])
+        gap = rewriter.compute(node, "Sub", [mean, number(norm.mean)]) if norm.mean.any() else mean
+        outside = rewriter.compute(node, "Mul", [rewriter.compute(node, "Mul", [gap, gap]), number(1 - norm.share)])
+        inside = rewriter.compute(node, "Mul", [squares, number(norm.share)])
+        variance = rewriter.compute(node, "Add", [inside, outside])
         rest = rest + (1 - norm.share) * norm.variance
-    return editor.compute(node, "Sqrt", [editor.compute(node, "Add", [variance, number(rest)])])
+    return rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [variance, number(rest)])])
 
 
 def _rule(domain: str, since: int) -> OpRule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
@@ -57,14 +54,14 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(outputs[0], outputs[0] & uneven, Reason.CONSTANT_VARIES, node.operator), None, None]
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
-    kept = editor.kept(node.inputs[0], 1)
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
+    kept = rewriter.kept(node.inputs[0], 1)
     if kept.all():
         return
     for position, name in enumerate(node.inputs[1:3], start=1):
         array = context.value(name)
         assert array is not None
-        editor.set_constant(node, position, array[kept])
+        rewriter.set_constant(node, position, array[kept])
 
 
 register(

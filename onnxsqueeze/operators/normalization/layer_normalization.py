@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,10 +36,7 @@ from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import NotSpanned
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
-
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _LEAST_WIDTH = 96
 _MOST_LEFT = 15 / 16
@@ -88,29 +84,29 @@ def _link(node: Node, context: Context) -> None:
             context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     name, output = node.inputs[0], node.outputs[0]
     width = width_of(node, context)
-    kept = editor.kept(name, context.rank(name) - 1)
-    asked = _asked(node, editor.options)
+    kept = rewriter.kept(name, context.rank(name) - 1)
+    asked = _asked(node, rewriter.options)
     if (kept.size != width or kept.all()) and not asked:
         return
     assert width is not None
     kept = np.broadcast_to(kept, (width,))
     constants = constants_of(context, name)
     if widens(node, context) and not kept.all():
-        widen(node, context, editor, constants)
+        widen(node, context, rewriter, constants)
         return
     removed = Removed(kept, constants, _earlier(node, context))
     mixed = absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True)
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
-    live = np.broadcast_to(editor.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
+    live = np.broadcast_to(rewriter.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
     if not mixed and (live & ~kept & (scale != 0)).any():
         raise NotSpanned(output)
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     write(
-        Narrowed(node, editor, name, removed, removed.representatives(), scale, bias, epsilon, mixed),
-        editor.options.get("layernorm", "stock"),
+        Narrowed(node, context, rewriter, name, removed, removed.representatives(), scale, bias, epsilon, mixed),
+        rewriter.options.get("layernorm", "stock"),
     )
 
 
@@ -135,7 +131,7 @@ def _worthwhile(kept: int, original: int) -> int:
 
 def write(norm: Narrowed, form: str) -> None:
     """Write a narrowed LayerNorm in the form that a user chose; a function only where the opset allows it."""
-    if form == "function" and norm.editor.opset >= FIRST_OPSET:
+    if form == "function" and norm.rewriter.opset >= FIRST_OPSET:
         scale, bias = exact_parameters(norm)
         attributes = {
             "width": norm.removed.width,
@@ -143,12 +139,12 @@ def write(norm: Narrowed, form: str) -> None:
             "sum": norm.removed.total,
             "squared_deviations": norm.removed.deviations,
         }
-        function = compensated_layer_norm(norm.editor.opset)
-        norm.editor.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
+        function = compensated_layer_norm(norm.rewriter.opset)
+        norm.rewriter.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
         mix_exact(norm)
-    elif norm.removed.count == 0 and norm.editor.opset >= FUSED_SINCE:
+    elif norm.removed.count == 0 and norm.rewriter.opset >= FUSED_SINCE:
         parameters = [norm.present(norm.scale), norm.present(norm.bias)]
-        norm.editor.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
+        norm.rewriter.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
     elif form == "primitives" or norm.representatives is None or norm.dtype == np.float64:
         compute_primitives(norm)  # in float64, an epsilon that is a float32 attribute would be too coarse
     else:

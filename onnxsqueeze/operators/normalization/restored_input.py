@@ -7,16 +7,12 @@ own constant.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def widens(node: Node, context: Context) -> bool:
@@ -25,13 +21,13 @@ def widens(node: Node, context: Context) -> bool:
     return output in context.graph.outputs or output in context.known.widened
 
 
-def widen(node: Node, context: Context, editor: Editor, constants: Floats) -> None:
+def widen(node: Node, context: Context, rewriter: Rewriter, constants: Floats) -> None:
     """Bring the removed constants back in front of a node, along the last axis of its first input."""
     axis = context.rank(node.inputs[0]) - 1
-    kept = editor.positions(node.inputs[0], axis)
+    kept = rewriter.positions(node.inputs[0], axis)
     standing = np.nonzero(kept & ~np.isnan(constants))[0][0]
     places = (np.cumsum(kept) - 1)[np.where(kept, np.arange(len(kept)), standing)]
-    editor.insert_before(node, 0, "Gather", [None, places], axis=axis)
+    rewriter.insert_before(node, 0, "Gather", [None, places], axis=axis)
     missing = np.where(kept, 0.0, constants - constants[standing])
     if missing.any():
-        editor.insert_before(node, 0, "Add", [None, missing.astype(editor.dtype(node.inputs[0]))])
+        rewriter.insert_before(node, 0, "Add", [None, missing.astype(rewriter.dtype(node.inputs[0]))])

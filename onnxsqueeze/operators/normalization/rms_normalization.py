@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,9 +36,7 @@ from onnxsqueeze.rules.lessons import NotSpanned
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.reconstruction import Mixture
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
@@ -78,49 +75,49 @@ def _link(node: Node, context: Context) -> None:
             context.elements.constraints.append(Representative(output, channels, read[None]))
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     name, output = node.inputs[0], node.outputs[0]
     width = width_of(node, context)
-    kept = editor.kept(name, context.rank(name) - 1)
+    kept = rewriter.kept(name, context.rank(name) - 1)
     if width is None or kept.size != width or kept.all():
         return
     if widens(node, context):
-        widen(node, context, editor, constants_of(context, name))
+        widen(node, context, rewriter, constants_of(context, name))
         return
     constants, scale = np.nan_to_num(constants_of(context, name)), parameter(node, context, 1, 1.0).copy()
-    live = np.broadcast_to(editor.live(output).ravel(), (width,))
+    live = np.broadcast_to(rewriter.live(output).ravel(), (width,))
     if (live & ~kept & (scale * constants != 0)).any():
         if not absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True):
             raise NotSpanned(output)
         chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
-        editor.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
+        rewriter.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
         scale[chosen] = 1.0
     growth = width / float(kept.sum())
     removed = constants[~kept]
     epsilon = (float(node.attributes.get("epsilon", 1e-5)) + float(removed @ removed) / width) * growth
     array = context.value(node.input(1)) if node.input(1) else None
-    dtype = editor.dtype(name) if array is None else array.dtype
+    dtype = rewriter.dtype(name) if array is None else array.dtype
     narrowed = scale[kept] * np.sqrt(growth)
-    editor.check_finite(narrowed, name, dtype)
+    rewriter.check_finite(narrowed, name, dtype)
     half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
-    if half and dtype == editor.dtype(name) and removed.any():
-        _write_unfused(node, editor, epsilon, narrowed.astype(dtype))
+    if half and dtype == rewriter.dtype(name) and removed.any():
+        _write_unfused(node, rewriter, epsilon, narrowed.astype(dtype))
         return
-    editor.set_attribute(node, "epsilon", epsilon)
-    editor.set_constant(node, 1, narrowed.astype(dtype))
+    rewriter.set_attribute(node, "epsilon", epsilon)
+    rewriter.set_constant(node, 1, narrowed.astype(dtype))
 
 
-def _write_unfused(node: Node, editor: Editor, epsilon: float, scale: Array) -> None:
+def _write_unfused(node: Node, rewriter: Rewriter, epsilon: float, scale: Array) -> None:
     """Spell the norm out, the square as a product: onnxruntime fuses a power, and then reads no float16 epsilon.
 
     It takes 1e-5, which hardly differs from what is usual, but from one that stands for constants.
     """
     name = node.inputs[0]
-    square = editor.compute(node, "Mul", [name, name])
-    mean = compute_mean(editor, node, square, -1)
-    summand = np.asarray(epsilon, dtype=editor.dtype(name))
-    root = editor.compute(node, "Sqrt", [editor.compute(node, "Add", [mean, summand])])
-    editor.replace(node, "Mul", [editor.compute(node, "Div", [name, root]), scale])
+    square = rewriter.compute(node, "Mul", [name, name])
+    mean = compute_mean(rewriter, node, square, -1)
+    summand = np.asarray(epsilon, dtype=rewriter.dtype(name))
+    root = rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [mean, summand])])
+    rewriter.replace(node, "Mul", [rewriter.compute(node, "Div", [name, root]), scale])
 
 
 def _mixture(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Mixture:

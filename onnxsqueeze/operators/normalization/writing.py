@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from onnxsqueeze.graph.graph import Node
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _MEAN_AXES_AS_INPUT = 18  # the opset in which the axes of ReduceMean became an input
 
 
-def compute_mean(editor: Editor, node: Node, data: Any, axis: int) -> Any:
+def compute_mean(rewriter: Rewriter, node: Node, data: Any, axis: int) -> Any:
     """Average over an axis, which stays with length 1, in front of a node; return the tensor."""
-    if editor.opset < _MEAN_AXES_AS_INPUT:
-        return editor.compute(node, "ReduceMean", [data], axes=[axis], keepdims=1)
-    return editor.compute(node, "ReduceMean", [data, np.array([axis], dtype=np.int64)], keepdims=1)
+    if rewriter.opset < _MEAN_AXES_AS_INPUT:
+        return rewriter.compute(node, "ReduceMean", [data], axes=[axis], keepdims=1)
+    return rewriter.compute(node, "ReduceMean", [data, np.array([axis], dtype=np.int64)], keepdims=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,9 +22,7 @@ from onnxsqueeze.operators.recurrent.state_bounds import Course, State, course
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _INPUT_AXIS = 2
 _NEW_OPERATORS = 7  # the opset version since which the outputs are always the same three
@@ -176,10 +173,10 @@ def _need_features(node: Node, context: Context, layer: Layer, wanted: Bools) ->
     return Demand(live, uneven & context.fact(name).constant, Reason.CONSTANT_VARIES, node.operator)
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     layer, states = _viewed(node, context), _course(node, context).read.hidden
     features = _features(node, context, layer)
-    repair(node, context, editor, layer, _constants(features), _constants(states), _idle(node, context))
+    repair(node, context, rewriter, layer, _constants(features), _constants(states), _idle(node, context))
 
 
 def _constants(fact: Fact) -> Floats:

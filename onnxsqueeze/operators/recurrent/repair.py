@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,34 +12,38 @@ from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, DATA, HIDDEN, KERNEL, PEEPHOLE, RECURRENT, Layer, written
 from onnxsqueeze.rules.contract import Context
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 
 def repair(
-    node: Node, context: Context, editor: Editor, layer: Layer, features: Floats, states: Floats, idle: Sequence[int]
+    node: Node,
+    context: Context,
+    rewriter: Rewriter,
+    layer: Layer,
+    features: Floats,
+    states: Floats,
+    idle: Sequence[int],
 ) -> None:
     """Rewrite a node whose inputs or units were narrowed.
 
     Args:
-        node, context, editor: what is rewritten.
+        node, context, rewriter: what is rewritten.
         layer: its view.
         features: the value of each input feature that is constant, NaN elsewhere; [I].
         states: the value of each unit that is the same before any step, NaN elsewhere; [D, H].
         idle: the positions of initial states that are zeros.
     """
-    kept = layer.by_unit(editor.mask(next(name for name in node.outputs if name)))
-    kept_in = np.broadcast_to(editor.kept(node.inputs[DATA], 2), (layer.features,))
+    kept = layer.by_unit(rewriter.mask(next(name for name in node.outputs if name)))
+    kept_in = np.broadcast_to(rewriter.kept(node.inputs[DATA], 2), (layer.features,))
     values = np.where(kept_in, 0.0, np.nan_to_num(features))
-    taken = editor.taken_offset(node.inputs[DATA])
+    taken = rewriter.taken_offset(node.inputs[DATA])
     if taken is not None:
         values[kept_in] = taken[1]
-    _rebias(node, context, editor, layer, kept, _shifts(layer, values, np.where(kept, 0.0, np.nan_to_num(states))))
+    _rebias(node, context, rewriter, layer, kept, _shifts(layer, values, np.where(kept, 0.0, np.nan_to_num(states))))
     if not (kept.all() and kept_in.all()):
-        _set_weight(node, editor, KERNEL, _rows(layer.kernel, kept)[..., kept_in])
+        _set_weight(node, rewriter, KERNEL, _rows(layer.kernel, kept)[..., kept_in])
     if not kept.all():
-        _narrow(node, context, editor, layer, kept, idle)
+        _narrow(node, context, rewriter, layer, kept, idle)
 
 
 def _rows(array: npt.NDArray[Any], kept: Bools) -> npt.NDArray[Any]:
@@ -52,9 +56,9 @@ def _columns(array: npt.NDArray[Any], kept: Bools) -> npt.NDArray[Any]:
     return np.stack([part[..., chosen] for part, chosen in zip(array, kept, strict=True) if chosen.any()])
 
 
-def _set_weight(node: Node, editor: Editor, position: int, weight: Array) -> None:
+def _set_weight(node: Node, rewriter: Rewriter, position: int, weight: Array) -> None:
     """Store a weight [D, G, H, I] as the operator has it."""
-    editor.set_constant(node, position, weight.reshape(weight.shape[0], -1, weight.shape[3]))
+    rewriter.set_constant(node, position, weight.reshape(weight.shape[0], -1, weight.shape[3]))
 
 
 def _shifts(layer: Layer, values: Floats, states: Floats) -> Floats:
@@ -70,37 +74,37 @@ def _shifts(layer: Layer, values: Floats, states: Floats) -> Floats:
     return shifts
 
 
-def _rebias(node: Node, context: Context, editor: Editor, layer: Layer, kept: Bools, shifts: Floats) -> None:
+def _rebias(node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, shifts: Floats) -> None:
     """Slice the biases and add what was folded, in float64, cast once."""
     if (kept.all() or not node.input(BIAS)) and not shifts.any():
         return
     total = _columns((layer.biases + shifts).swapaxes(0, 1), kept)
     dtype = layer.kernel.dtype
-    editor.check_finite(total, node.inputs[DATA], dtype)
-    editor.set_constant(node, BIAS, total.reshape(total.shape[0], -1).astype(dtype))
+    rewriter.check_finite(total, node.inputs[DATA], dtype)
+    rewriter.set_constant(node, BIAS, total.reshape(total.shape[0], -1).astype(dtype))
 
 
-def _narrow(node: Node, context: Context, editor: Editor, layer: Layer, kept: Bools, idle: Sequence[int]) -> None:
+def _narrow(node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, idle: Sequence[int]) -> None:
     """Slice all that has the units along some axis."""
-    _set_weight(node, editor, RECURRENT, _rows(_columns(layer.recurrent, kept), kept[any_along(kept, 1)]))
+    _set_weight(node, rewriter, RECURRENT, _rows(_columns(layer.recurrent, kept), kept[any_along(kept, 1)]))
     if node.input(PEEPHOLE):
         part = _columns(layer.peephole, kept)
-        editor.set_constant(node, PEEPHOLE, part.reshape(len(part), -1).astype(layer.kernel.dtype))
-    editor.clear_inputs(node, idle)
+        rewriter.set_constant(node, PEEPHOLE, part.reshape(len(part), -1).astype(layer.kernel.dtype))
+    rewriter.clear_inputs(node, idle)
     for position in (HIDDEN, CELL):
         value = context.value(node.input(position)) if node.input(position) and position not in idle else None
         if value is not None:
             axis = layer.direction_axis(value.ndim)
             sliced = _columns(np.moveaxis(value, axis, 0), kept)
-            editor.set_constant(node, position, np.moveaxis(sliced, 0, axis))
-    editor.set_attribute(node, "hidden_size", int(kept.sum(axis=1).max()))
+            rewriter.set_constant(node, position, np.moveaxis(sliced, 0, axis))
+    rewriter.set_attribute(node, "hidden_size", int(kept.sum(axis=1).max()))
     if not kept.any(axis=1).all():
-        _one_direction(node, editor, layer, int(kept.any(axis=1).argmax()))
+        _one_direction(node, rewriter, layer, int(kept.any(axis=1).argmax()))
 
 
-def _one_direction(node: Node, editor: Editor, layer: Layer, place: int) -> None:
+def _one_direction(node: Node, rewriter: Rewriter, layer: Layer, place: int) -> None:
     """Of two directions one is left."""
-    editor.set_attribute(node, "direction", ("forward", "reverse")[place])
+    rewriter.set_attribute(node, "direction", ("forward", "reverse")[place])
     for name, listed in written(layer.activations[place]).items():
         if name in node.attributes:
-            editor.set_attribute(node, name, listed or None)
+            rewriter.set_attribute(node, name, listed or None)

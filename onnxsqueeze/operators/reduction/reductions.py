@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
-
-if TYPE_CHECKING:
-    from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rules.rewriter import Rewriter
 
 _LINEAR = ("ReduceMean", "ReduceSum")
 _ZERO_IS_NOTHING = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -164,26 +161,26 @@ def _count(node: Node, context: Context) -> int | None:
     return None if isinstance(count, Symbolic) else count
 
 
-def _repair(node: Node, context: Context, editor: Editor) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """A mean over fewer elements is rescaled to the original number; removed constants are added."""
     axes, name = _axes(node, context), node.inputs[0]
     assert axes is not None
-    if node.op not in _LINEAR or all(editor.new_length(name, axis) is None for axis in axes):
+    if node.op not in _LINEAR or all(rewriter.new_length(name, axis) is None for axis in axes):
         return
-    mask, fact, count = editor.mask(name), context.fact(name), _count(node, context)
+    mask, fact, count = rewriter.mask(name), context.fact(name), _count(node, context)
     shape = np.broadcast_shapes(mask.shape, fact.lower.shape)
     gone = ~np.broadcast_to(mask, shape)
     repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
     constants = np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0)
     removed = constants.sum(axis=axes, keepdims=True)  # the constants may differ along the other axes
-    dtype = editor.dtype(name)
+    dtype = rewriter.dtype(name)
     if removed.any():
         assert not isinstance(repeat, Symbolic)
         total = _drop(node, context, removed * repeat / (count if node.op == "ReduceMean" and count else 1))
-        editor.insert_after(node, "Add", [None, (total if total.size > 1 else total.reshape(())).astype(dtype)])
+        rewriter.insert_after(node, "Add", [None, (total if total.size > 1 else total.reshape(())).astype(dtype)])
     if node.op == "ReduceMean":
         factor = float((~gone).sum()) / gone.size
-        editor.insert_after(node, "Mul", [None, np.array(factor, dtype=dtype)])
+        rewriter.insert_after(node, "Mul", [None, np.array(factor, dtype=dtype)])
 
 
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.rules.weight_view import Linear
 
 Numbers = npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ def linear_uses(model: Model, trained: Collection[str]) -> list[Use]:
         model: any model.
         trained: the initializers that are trained; others have no use.
     """
-    analysis = Analysis(Graph(normalised(model)))
+    analysis = analyse(model)
     found: list[Use] = []
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         if rule.weights is None:

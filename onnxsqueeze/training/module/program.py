@@ -10,10 +10,9 @@ import torch.fx
 from torch import Tensor
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.pipeline.frontend import canonical_graph
 from onnxsqueeze.training.module.lowering import lower
 from onnxsqueeze.training.module.trace import Trace
 from onnxsqueeze.training.module.trainable import roles_of
@@ -38,7 +37,7 @@ class Program:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        graph = Graph(normalised(model))
+        graph = canonical_graph(model)
         roles = roles_of(graph)
         trace = Trace(graph, Analysis(graph), roles)
         self.inputs, self.outputs = graph.inputs, graph.outputs

@@ -26,6 +26,7 @@ from onnxsqueeze.training.squeezing.elements_left import elements_left, remainin
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
 from onnxsqueeze.training.squeezing.unit_masks import Bools, Floats, Masks, slices, unit_masks, unit_sums
 from onnxsqueeze.training.units import Units, measured_latency, remove_units, select
+from onnxsqueeze.training.units.discovery import units_of
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule
@@ -175,7 +176,7 @@ class _Job:
     @cached_property
     def units(self) -> Units:
         """The units of the dense network."""
-        return Units.of(self.module.model, trained=self.module.initializers)
+        return units_of(self.module.model, trained=self.module.initializers)
 
     @cached_property
     def cost(self) -> Literal["parameters", "macs"] | Mapping[int, float]:

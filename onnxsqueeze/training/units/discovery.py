@@ -27,8 +27,14 @@ _OF_CONSTANTS = (Reason.CONSTANT_READ, Reason.CONSTANT_VARIES)
 """Reasons to hold a constant, which what leaves is only as a zero."""
 
 
-def find(model: Model, columns: bool, trained: Collection[str] | None) -> Units:
-    """See `Units.of`."""
+def units_of(model: Model, columns: bool = True, trained: Collection[str] | None = None) -> Units:
+    """Find the units of a model.
+
+    Args:
+        model: any; zeros in it do not matter.
+        columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
+        trained: the initializers that can be masked; by default all. Those that cannot may block units.
+    """
     analysis = probed(model)
     pinned = _pinned(analysis)
     numbers = ColumnClasses(analysis.classes, lambda classes: bool(pinned[classes].all()), columns)

@@ -27,7 +27,7 @@ def measured_latency(model: Model, units: Units, feeds: Feeds, threads: int = 1)
     number of units. A group whose removal makes nothing faster gets the least time that any has.
 
     Args:
-        model: the dense model that the units are of. units: see `Units.of`.
+        model: the dense model that the units are of. units: see `units_of`.
         feeds: inputs of the size to measure at. threads: that onnxruntime computes in.
     """
     whole = _seconds(model, feeds, threads)

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.passes import normalised
-from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.pipeline.frontend import analyse
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
@@ -26,7 +25,7 @@ def probed(model: Model) -> Analysis:
     """Analyse a model whose first channels are zero. Only classes and constraints of the result are of use."""
     model = with_definition(model)
     initializers = {name: _probe(initializer) for name, initializer in model.initializers.items()}
-    return Analysis(Graph(normalised(replace(model, initializers=initializers))))
+    return analyse(replace(model, initializers=initializers))
 
 
 def _probe(initializer: Initializer) -> Initializer:

@@ -14,6 +14,7 @@ from torch import Tensor
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.calibration.batches import Batch
 from onnxsqueeze.training.calibration.likelihood import Likelihood
+from onnxsqueeze.training.units.discovery import units_of
 from onnxsqueeze.training.units.scoring import unit_scores
 from onnxsqueeze.training.units.selection import Floors, select
 from onnxsqueeze.training.units.units import Bools, Units
@@ -75,7 +76,7 @@ def remove_units(
     """
     if target_elements < 1:
         raise UsageError(f"removing units cannot leave {target_elements} weight elements; give at least 1")
-    units = units or Units.of(module.model, trained=module.initializers)
+    units = units or units_of(module.model, trained=module.initializers)
     batches, generator = list(batches), generator or torch.Generator().manual_seed(0)
     masks = module.masks
     removed = units.elements_under({name: mask.cpu().numpy() for name, mask in masks.items()}) == 0

@@ -55,7 +55,7 @@ def unit_scores(
 
     Args:
         module: made from the model of the units.
-        units: see `Units.of`.
+        units: see `units_of`.
         batches: inputs without labels; some hundred samples are enough.
         likelihood: what the first output means: "categorical" scores of classes, "probabilities" of them, or the mean
             of a "gaussian" of variance 1. "auto" tells by its shape and values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,7 +13,6 @@ import numpy.typing as npt
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraints import Constraint
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.model.model import Model
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
 from onnxsqueeze.training.units.class_uses import Classes, Reading, Use
 from onnxsqueeze.training.units.closure import settled
@@ -55,19 +54,6 @@ class Units:
     fixed: Bools
     elements: int
     analysis: Analysis
-
-    @staticmethod
-    def of(model: Model, columns: bool = True, trained: Collection[str] | None = None) -> Units:
-        """Find the units of a model.
-
-        Args:
-            model: any; zeros in it do not matter.
-            columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
-            trained: the initializers that can be masked; by default all. Those that cannot may block units.
-        """
-        from onnxsqueeze.training.units.discovery import find
-
-        return find(model, columns, trained)
 
     def __len__(self) -> int:
         return len(self.kinds)

@@ -16,7 +16,7 @@ from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
 from onnxsqueeze.training.squeezing.unit_masks import slices, unit_sums
-from onnxsqueeze.training.units import Units
+from onnxsqueeze.training.units.discovery import units_of
 from training.criteria.networks import perceptron
 
 SIZES = (12, 40, 30, 5)
@@ -77,7 +77,7 @@ def test_latencies_are_measured_or_given(settings: dict[str, Any]) -> None:
     module = from_onnx(perceptron(SIZES))
     squeezed(module, 1400, cost="latency", **settings)
     assert minimized(module) == pytest.approx(1400, rel=0.05)
-    units = Units.of(module.model, trained=module.initializers)
+    units = units_of(module.model, trained=module.initializers)
     layer = next(number for number, group in enumerate(units.groups) if group.size == 30)
     left = []
     for seconds in (1e3, 1e-3):
@@ -91,7 +91,7 @@ def test_latencies_are_measured_or_given(settings: dict[str, Any]) -> None:
 
 def test_scores_are_summed_over_the_rows_and_columns_of_a_unit() -> None:
     module = from_onnx(perceptron(SIZES))
-    units = Units.of(module.model, trained=module.initializers)
+    units = units_of(module.model, trained=module.initializers)
     values = {name: parameter.detach().abs() for name, parameter in module.initializers.items() if parameter.dim() > 1}
     sums = unit_sums(units, values)
     first = values["fc0.weight"].sum(1) + values["fc1.weight"].sum(0)

@@ -7,7 +7,8 @@ import pytest
 
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
-from onnxsqueeze.training.units import Floors, Units, select
+from onnxsqueeze.training.units import Floors, select
+from onnxsqueeze.training.units.discovery import units_of
 from training.units.removing import minimized, model, random_scores, without
 
 NETWORKS = (
@@ -29,7 +30,7 @@ SCALARS = 8
 @pytest.mark.parametrize("name", NETWORKS)
 def test_units_leave_as_predicted(name: str) -> None:
     source = model(name)
-    units = Units.of(load(source))
+    units = units_of(load(source))
     removed = select(units, random_scores(units, 1), 0.35 * units.elements)
     assert removed.any()
     left = weight_elements(minimized(without(source, units, removed)))
@@ -40,7 +41,7 @@ def test_units_leave_as_predicted(name: str) -> None:
 @pytest.mark.parametrize("name", ["regnet", "gpt2"])
 def test_each_kind_leaves_alone(name: str) -> None:
     source = model(name)
-    units = Units.of(load(source))
+    units = units_of(load(source))
     for kind in dict.fromkeys(units.kinds):
         scores = np.where(units.of_kind(kind), random_scores(units, 2), np.inf)
         removed = select(units, scores, 1, floors=Floors(units=3))
@@ -54,7 +55,7 @@ def test_each_kind_leaves_alone(name: str) -> None:
 def test_what_is_removed_costs_what_is_saved() -> None:
     """The elements that hang on one unit are those that leave with it."""
     source = model("resnet")
-    units = Units.of(load(source))
+    units = units_of(load(source))
     cost = units.cost("parameters")
     for unit in range(0, len(units), 7):
         removed = np.arange(len(units)) == unit

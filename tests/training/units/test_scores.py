@@ -13,6 +13,7 @@ from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.units import Units, remove_units, unit_scores
+from onnxsqueeze.training.units.discovery import units_of
 from training.units.removing import minimized, model
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -40,7 +41,7 @@ def module_of(network: nn.Module) -> tuple[OnnxModule, Units]:
     """The module made from its export, and its units."""
     source = export(network.eval(), torch.zeros(2, FEATURES), "older-14")
     module = from_onnx(source)
-    return module, Units.of(module.model, columns=False, trained=module.initializers)
+    return module, units_of(module.model, columns=False, trained=module.initializers)
 
 
 def divergence(module: OnnxModule, units: Units, x: Tensor) -> Values:
@@ -105,7 +106,7 @@ def test_regression_and_modes() -> None:
 def test_a_head_is_worth_what_its_gate_is() -> None:
     """Of a head the sum over its dims is squared; both halves of two heads that cancel are worth something alone."""
     module = from_onnx(model("vit"))
-    units = Units.of(module.model, columns=False, trained=module.initializers)
+    units = units_of(module.model, columns=False, trained=module.initializers)
     images = torch.randn(
         6, *[int(d.dim_value) for d in module.model.skeleton.graph.input[0].type.tensor_type.shape.dim[1:]]
     )
@@ -136,7 +137,7 @@ def test_units_are_removed_from_a_module() -> None:
     module.train()
     tokens = torch.randint(0, 90, (4, 9), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    units = Units.of(module.model, trained=module.initializers)
+    units = units_of(module.model, trained=module.initializers)
     target = 0.5 * units.elements
     removal = remove_units(module, target, [tuple(batch[name] for name in module.input_names)], units=units)
     assert module.training

@@ -10,27 +10,28 @@ import pytest
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
-from onnxsqueeze.training.units import Floors, Units, measured_latency, select
+from onnxsqueeze.training.units import Floors, measured_latency, select
+from onnxsqueeze.training.units.discovery import units_of
 from training.units.removing import minimized, model, random_scores, without
 
 
 def test_units_of_a_decoder() -> None:
     """Two blocks of 4 heads, 8 dims of queries and keys and 8 of values each, and 128 hidden units; a stream of 32."""
-    units = Units.of(load(model("gpt2")))
+    units = units_of(load(model("gpt2")))
     assert Counter(units.kinds) == {"stream": 32, "head": 8, "dim": 2 * 2 * 32, "hidden": 2 * 128}
     assert [table.shape for table in units.tables] == [(4, 8)] * 4
 
 
 def test_rotated_dims_leave_in_pairs_from_all_heads() -> None:
     """All layers share one table of angles: 4 pairs of dims; values have 2 groups of 8 dims in each of 2 layers."""
-    units = Units.of(load(model("llama")))
+    units = units_of(load(model("llama")))
     assert Counter(units.kinds)["dim"] == 4 + 2 * 2 * 8
     assert [table.shape for table in units.tables] == [(2, 8)] * 2
 
 
 @pytest.mark.parametrize("name", ["gpt2", "fused", "regnet"])
 def test_heads_keep_equally_many_dims(name: str) -> None:
-    units = Units.of(load(model(name)))
+    units = units_of(load(model(name)))
     for seed in range(3):
         removed = select(units, random_scores(units, seed), 0.3 * units.elements)
         gone = units.gone(removed)
@@ -41,7 +42,7 @@ def test_heads_keep_equally_many_dims(name: str) -> None:
 
 
 def test_floors_hold() -> None:
-    units = Units.of(load(model("gpt2")))
+    units = units_of(load(model("gpt2")))
     floors = Floors(units=3, share=0.1, heads=2)
     gone = units.gone(select(units, random_scores(units, 0), 1, floors=floors))
     heads = units.of_kind("head")
@@ -55,7 +56,7 @@ def test_floors_hold() -> None:
 
 
 def test_the_cheapest_leave_first() -> None:
-    units = Units.of(load(model("mlp")))
+    units = units_of(load(model("mlp")))
     scores = random_scores(units, 3)
     removed = select(units, scores, 0.6 * units.elements, floors=Floors(units=1, share=0))
     ratio = scores / units.cost("parameters")
@@ -64,7 +65,7 @@ def test_the_cheapest_leave_first() -> None:
 
 def test_outputs_and_inputs_stay() -> None:
     """The ten rows of the last layer are no units, and no class of the graph's outputs is a member of one."""
-    units = Units.of(load(model("mlp")), columns=False)
+    units = units_of(load(model("mlp")), columns=False)
     for name in (*units.analysis.graph.outputs, *units.analysis.graph.inputs):
         assert not np.isin(units.analysis.classes_of(name), units.members[1]).any()
 
@@ -72,7 +73,7 @@ def test_outputs_and_inputs_stay() -> None:
 def test_columns_that_read_the_input() -> None:
     """Pixels stay in the input, but a layer need not read them."""
     source = model("mlp")
-    units = Units.of(load(source))
+    units = units_of(load(source))
     columns = units.of_kind("column")
     assert columns.sum() == 64
     scores = np.where(columns, random_scores(units, 4), np.inf)
@@ -86,12 +87,12 @@ def test_what_cannot_be_masked_blocks_its_stream() -> None:
     dense = load(model("gpt2"))
     table = next(name for name in dense.initializers if name.endswith("wpe.weight"))
     trained = set(dense.initializers) - {table}
-    assert Counter(Units.of(dense, trained=trained).kinds)["stream"] == 0
-    assert Counter(Units.of(dense, trained=set(dense.initializers)).kinds)["stream"] == 32
+    assert Counter(units_of(dense, trained=trained).kinds)["stream"] == 0
+    assert Counter(units_of(dense, trained=set(dense.initializers)).kinds)["stream"] == 32
 
 
 def test_costs() -> None:
-    units = Units.of(load(model("resnet")))
+    units = units_of(load(model("resnet")))
     macs, parameters = units.cost("macs"), units.cost("parameters")
     assert (macs > 0).all()
     early = np.argmax(macs / parameters)
@@ -108,7 +109,7 @@ def test_costs() -> None:
 def test_measured_latency() -> None:
     """Each layer's units get a time of their own, and the times are a cost."""
     dense = load(model("mlp"))
-    units = Units.of(dense, columns=False)
+    units = units_of(dense, columns=False)
     seconds = measured_latency(dense, units, {"x": np.zeros((256, 1, 8, 8), np.float32)})
     assert set(seconds) == set(range(len(units.groups)))
     assert all(0 < value < 1 for value in seconds.values())

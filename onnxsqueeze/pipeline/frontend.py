@@ -1,0 +1,34 @@
+"""The way in: every model is canonicalized and analysed here, so that every rule is registered before it is asked for.
+
+Nothing else imports the operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnxsqueeze.operators  # noqa: F401  (registers the rules)
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.model import Model
+
+
+def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
+    """Return the graph of the model that is easier to analyse.
+
+    Args:
+        model: any; it is not changed.
+        keep: names or glob patterns of tensors that no group of nodes may swallow.
+    """
+    return Graph(normalised(model, keep))
+
+
+def analyse(model: Model, keep: Sequence[str] = ()) -> Analysis:
+    """Canonicalize a model and run the forward sweep over it.
+
+    Args:
+        model: any; it is not changed.
+        keep: names or glob patterns of tensors of which no channel may go.
+    """
+    return Analysis(canonical_graph(model, keep), keep)

@@ -1,0 +1,261 @@
+"""Surgery on the graph by onnx-graphsurgeon: nodes and constants are changed, added and replaced.
+
+Graphsurgeon sees a bare copy of the graph, without attributes that it would lose and without weights. Nodes that no
+rule touched are written back exactly as they came, and what the file says beside its nodes is never rebuilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import ModelProto
+
+from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.weight_source import stored, uses
+from onnxsqueeze.model import local_functions
+from onnxsqueeze.rewriting.export import exported_nodes
+from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
+from onnxsqueeze.rules.contract import Context
+
+_SMALL = 4096  # elements up to which equal new constants are shared
+
+
+class Surgery:
+    """The graph under change; see `onnxsqueeze.rules.rewriter.Rewriter` for what its methods do."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._graph: Graph = context.graph
+        self._surgeon = gs.import_onnx(bare(self._graph))
+        self._tensors: dict[str, gs.Tensor] = self._surgeon.tensors()
+        self._nodes = list(self._surgeon.nodes)
+        self._before: dict[int, list[gs.Node]] = defaultdict(list)
+        self._after: dict[int, list[gs.Node]] = defaultdict(list)
+        self._edited: set[int] = set()
+        self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
+        self._shared: dict[tuple[str, bytes], gs.Variable] = {}
+        self._selected: dict[tuple[int, int, bytes], gs.Tensor] = {}
+        self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
+        self._node_names = node_names(self._graph)
+        self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
+
+    @property
+    def opset(self) -> int:
+        return int(self._graph.opsets.get("", 0))
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        attributes = self._edit(node).attrs
+        if node.group is not None:
+            position, before = node.group.numbers[name]
+            number = np.asarray(value, dtype=np.float64).astype(before.dtype).reshape(before.shape)
+            self._put(node, position, self._constant(number, node.group.inputs[position], f"{node.label}.{name}"))
+        if value is None:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = value
+
+    def set_constant(self, node: Node, position: int, array: Array) -> None:
+        name, hint = node.input(position), f"{node.label}.constant"
+        source = stored(self._graph, name, array.ndim) if name not in self._graph.initializers else None
+        if source is None or self.context.rank(name) != array.ndim or uses(self._graph, source.name) < 2:
+            self._put(node, position, self._constant(array, name, hint))
+            return
+        constant: gs.Tensor = self._constant(array.transpose(np.argsort(source.order)), source.name, hint)
+        if source.order != tuple(range(array.ndim)):
+            constant = self.compute(node, "Transpose", [constant], perm=list(source.order))
+        self._put(node, position, constant)
+
+    def constant_at(self, node: Node, position: int) -> Array | None:
+        inputs = self._nodes[node.index].inputs
+        if position >= len(inputs) or inputs[position].is_empty():
+            return None
+        held = self._constants.get(id(inputs[position]))
+        if held is not None:
+            return held[1]
+        return self.context.value(node.input(position)) if node.input(position) else None
+
+    def drop_inputs(self, node: Node, positions: Sequence[int]) -> None:
+        if positions:
+            inputs = self._edit(node).inputs
+            for position in sorted(positions, reverse=True):
+                del inputs[position]
+
+    def clear_inputs(self, node: Node, positions: Sequence[int]) -> None:
+        for position in positions:
+            self._put(node, position, gs.Variable.empty())
+
+    def drop_output(self, node: Node, position: int) -> None:
+        outputs = self._edit(node).outputs
+        del outputs[position]
+
+    def replace(
+        self,
+        node: Node,
+        op: str,
+        inputs: Sequence[str | Array | gs.Tensor],
+        function: onnx.FunctionProto | None = None,
+        **attributes: Any,
+    ) -> None:
+        edited = self._edit(node)
+        edited.op, edited.domain, edited.attrs = op, None, dict(attributes)
+        edited.inputs = [self._operand(entry, node) for entry in inputs]
+        if function is not None:
+            edited.domain = function.domain
+            self._functions[function.domain, function.name] = function
+
+    def compute(self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], **attributes: Any) -> gs.Tensor:
+        operands = [self._operand(entry, node) for entry in inputs]
+        result = self._variable(f"{node.label}.{op}")
+        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        return result
+
+    def insert_before(
+        self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any
+    ) -> None:
+        edited = self._edit(node)
+        operands = [edited.inputs[position] if entry is None else self._operand(entry, node) for entry in inputs]
+        result = self._variable(f"{node.label}.{op}")
+        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        self._put(node, position, result)
+
+    def insert_after(
+        self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any
+    ) -> None:
+        edited = self._edit(node)
+        output = edited.outputs[position]
+        inner = self._variable(f"{node.label}.{op}")
+        edited.outputs[position] = inner
+        operands = [inner if entry is None else self._operand(entry, node) for entry in inputs]
+        self._after[node.index].insert(0, self._new_node(op, operands, output, attributes))
+
+    def select(self, node: Node, position: int, places: npt.NDArray[np.int64], axis: int) -> None:
+        source = self._edit(node).inputs[position]
+        key = (id(source), axis, places.tobytes())
+        if key not in self._selected:
+            self._selected[key] = self.compute(node, "Gather", [source, places], axis=axis)
+        self._put(node, position, self._selected[key])
+
+    def bypass(self, node: Node, position: int, written: int = 0) -> None:
+        output, source = self._nodes[node.index].outputs[written], self._nodes[node.index].inputs[position]
+        if node.outputs[written] in self._graph.outputs:
+            self.replace(node, "Identity", [source])
+            self._nodes[node.index].outputs = [output]
+            return
+        self._reroute(output, source, node.outputs[written])
+
+    def set_values(self, node: Node, values: Sequence[Array]) -> None:
+        """Let constants stand for all that a node writes, so that it falls away."""
+        edited = self._edit(node)
+        outputs, edited.inputs, edited.outputs = list(edited.outputs), [], []
+        for name, output, value in zip(node.outputs, outputs, values, strict=True):
+            if not name:
+                continue
+            constant = self._constant(value, "", name)
+            if name in self._graph.outputs or any(place < 0 for _, place in self._graph.readers.get(name, ())):
+                self._after[node.index].append(self._new_node("Identity", [constant], output, {}))
+            else:
+                self._reroute(output, constant, name)
+
+    def finish(self) -> tuple[ModelProto, dict[str, Array], dict[str, str]]:
+        """Return the new skeleton, the new constants by name, and for each the name of the tensor that it replaces."""
+        placed = [
+            (index, node)
+            for index, original in enumerate(self._nodes)
+            for node in (*self._before[index], original, *self._after[index])
+        ]
+        self._surgeon.nodes = [node for _, node in placed]
+        self._surgeon.cleanup(recurse_subgraphs=False, recurse_functions=False)
+        names = self._name_constants()
+        skeleton = ModelProto()
+        skeleton.CopyFrom(self._graph.model.skeleton)
+        del skeleton.graph.node[:]
+        hosts = {id(node): index for index, node in placed}
+        left = [(hosts[id(node)], node) for node in self._surgeon.nodes]
+        skeleton.graph.node.extend(exported_nodes(self._graph, self._nodes, left, self._edited))
+        local_functions.define(skeleton, self._functions.values())
+        edited = [self._graph.nodes[index] for index in self._edited]
+        local_functions.drop_uncalled(skeleton, {(node.domain, node.op) for node in edited})
+        arrays = {variable.name: array for variable, array, _ in self._constants.values() if variable.name in names}
+        return skeleton, arrays, names
+
+    def replaced(self) -> set[str]:
+        """Return the names of the tensors for which new constants stand."""
+        return {source for _, _, source in self._constants.values()}
+
+    def _reroute(self, old: gs.Tensor, new: gs.Tensor, name: str) -> None:
+        """Let every reader of a tensor, called ``name`` in the original graph, read another one."""
+        for reader in list(old.outputs):
+            for place, tensor in enumerate(reader.inputs):
+                if tensor is old:
+                    reader.inputs[place] = new
+        self._tensors[name] = new
+
+    def _edit(self, node: Node) -> gs.Node:
+        edited = self._nodes[node.index]
+        if node.index not in self._edited:
+            self._edited.add(node.index)
+            edited.attrs = attributes_of(node)
+        return edited
+
+    def _put(self, node: Node, position: int, tensor: gs.Tensor) -> None:
+        edited = self._edit(node)
+        while len(edited.inputs) <= position:
+            edited.inputs.append(gs.Variable.empty())
+        edited.inputs[position] = tensor
+
+    def _operand(self, entry: str | Array | gs.Tensor, node: Node) -> gs.Tensor:
+        if isinstance(entry, gs.Tensor):
+            return entry
+        return self._tensors[entry] if isinstance(entry, str) else self._constant(entry, "", f"{node.label}.constant")
+
+    def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
+        """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        shared = array.size <= _SMALL or uses(self._graph, source) > 1
+        header = f"{source}|{array.dtype}|{array.shape}"
+        key = (
+            (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")
+        )
+        if key not in self._shared:
+            variable = self._variable(source or hint)
+            self._shared[key] = variable
+            self._constants[id(variable)] = (variable, array, source)
+        return self._shared[key]
+
+    def _variable(self, hint: str) -> gs.Variable:
+        name, count = f"{hint}.squeezed", 1
+        while name in self._tensors or name in self._inner:
+            count += 1
+            name = f"{hint}.squeezed_{count}"
+        variable = gs.Variable(name)
+        self._tensors[name] = variable
+        return variable
+
+    def _new_node(self, op: str, inputs: list[gs.Tensor], output: gs.Tensor, attributes: dict[str, Any]) -> gs.Node:
+        name, count = output.name, 1
+        while name in self._node_names:  # many a node is called what it writes
+            count += 1
+            name = f"{output.name}_{count}"
+        self._node_names.add(name)
+        return gs.Node(op=op, name=name, attrs=attributes, inputs=inputs, outputs=[output])
+
+    def _name_constants(self) -> dict[str, str]:
+        """Give a new constant the name of the tensor that it replaces wherever nothing reads that one any more."""
+        used = {tensor.name for node in self._surgeon.nodes for tensor in node.inputs} | set(self._graph.outputs)
+        names = {}
+        for variable, _, source in self._constants.values():
+            if variable.name not in used:
+                continue
+            if source in self._graph.initializers and source not in used:
+                used.add(source)
+                variable.name = source
+            names[variable.name] = source
+        return names
