@@ -23,7 +23,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from onnxsqueeze._version import __version__
+from onnxsqueeze._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
@@ -42,7 +42,6 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "VerifyReport",
-    "__version__",
     "inspect",
     "minimize",
     "verify",
@@ -52,7 +51,7 @@ _HOMES = {
     "InvalidModelError": "errors",
     "SqueezeError": "errors",
     "UsageError": "errors",
-    "VerificationError": "verification",
+    "VerificationError": "verification.report",
     "Plan": "rules.plan",
     "Report": "reporting.report",
     "Result": "pipeline.minimize",

@@ -14,13 +14,13 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sample_models import WEIGHT, floats, linear_model, separated
 
-import onnxsqueeze.model.initializer
+import onnxsqueeze
 from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import wire
 from onnxsqueeze.model.loading import Initializer, load, to_proto
 from onnxsqueeze.model.saving import save
 
-PACKAGE_ROOT = Path(onnxsqueeze.initializer.__file__).parents[1]
+PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 LARGE = np.arange(5000, dtype=np.float32)
 
 
@@ -358,7 +358,7 @@ def test_memory(tmp_path: Path) -> None:
     model.initializers.update((weight.name, weight) for weight in weights)
     size = save(model, tmp_path / "large.onnx")
     script = (
-        "import resource, sys; from onnxsqueeze.loading import load; from onnxsqueeze.saving import save\n"
+        "import resource, sys; from onnxsqueeze.model.loading import load; from onnxsqueeze.model.saving import save\n"
         "save(load(sys.argv[1]), sys.argv[2])\n"
         "peak = [line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"
         "print(int(peak[0]) * 1024)"

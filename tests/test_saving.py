@@ -16,14 +16,14 @@ import pytest
 from onnx import numpy_helper
 from sample_models import linear_model
 
-import onnxsqueeze.model.saving
+import onnxsqueeze
 from onnxsqueeze.errors import SqueezeError, UsageError
 from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import save
 
-PACKAGE_ROOT = Path(onnxsqueeze.saving.__file__).parents[1]
+PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 OLD = b"the file that was here before"
 LARGE = np.arange(50_000, dtype=np.float32)
 
@@ -177,8 +177,8 @@ def run_script(script: str, target: Path) -> subprocess.Popen[str]:
     """Start a Python process that has a `model` to save and `target`."""
     prologue = (
         "import os, sys, time, resource, numpy as np\n"
-        "from onnxsqueeze import saving\n"
-        "from onnxsqueeze.loading import Initializer, load\n"
+        "from onnxsqueeze.model import saving\n"
+        "from onnxsqueeze.model.loading import Initializer, load\n"
         "model, target = load(sys.argv[1]), sys.argv[2]\n"
         "model.initializers['big'] = Initializer.from_array('big', np.ones(2**20, np.float32))\n"
     )

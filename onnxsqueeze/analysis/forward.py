@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,23 +11,13 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Bools, fit_all
 from onnxsqueeze.abstract.interval import unknown
 from onnxsqueeze.analysis.backward import Needs
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
-from onnxsqueeze.rules.lessons import Known
+from onnxsqueeze.rules.lessons import Learned
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.shapes.inference import ShapeInference, fold
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Elements of one tensor that stay whatever happens: all, or those of one channel given as (axis, position)."""
-
-    tensor: str
-    reason: Reason
-    detail: str = ""
-    channel: tuple[int, int] | None = None
 
 
 class Analysis:
@@ -41,9 +30,9 @@ class Analysis:
         labels: the class of each identifier in ``context.elements.ids``. classes: their number.
     """
 
-    def __init__(self, graph: Graph, keep: Sequence[str] = (), known: Known | None = None) -> None:
+    def __init__(self, graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> None:
         self.graph = graph
-        self.context = Context(graph, known or Known())
+        self.context = Context(graph, learned or Learned())
         self.rules = self.context.rules
         self.pins: list[Pin] = []
         self._constant: dict[str, Bools] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -32,3 +33,13 @@ class Reason(Enum):
     OVERFLOW = "folding its constant would overflow the data type"
     SLOWER = "computing without it would not be faster"
     LARGER = "removing it would make the model larger"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Elements of one tensor that stay whatever happens: all, or those of one channel given as (axis, position)."""
+
+    tensor: str
+    reason: Reason
+    detail: str = ""
+    channel: tuple[int, int] | None = None

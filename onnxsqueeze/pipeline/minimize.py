@@ -20,7 +20,7 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.frontend import analyse
-from onnxsqueeze.pipeline.search import Outcome, _better, _smaller
+from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
 from onnxsqueeze.reporting.report import Report, make_report
 from onnxsqueeze.rules.plan import Plan
 
@@ -107,26 +107,25 @@ def minimize(
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
-    options = {"layernorm": layernorm}
-    first = _smaller(analysis, round_to, keep, options)
-    whole = _of_whole_layers(first[0], model, round_to, keep, options)
-    analysis, plan, minimized = first if whole is None else _better(first, whole)
-    changed = minimized is not analysis.graph.model
-    if not changed:
-        minimized = model
+    wishes = Wishes(round_to, keep, {"layernorm": layernorm})
+    first = smallest(analysis, wishes)
+    whole = _of_whole_layers(first.analysis, model, wishes)
+    best = first if whole is None else better(first, whole)
+    minimized = best.model if best.changed else model
     clock.lap("minimize")
     found = None
-    if verify and changed:
+    if verify and best.changed:
         original = source if isinstance(source, ModelProto) and not incomplete else model
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
         found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
     def report() -> Report:
-        made = make_report(analysis, plan, minimized, encoded_size(minimized), dims or {}, first[:2])
+        size = encoded_size(minimized)
+        made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan))
         return replace(made, verification=found, seconds=clock.laps)
 
-    return Result(minimized, plan, report)
+    return Result(minimized, best.plan, report)
 
 
 def inspect(
@@ -178,16 +177,14 @@ def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
             raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
-def _of_whole_layers(
-    analysis: Analysis, model: Model, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]
-) -> Outcome | None:
+def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcome | None:
     """Plan and apply for the model whose layers have the weights for all of the tensors that are gathered around them.
 
     A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
     """
-    kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in keep)}
+    kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in wishes.keep)}
     whole = with_whole_layers(analysis, model, kept)
-    return None if whole is None else _smaller(analyse(whole, keep), round_to, keep, options)
+    return None if whole is None else smallest(analyse(whole, wishes.keep), wishes)
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

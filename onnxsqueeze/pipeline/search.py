@@ -1,73 +1,114 @@
-"""The search for the smallest outcome: plan, apply, learn from what failed, begin again."""
+"""The search for the smallest outcome: plan, rewrite, weigh what came out; learn from what did not do, begin again."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from math import prod
 
-from onnxsqueeze.analysis.forward import Analysis, Pin
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.weight_source import stored
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.planning.fixpoint import make_plan, newly_settled
-from onnxsqueeze.planning.narrowing import Choose
 from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
-from onnxsqueeze.rules.lessons import FoldOverflow, NotSpanned, NotZero, StillRead
-from onnxsqueeze.rules.plan import Plan, Used
-
-Outcome = tuple[Analysis, Plan, Model]
-
+from onnxsqueeze.rules.lessons import ConstantWhereKept, Learned, Lesson, NotNarrowed, SliceOnce, Stage, TooLarge
+from onnxsqueeze.rules.plan import Plan
 
 _SMALL_SHARE = 64  # copies of less than this part of a model do not matter
 
 
-def _smaller(analysis: Analysis, round_to: str | int, keep: Sequence[str], options: Mapping[str, str]) -> Outcome:
-    """Plan and apply; what turns out not to pay or not to fit is pinned, and the plan made anew."""
-    pins: list[Pin] = []
-    used: dict[int, Used] = {}
-    found: Outcome | None = None
-    model = analysis.graph.model
-    choose: Choose | None = narrowing(round_to)
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asked for.
+
+    Attributes:
+        round_to: see `onnxsqueeze.minimize`. keep: names or glob patterns of tensors of which no channel may go.
+        options: choices among forms that rules can write, by name.
+    """
+
+    round_to: str | int
+    keep: Sequence[str]
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt came to.
+
+    Attributes:
+        analysis, plan: what was decided. model: what came of it; the analysed one itself where nothing changed.
+        copied: the stored weights that became several.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    model: Model
+    copied: frozenset[str] = frozenset()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was rewritten."""
+        return self.model is not self.analysis.graph.model
+
+
+def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
+    """Return the smallest outcome for an analysed graph.
+
+    Raises:
+        RuntimeError: if an attempt teaches what was known before, so that the search would never end.
+    """
+    learned = Learned()
+    best: Outcome | None = None
     while True:
-        plan = make_plan(analysis, rounding(analysis, round_to), pins, choose, used)
-        asked = analysis.asked(options)
-        if plan.empty and not asked:
-            return _fewest(found, (analysis, plan, model))
-        known = analysis.context.known
-        if settled := newly_settled(analysis, plan):
-            analysis = Analysis(analysis.graph, keep, replace(known, settled=known.settled | settled))
-            continue
-        try:
-            minimized, copied = apply(analysis, plan, options)
-        except FoldOverflow as overflow:
-            pins.append(Pin(overflow.tensor, Reason.OVERFLOW, channel=overflow.channel))
-            continue
-        except StillRead as error:
-            pins.append(Pin(error.tensor, Reason.NOT_EMPTY))
-            continue
-        except NotZero as error:
-            used.update(error.used)
-            continue
-        except NotSpanned as error:
-            known = replace(known, widened=known.widened | {error.tensor})
-            analysis = Analysis(analysis.graph, keep, known)
-            continue
-        if plan.empty or weight_elements(minimized) <= weight_elements(model):
-            found = _fewest(found, (analysis, plan, minimized))
-            if not _worth_tying(model, minimized, copied - known.tied):
-                return found
-        if copied - known.tied:  # without the copies it may be even smaller
-            analysis = Analysis(analysis.graph, keep, replace(known, tied=known.tied | copied))
-        elif found is not None:
-            return found
-        elif choose is not None:
-            choose = None
-        else:
-            around = _around(analysis, copied) - {pin.tensor for pin in pins}
-            pins.extend(Pin(name, Reason.LARGER) for name in around or analysis.context.elements.ids)
+        attempt = _attempt(analysis, learned, wishes)
+        best, lesson = _weighed(attempt, best, learned) if isinstance(attempt, Outcome) else (best, attempt)
+        if lesson is None:
+            assert best is not None
+            return best
+        before, learned = learned, lesson.join(learned)
+        if not learned.adds_to(before):
+            raise RuntimeError(f"the search learned nothing new from {lesson!r}")
+        if lesson.begins_at is Stage.ANALYSIS:
+            analysis = Analysis(analysis.graph, wishes.keep, learned)
+
+
+def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | Lesson:
+    """Plan and rewrite once."""
+    choose = narrowing(wishes.round_to) if learned.narrows else None
+    plan = make_plan(analysis, rounding(analysis, wishes.round_to), learned.pins, choose, learned.used)
+    if plan.empty and not analysis.asked(wishes.options):
+        return Outcome(analysis, plan, analysis.graph.model)
+    if settled := newly_settled(analysis, plan):
+        return ConstantWhereKept(settled)
+    try:
+        return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
+    except Lesson as lesson:
+        return lesson
+
+
+def _weighed(outcome: Outcome, best: Outcome | None, learned: Learned) -> tuple[Outcome | None, Lesson | None]:
+    """Return the best outcome so far, and what to try otherwise; no lesson if that would not be any better."""
+    model = outcome.analysis.graph.model
+    if not outcome.changed:
+        return fewest(best, outcome), None
+    copied = outcome.copied - learned.tied
+    if outcome.plan.empty or weight_elements(outcome.model) <= weight_elements(model):
+        best = fewest(best, outcome)
+        if not _worth_tying(model, outcome.model, copied):
+            return best, None
+    if copied:  # without the copies it may be even smaller
+        return best, SliceOnce(copied)
+    if best is not None:
+        return best, None
+    return None, NotNarrowed() if learned.narrows else _too_large(outcome, learned)
+
+
+def _too_large(outcome: Outcome, learned: Learned) -> TooLarge:
+    """What is around the copies stays, else everything."""
+    around = _around(outcome.analysis, outcome.copied) - {pin.tensor for pin in learned.pins}
+    return TooLarge(around or outcome.analysis.context.elements.ids)
 
 
 def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> bool:
@@ -76,15 +117,14 @@ def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> boo
     return held * _SMALL_SHARE > weight_elements(minimized)
 
 
-def _fewest(one: Outcome | None, other: Outcome) -> Outcome:
+def fewest(one: Outcome | None, other: Outcome) -> Outcome:
     """Return the outcome that stores fewer weights, the later one if they store as many."""
-    return one if one is not None and weight_elements(one[2]) < weight_elements(other[2]) else other
+    return one if one is not None and weight_elements(one.model) < weight_elements(other.model) else other
 
 
-def _better(first: Outcome, whole: Outcome) -> Outcome:
+def better(first: Outcome, whole: Outcome) -> Outcome:
     """Return the outcome that stores fewer weights; of equal ones that with whole layers, unless nothing else went."""
-    untouched = first[2] is first[0].graph.model
-    return _fewest(whole, first) if untouched else _fewest(first, whole)
+    return fewest(first, whole) if first.changed else fewest(whole, first)
 
 
 def _around(analysis: Analysis, weights: Collection[str]) -> set[str]:

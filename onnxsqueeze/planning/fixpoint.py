@@ -9,12 +9,13 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.analysis.backward import Needs
-from onnxsqueeze.analysis.forward import Analysis, Pin
+from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Kept, NotEmpty
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.planning.cancelled_bias import idle_summands
 from onnxsqueeze.planning.narrowing import Choose, _narrowings
-from onnxsqueeze.rules.plan import Plan, Used
+from onnxsqueeze.rules.lessons import Used
+from onnxsqueeze.rules.plan import Plan
 
 
 def make_plan(
@@ -54,7 +55,7 @@ def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
         constant = analysis.constant(name)
         if mask.any() and not constant.all() and constant[np.broadcast_to(mask, constant.shape)].all():
             found.add(name)
-    return frozenset(found) - analysis.context.known.settled
+    return frozenset(found) - analysis.context.learned.settled
 
 
 def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:

@@ -14,7 +14,7 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.rewriting.editor import Editor
-from onnxsqueeze.rules.lessons import NotZero, StillRead
+from onnxsqueeze.rules.lessons import KeepOne, NonzeroPart
 from onnxsqueeze.rules.plan import Plan
 
 
@@ -22,10 +22,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     """Return the model that the plan describes, and which stored tensors became several. The original is not changed.
 
     Raises:
-        FoldOverflow: when a folded constant does not fit its data type; plan again with that tensor pinned.
-        StillRead: when a node that stays needs something of a tensor that goes; likewise.
-        NotZero: when layers that the plan narrows need more of their weights; plan again with what is known then.
-        NotSpanned: when elements that go cannot be computed from others by all who read them; analyse again.
+        Lesson: when the plan cannot be carried out; it says what another one must do otherwise.
     """
     editor = Editor(analysis, plan, options)
     for node in analysis.graph.nodes:
@@ -35,11 +32,11 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
             analysis.rules[node.index].repair(node, analysis.context, editor)
             editor.pass_on(node)
     if editor.used:
-        raise NotZero(editor.used)
+        raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
         if plan.gone(name):
-            raise StillRead(name)
+            raise KeepOne(name)
     model = analysis.graph.model
     initializers = _initializers(analysis.graph, skeleton.graph, arrays, sources)
     _update_shapes(skeleton.graph, editor, initializers)

@@ -16,8 +16,8 @@ from onnxsqueeze.rewriting.deferred import Handing
 from onnxsqueeze.rewriting.plan_view import Remaining
 from onnxsqueeze.rewriting.slicing import kept_part
 from onnxsqueeze.rewriting.surgery import Surgery
-from onnxsqueeze.rules.lessons import FoldOverflow
-from onnxsqueeze.rules.plan import Plan, Used
+from onnxsqueeze.rules.lessons import FoldOverflow, Used
+from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.shapes.computed_shapes import Sizes
 

@@ -15,7 +15,7 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
-from onnxsqueeze.rules.lessons import Known
+from onnxsqueeze.rules.lessons import Learned
 
 if TYPE_CHECKING:
     from onnxsqueeze.coupling.constraints import Constraint
@@ -51,13 +51,13 @@ class Refusal:
 class Context:
     """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
 
-    ``rules`` holds the rule in force for each node, by index; ``known`` is what an earlier analysis of the same graph
-    found out; ``scratch`` is for rules to remember what they worked out.
+    ``rules`` holds the rule in force for each node, by index; ``learned`` is what earlier attempts at the same
+    graph found out; ``scratch`` is for rules to remember what they worked out.
     """
 
-    def __init__(self, graph: Graph, known: Known = Known()) -> None:  # noqa: B008  (frozen, so it can be shared)
+    def __init__(self, graph: Graph, learned: Learned = Learned()) -> None:  # noqa: B008  (frozen, so it can be shared)
         self.graph = graph
-        self.known = known
+        self.learned = learned
         self.elements = Elements()
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
@@ -97,7 +97,7 @@ class Context:
         if array is not None or name not in self.facts:
             return array
         fact = self.facts[name]
-        if name in self.known.settled:
+        if name in self.learned.settled:
             return np.where(fact.constant, fact.lower, 0.0)
         return fact.lower if fact.wholly_constant else None
 

@@ -1,14 +1,136 @@
-"""What carrying out a plan can teach: each lesson says what the next attempt must do otherwise."""
+"""What an attempt at minimizing a graph can teach, and the record of all that was learned.
+
+A plan cannot foresee everything: whether a folded constant fits its data type, or whether copies of a tied weight cost
+more than they save, is known when it has been carried out. An attempt then ends with a lesson, and the next one begins
+where the lesson matters:
+
+    learned                                              by           begins again at
+    ---------------------------------------------------  -----------  ---------------
+    constant wherever it is kept (`ConstantWhereKept`)   planning     analysis
+    no reader can reconstruct it (`KeepWhole`)           rewriting    analysis
+    a stored weight became copies (`SliceOnce`)          costing      analysis
+    a fold overflows (`FoldOverflow`)                    rewriting    planning
+    the last channel is still read (`KeepOne`)           rewriting    planning
+    larger than before (`TooLarge`)                      costing      planning
+    part of a weight is not zero (`NonzeroPart`)         rewriting    narrowing
+    narrowed layers do not pay (`NotNarrowed`)           costing      narrowing
+
+What is learned only grows, and there are finitely many things to learn, so that a search in which every lesson must
+teach something new ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import ClassVar
+
+import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.coupling.keep_reason import Pin, Reason
+
+Used = tuple[Bools, Bools]
+"""The columns [in] and the rows [out] of a weight that are no zeros."""
 
 
-class FoldOverflow(Exception):
+@dataclass(frozen=True)
+class Learned:
+    """What earlier attempts at the same graph found out. It only grows.
+
+    Attributes:
+        settled: activations that are constant wherever they are kept.
+        tied: stored weights with several users that are to be sliced alike, since copies would be larger.
+        widened: activations that are to be whole although what they are computed from is narrowed.
+        pins: elements that must stay.
+        used: by node index, the columns and rows of a layer's weight that are no zeros once channels have gone.
+        narrows: whether layers may compute with a part of their weights.
+    """
+
+    settled: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
+    widened: frozenset[str] = frozenset()
+    pins: tuple[Pin, ...] = ()
+    used: Mapping[int, Used] = field(default_factory=dict)
+    narrows: bool = True
+
+    def with_pins(self, pins: Collection[Pin]) -> Learned:
+        """Return this with some more pins, each once."""
+        return replace(self, pins=tuple(dict.fromkeys((*self.pins, *pins))))
+
+    def with_used(self, used: Mapping[int, Used]) -> Learned:
+        """Return this with more columns and rows that are no zeros."""
+        joined = dict(self.used)
+        for index, (columns, rows) in used.items():
+            before = joined.get(index)
+            joined[index] = (columns, rows) if before is None else (before[0] | columns, before[1] | rows)
+        return replace(self, used=joined)
+
+    def adds_to(self, earlier: Learned) -> bool:
+        """Whether there is anything in this that was not known before."""
+        more = replace(self, used={}) != replace(earlier, used={})
+        return more or self.used.keys() != earlier.used.keys() or any(map(self._more_used, earlier.used.items()))
+
+    def _more_used(self, entry: tuple[int, Used]) -> bool:
+        return not all(np.array_equal(*pair) for pair in zip(self.used[entry[0]], entry[1], strict=True))
+
+
+class Stage(Enum):
+    """Where an attempt begins again."""
+
+    ANALYSIS = 1
+    PLANNING = 2
+    NARROWING = 3
+
+
+class Lesson(Exception):
+    """Why an attempt did not do, and what to do otherwise. Repairs raise it; planning and costing return it."""
+
+    begins_at: ClassVar[Stage] = Stage.ANALYSIS
+
+    def join(self, learned: Learned) -> Learned:
+        """Return what is known with this lesson; never less than before."""
+        raise NotImplementedError
+
+
+class ConstantWhereKept(Lesson):
+    """Of some activations everything that stays is constant: whoever combines them can take them for constants."""
+
+    def __init__(self, tensors: Collection[str]) -> None:
+        super().__init__(*tensors)
+        self.tensors = frozenset(tensors)
+
+    def join(self, learned: Learned) -> Learned:
+        """Add the tensors."""
+        return replace(learned, settled=learned.settled | self.tensors)
+
+
+class KeepWhole(Lesson):
+    """A tensor's removed elements follow from others, but not all of its readers can compute with those instead."""
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+
+    def join(self, learned: Learned) -> Learned:
+        """Add the tensor."""
+        return replace(learned, widened=learned.widened | {self.tensor})
+
+
+class SliceOnce(Lesson):
+    """Stored weights became several, since their users kept different parts."""
+
+    def __init__(self, weights: Collection[str]) -> None:
+        super().__init__(*weights)
+        self.weights = frozenset(weights)
+
+    def join(self, learned: Learned) -> Learned:
+        """Add the weights."""
+        return replace(learned, tied=learned.tied | self.weights)
+
+
+class FoldOverflow(Lesson):
     """A folded constant does not fit the data type.
 
     Attributes:
@@ -16,52 +138,68 @@ class FoldOverflow(Exception):
         channel: (axis, position) of the only one of them that must stay, None for all.
     """
 
+    begins_at = Stage.PLANNING
+
     def __init__(self, tensor: str, channel: tuple[int, int] | None = None) -> None:
         super().__init__(tensor, channel)
         self.tensor = tensor
         self.channel = channel
 
+    def join(self, learned: Learned) -> Learned:
+        """Pin the constants."""
+        return learned.with_pins([Pin(self.tensor, Reason.OVERFLOW, channel=self.channel)])
 
-class StillRead(Exception):
+
+class KeepOne(Lesson):
     """A node that stays reads a tensor of which the plan keeps nothing. ``tensor`` names it."""
 
-    def __init__(self, tensor: str) -> None:
-        super().__init__(tensor)
-        self.tensor = tensor
-
-
-class NotSpanned(Exception):
-    """A tensor's removed elements follow from others, but not all of its readers can compute with those instead.
-
-    ``tensor`` names it; analyse again with all of it kept.
-    """
+    begins_at = Stage.PLANNING
 
     def __init__(self, tensor: str) -> None:
         super().__init__(tensor)
         self.tensor = tensor
 
+    def join(self, learned: Learned) -> Learned:
+        """Pin the tensor."""
+        return learned.with_pins([Pin(self.tensor, Reason.NOT_EMPTY)])
 
-class NotZero(Exception):
+
+class TooLarge(Lesson):
+    """The result holds more than the original did: some tensors stay as they are."""
+
+    begins_at = Stage.PLANNING
+
+    def __init__(self, tensors: Collection[str]) -> None:
+        super().__init__(*tensors)
+        self.tensors = tuple(tensors)
+
+    def join(self, learned: Learned) -> Learned:
+        """Pin the tensors."""
+        return learned.with_pins([Pin(name, Reason.LARGER) for name in self.tensors])
+
+
+class NonzeroPart(Lesson):
     """Layers need rows or columns of their weights that are zeros in the file: others came to stand for removed ones.
 
-    ``used`` holds by node index the columns [in] and rows [out] that are no zeros then; plan again with them.
+    ``used`` holds by node index the columns [in] and rows [out] that are no zeros then.
     """
 
-    def __init__(self, used: Mapping[int, tuple[Bools, Bools]]) -> None:
+    begins_at = Stage.NARROWING
+
+    def __init__(self, used: Mapping[int, Used]) -> None:
         super().__init__(*used)
         self.used = used
 
+    def join(self, learned: Learned) -> Learned:
+        """Add the columns and rows."""
+        return learned.with_used(self.used)
 
-@dataclass(frozen=True)
-class Known:
-    """What an earlier analysis and plan of the same graph found out.
 
-    Attributes:
-        settled: activations that are constant wherever they are needed.
-        tied: stored weights with several users that are to be sliced alike, since copies would be larger.
-        widened: activations that are to be whole although what they are computed from is narrowed.
-    """
+class NotNarrowed(Lesson):
+    """The result holds more than the original did, with layers that compute with a part of their weights."""
 
-    settled: frozenset[str] = frozenset()
-    tied: frozenset[str] = frozenset()
-    widened: frozenset[str] = frozenset()
+    begins_at = Stage.NARROWING
+
+    def join(self, learned: Learned) -> Learned:
+        """Let all layers compute with their whole weights."""
+        return replace(learned, narrows=False)

@@ -11,9 +11,6 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.coupling.keep_reason import Reason
 
-Used = tuple[Bools, Bools]
-"""The columns [in] and the rows [out] of a weight that are no zeros."""
-
 
 @dataclass(frozen=True)
 class Narrowing:

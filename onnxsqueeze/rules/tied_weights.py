@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def tied(context: Context, name: str) -> Stored | None:
     """Return where a constant comes from if that is a stored weight which is to be sliced once for all its users."""
-    if not context.known.tied:
+    if not context.learned.tied:
         return None
     found = stored(context.graph, name, context.rank(name))
-    return found if found is not None and found.name in context.known.tied else None
+    return found if found is not None and found.name in context.learned.tied else None
 
 
 def tie(context: Context, name: str, along: Mapping[int, npt.NDArray[np.int64]]) -> None:

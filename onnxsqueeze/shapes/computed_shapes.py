@@ -14,7 +14,7 @@ from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, as_values, known, symbol
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.lessons import StillRead
+from onnxsqueeze.rules.lessons import KeepOne
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.rewriter import Request, Rewriter, ShapesAfter
 from onnxsqueeze.shapes.inference import evaluated, fold
@@ -199,7 +199,7 @@ def patch_sizes(node: Node, context: Context, rewriter: Rewriter, otherwise: Arr
         wanted = [size if wrong else 0 for size, wrong in zip(request.wanted, request.wrong, strict=True)]
         wanted = [size if known(size) else -1 for size in wanted]
         if wanted.count(-1) + request.wanted.count(-1) > 1:
-            raise StillRead(node.inputs[0])
+            raise KeepOne(node.inputs[0])
         rewriter.insert_before(node, place, "Where", [request.wrong, as_values(wanted), None])
 
 

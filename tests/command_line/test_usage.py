@@ -14,7 +14,7 @@ import pytest
 
 import onnxsqueeze
 from command_line.perceptrons import refused, run
-from onnxsqueeze.pipeline import minimize as minimizing
+from onnxsqueeze.pipeline import search
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_internal_error_is_one_line_and_verbose_has_the_traceback(
     def fail(*args: Any) -> None:
         raise KeyError("first line\nsecond line")
 
-    monkeypatch.setattr(minimizing, "apply", fail)
+    monkeypatch.setattr(search, "apply", fail)
     message = refused(run("minimize", pruned), 1)
     assert message.startswith("internal error: KeyError: ")
     assert message.endswith("; run again with --verbose for the traceback")

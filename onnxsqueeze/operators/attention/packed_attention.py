@@ -158,7 +158,7 @@ def _link(node: Node, context: Context) -> None:
     context.shapes[_inner(node)], elements.ids[_inner(node)] = (view.heads, view.size), products
     elements.inner[node.index] = _inner(node)
     values = np.broadcast_to(output.ravel(), (view.heads * view.value_size,)).reshape(view.heads, -1)
-    if view.linear.weight in context.known.tied:
+    if view.linear.weight in context.learned.tied:
         first = context.scratch.setdefault(("tied", view.linear.weight), (inputs, products, output))
         for own, other in zip((inputs, products, output), first, strict=True):
             elements.union(own, other)

@@ -45,7 +45,7 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
     """The users of a stored weight that is to be sliced once keep the same of its inputs and outputs."""
     if linear.groups == 1:
         tie(context, linear.weight, {linear.stored_axis(1): outputs.ravel(), linear.stored_axis(2): inputs.ravel()})
-    elif linear.weight in context.known.tied:
+    elif linear.weight in context.learned.tied:
         first = context.scratch.setdefault(("tied", linear.weight, linear.matrix.shape), (inputs, outputs))
         context.elements.union(first[0], inputs)
         context.elements.union(first[1], outputs)

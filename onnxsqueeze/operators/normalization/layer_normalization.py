@@ -33,7 +33,7 @@ from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
-from onnxsqueeze.rules.lessons import NotSpanned
+from onnxsqueeze.rules.lessons import KeepWhole
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -102,7 +102,7 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
     if not mixed and (live & ~kept & (scale != 0)).any():
-        raise NotSpanned(output)
+        raise KeepWhole(output)
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     write(
         Narrowed(node, context, rewriter, name, removed, removed.representatives(), scale, bias, epsilon, mixed),

@@ -32,7 +32,7 @@ from onnxsqueeze.operators.normalization.representatives import NormRepresentati
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
-from onnxsqueeze.rules.lessons import NotSpanned
+from onnxsqueeze.rules.lessons import KeepWhole
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.reconstruction import Mixture
 from onnxsqueeze.rules.registry import register
@@ -88,7 +88,7 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,))
     if (live & ~kept & (scale * constants != 0)).any():
         if not absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True):
-            raise NotSpanned(output)
+            raise KeepWhole(output)
         chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
         rewriter.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
         scale[chosen] = 1.0

@@ -133,7 +133,7 @@ def _link(node: Node, context: Context) -> None:
 
     for position, classes in ((KERNEL, features), (KERNEL, units), (RECURRENT, units)):
         name = node.inputs[position]
-        if name in context.known.tied:
+        if name in context.learned.tied:
             first = context.scratch.setdefault(("tied", name, classes.shape), classes)
             elements.union(first, classes)
 

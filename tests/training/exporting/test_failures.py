@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import onnxsqueeze as sq
+from onnxsqueeze.model import loading
 from onnxsqueeze.training.export import export as exporting
 from onnxsqueeze.training.export.export import export_masked
 from training.exporting.checks import metadata, stored
@@ -97,7 +98,7 @@ def test_older_exporter_takes_over_and_says_so(tmp_path: Path) -> None:
     module = ForOlder()
     with pytest.warns(UserWarning, match="^written by the older exporter of torch: the module ForOlder does not"):
         path = export_masked(module, torch.randn(1, 4), tmp_path / "x.onnx")
-    model = sq.loading.to_proto(sq.loading.load(path))
+    model = loading.to_proto(loading.load(path))
     arrays = stored(model)
     assert set(arrays) == set(module.state_dict())  # the biases are equal, and stay apart
     np.testing.assert_array_equal(arrays["first.weight"], module.first.weight.detach().numpy())
