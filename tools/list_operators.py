@@ -41,7 +41,7 @@ def _rows() -> Iterator[str]:
 
     linkless = OpRule("").link
     for rule in sorted(rules(), key=lambda rule: (rule.domain, rule.op, rule.since)):
-        kind = "layer" if rule.weights else "sizes" if rule.link is linkless else "narrows"
+        kind = "layer" if rule.linear else "sizes" if rule.link is linkless else "narrows"
         name = f"{rule.domain}.{rule.op}" if rule.domain else rule.op
         yield f"| {name} | {_versions(rule.since, rule.until)} | {kind} |\n"
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-
-
+Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def any_along(mask: Bools, axes: int | tuple[int, ...], keepdims: bool = False) -> Bools:
@@ -30,7 +31,14 @@ def fit_all(mask: Bools, shape: tuple[int, ...]) -> Bools:
     return ~fit_any(~mask, shape)
 
 
-Array = npt.NDArray[Any]
+def compacted(array: npt.NDArray[_Entry], axes: Iterable[int] | None = None) -> npt.NDArray[_Entry]:
+    """Drop every axis (of those given) to length 1 along which all entries are equal."""
+    for axis in range(array.ndim) if axes is None else axes:
+        if array.shape[axis] > 1:
+            first = array[(slice(None),) * axis + (slice(0, 1),)]
+            if (array == first).all():
+                array = first
+    return array
 
 
 def all_finite(array: Array) -> bool:

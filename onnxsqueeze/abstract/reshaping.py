@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxsqueeze.abstract.compact import compacted
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic, as_symbolic, product
 
 Array = npt.NDArray[Any]
@@ -66,7 +67,7 @@ def reshape(array: Array, source: Shape, target: Shape, merge: Merge) -> Array:
             continue
         array, made = spread
         lengths[after.start : after.stop] = made
-    return _compressed(array.reshape(lengths), {axis for _, after in pairs for axis in after})
+    return compacted(array.reshape(lengths), {axis for _, after in pairs for axis in after})
 
 
 def _spread(
@@ -108,13 +109,3 @@ def _periods(source: Shape, target: Shape) -> tuple[tuple[int, ...], tuple[int, 
 
 def _numbers(shape: Shape) -> tuple[int, ...]:
     return tuple(size.coefficient if isinstance(size, Symbolic) else int(size) for size in shape)
-
-
-def _compressed(array: Array, axes: set[int]) -> Array:
-    """Drop every axis to length 1 along which all entries are equal."""
-    for axis in axes:
-        if array.shape[axis] > 1:
-            head = array[(slice(None),) * axis + (slice(0, 1),)]
-            if (array == head).all():
-                array = head
-    return array

@@ -90,8 +90,8 @@ def _layers(analysis: Analysis, keep: Collection[str]) -> list[_Layer]:
     views: list[tuple[Node, Linear]] = []
     for node in analysis.graph.nodes:
         rule = analysis.rules[node.index]
-        if rule.narrows and rule.weights is not None and analysis.context.is_activation(node.outputs[0]):
-            views.append((node, rule.weights(node, analysis.context)))
+        if rule.narrows and rule.linear is not None and analysis.context.is_activation(node.outputs[0]):
+            views.append((node, rule.linear(node, analysis.context)))
     read = {linear.data for _, linear in views}
     found = (_layer(analysis, node, linear, keep, read) for node, linear in views)
     return [layer for layer in found if layer is not None]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from onnxsqueeze.bench import BenchReport
     from onnxsqueeze.bench.report import Measurement as Measured
     from onnxsqueeze.deployment import Manifest
-    from onnxsqueeze.reporting.report import Layer, Report
+    from onnxsqueeze.reporting.layers import Layer
+    from onnxsqueeze.reporting.report import Report
     from onnxsqueeze.verification import VerifyReport
 
 _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut

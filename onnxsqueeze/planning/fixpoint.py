@@ -15,6 +15,7 @@ from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.planning.cancelled_bias import idle_summands
 from onnxsqueeze.planning.narrowing import Choose, _narrowings
 from onnxsqueeze.rules.lessons import Used
+from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.plan import Plan
 
 
@@ -74,14 +75,12 @@ def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
 
 def _costs(analysis: Analysis) -> Floats:
     """Return the weight elements that hang on each class. One that varies costs its inputs too."""
-    cost = np.zeros(analysis.classes)
-    for node in analysis.graph.nodes:
-        rule = analysis.rules[node.index]
-        if rule.weights is not None and analysis.context.is_activation(node.outputs[0]):
-            linear = rule.weights(node, analysis.context)
-            _, out, inner, taps = linear.matrix.shape
-            np.add.at(cost, analysis.classes_of(node.outputs[0]).ravel(), inner * taps)
-            np.add.at(cost, analysis.classes_of(linear.data).ravel(), out * taps)
+    cost, context = np.zeros(analysis.classes), analysis.context
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        for parameter in rule.parameters(node, context) if any(map(context.is_activation, node.outputs)) else ():
+            for classes in parameter.classes if parameter.role is Role.WEIGHT else ():
+                elements = np.size(np.asarray(context.value(parameter.name)))
+                np.add.at(cost, analysis.labels[classes].ravel(), elements / max(1, classes.size))
     most = cost.max(initial=0.0) + 1.0
     for name in analysis.context.elements.ids:
         varying = analysis.classes_of(name)[~analysis.constant(name)]

@@ -131,9 +131,9 @@ def _users_of(analysis: Analysis, weight: str) -> int:
 def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:
     """Return a layer that has rows or columns of zeros between what stays of the tensors around it."""
     rule, context = analysis.rules[node.index], analysis.context
-    if not rule.narrows or rule.weights is None or not context.is_activation(node.outputs[0]):
+    if not rule.narrows or rule.linear is None or not context.is_activation(node.outputs[0]):
         return None
-    linear = rule.weights(node, context)
+    linear = rule.linear(node, context)
     sides = ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis))
     kept = [
         linear.per_group(plan.kept(name, axis, context.rank(name)), bool(place))

@@ -117,9 +117,9 @@ def _multiples(analysis: Analysis, multiple: int) -> Sequence[Constraint]:
     found: dict[bytes, Constraint] = {}
     for node in analysis.graph.nodes:
         rule = analysis.rules[node.index]
-        if rule.weights is None or not analysis.context.is_activation(node.outputs[0]):
+        if rule.linear is None or not analysis.context.is_activation(node.outputs[0]):
             continue
-        linear = rule.weights(node, analysis.context)
+        linear = rule.linear(node, analysis.context)
         for name, axis in ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis)):
             ids = analysis.context.ids(name)
             if ids.shape[axis] == ids.size > 1:
@@ -161,7 +161,7 @@ def _automatic(analysis: Analysis) -> Sequence[Constraint]:
             key = repr(table.shape).encode() + analysis.labels[table].tobytes()
             arrays[key] = table
             wanted[key] = max(wanted.get(key, 1), divisor)
-            if analysis.rules[node.index].weights is not None:
+            if analysis.rules[node.index].linear is not None:
                 convolved.add(key)
     rounded = [RoundUp(arrays[key], partial(blocked, wanted[key])) for key in wanted if key in convolved]
     return [*_not_paying(analysis), *rounded]

@@ -16,6 +16,7 @@ from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.rules.lessons import Learned
+from onnxsqueeze.rules.parameter import Parameter
 
 if TYPE_CHECKING:
     from onnxsqueeze.coupling.constraints import Constraint
@@ -136,7 +137,9 @@ Carries = Callable[[Node, Context, int, int], "int | None"]
 Adopts = Callable[[Node, Context, "Rewriter", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
 Pays = Callable[[Node, Context], "Sequence[Constraint]"]
-Weights = Callable[[Node, Context], "Linear"]
+LinearView = Callable[[Node, Context], "Linear"]
+Parameters = Callable[[Node, Context], Sequence[Parameter]]
+Contracts = Callable[[Node, Context], Sequence[str]]
 Cancels = Callable[[Node, Context], Sequence[int]]
 Asked = Callable[[Node, Mapping[str, str]], bool]
 Choose = Callable[[Node, Context], "OpRule"]
@@ -162,6 +165,10 @@ def _repair_nothing(node: Node, context: Context, rewriter: Rewriter) -> None:
     return None
 
 
+def _no_parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    return ()
+
+
 @dataclass(frozen=True)
 class OpRule:
     """All that is known about one operator. Every field defaults to the safe answer: nothing known, all inputs needed.
@@ -185,7 +192,10 @@ class OpRule:
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
         alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
         pays: constraints that keep channels whose removal would not make the node's surroundings faster.
-        weights: the view of a node that multiplies by a weight, for reports and costs.
+        parameters: the constants of a node, what each does and whose channels they belong to: for reports, costs, and
+            the units of training.
+        contracts: the inputs whose channels a node sums over, unless ``linear`` says so.
+        linear: the view of a node that multiplies by one weight as [groups, out, in, taps].
         narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
         cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
             may be added that is the same for all of those (keys).
@@ -211,7 +221,9 @@ class OpRule:
     adopts: Adopts | None = None
     alignment: Alignment | None = None
     pays: Pays | None = None
-    weights: Weights | None = None
+    parameters: Parameters = field(default=_no_parameters)
+    contracts: Contracts | None = None
+    linear: LinearView | None = None
     narrows: bool = False
     cancels: Cancels | None = None
     asked: Asked | None = None

@@ -31,6 +31,8 @@ from onnxsqueeze.operators.linear.rule import need
 from onnxsqueeze.operators.linear.view import constant_weight
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Parameter, Role
+from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.weight_view import Linear
@@ -220,6 +222,19 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     slice_scores(node, context, rewriter, view.scores, heads)
 
 
+def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    """The weight makes queries, keys and values side by side; the first two have the classes of their products."""
+    view = _viewed(node, context)
+    products = context.ids(_inner(node)).ravel()
+    values = np.broadcast_to(context.ids(node.outputs[0]).ravel(), (view.heads * view.value_size,))
+    rows = np.concatenate([products, products, values])
+    data = along(context, view.linear.data, view.linear.data_axis)
+    return [
+        Parameter(node.inputs[1], 1, Role.WEIGHT, (data[:, None], rows[None, :]), (node.inputs[0], (0, 1))),
+        Parameter(node.inputs[2], 2, Role.SUMMAND, (rows,)),
+    ]
+
+
 def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
     shape, weight = context.shapes.get(node.inputs[0]), context.shapes.get(node.inputs[1])
     if shape is None or weight is None or len(shape) != 3 or not isinstance(weight[-1], int):
@@ -241,6 +256,8 @@ register(
         need=_need,
         repair=_repair,
         absorbs=lambda node, context, position, axis: absorbs(_viewed(node, context).linear, node, position, axis),
+        parameters=_parameters,
+        contracts=lambda node, context: [node.inputs[0]],
         mixes=lambda node, context, position, axis: mixes(_viewed(node, context).linear, node, position, axis),
     )
 )

@@ -210,5 +210,6 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
         need=lambda node, context, outputs: _need(node, context, viewed(node, context), outputs),
         repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         cancels=lambda node, context: _cancels(node, context, viewed(node, context)),
+        contracts=lambda node, context: [viewed(node, context).query.name],
         **fields,
     )

@@ -17,6 +17,7 @@ from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.passing import pass_ids, pass_need
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -162,5 +163,6 @@ register(
         link=_dropout_ids,
         need=pass_need,
         carries=_same_axis,
+        parameters=setting_parameters,
     ),
 )

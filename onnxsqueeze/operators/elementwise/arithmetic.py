@@ -23,6 +23,8 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
     pointwise_rule,
 )
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import operand_parameters, setting_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -278,11 +280,39 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, rewri
     return False
 
 
-register(*(pointwise_rule(op, pointwise) for op, pointwise in _POINTWISE.items()))
+_ROLES = {
+    **dict.fromkeys(("Sub", "Where"), Role.SUMMAND),
+    **dict.fromkeys(("Div", "Pow", "Min", "Max", "Mod"), Role.OPERAND),
+    "PRelu": Role.FACTOR,
+}
+"""What a constant operand does; of operators that are not listed it is not said, and nothing around it is masked."""
+
+
+def _parameters(op: str) -> dict[str, Any]:
+    return {"parameters": operand_parameters(_ROLES[op])} if op in _ROLES else {}
+
+
+register(*(pointwise_rule(op, pointwise, **_parameters(op)) for op, pointwise in _POINTWISE.items()))
 register(
-    pointwise_rule("Add", Pointwise(_plain(np.add), _pair(add)), absorbs=_absorbs, repair=_repair_add),
-    pointwise_rule("Mul", Pointwise(_plain(np.multiply), _pair(times), _product_reads), alignment=_gate_alignment),
-    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum),
+    pointwise_rule(
+        "Add",
+        Pointwise(_plain(np.add), _pair(add)),
+        absorbs=_absorbs,
+        repair=_repair_add,
+        parameters=operand_parameters(Role.SUMMAND),
+    ),
+    pointwise_rule(
+        "Mul",
+        Pointwise(_plain(np.multiply), _pair(times), _product_reads),
+        alignment=_gate_alignment,
+        parameters=operand_parameters(Role.FACTOR),
+    ),
+    pointwise_rule(
+        "Sum",
+        Pointwise(_nary(np.add), _many(add)),
+        repair=_repair_sum,
+        parameters=operand_parameters(Role.SUMMAND),
+    ),
 )
 
 
@@ -309,7 +339,7 @@ def _clip_value(node: Node, x: Array, low: Array | None = None, high: Array | No
 
 
 register(
-    replace(pointwise_rule("Clip", Pointwise(_clip_value, _clip_bounds)), since=11),
+    replace(pointwise_rule("Clip", Pointwise(_clip_value, _clip_bounds), parameters=setting_parameters), since=11),
     replace(
         pointwise_rule(
             "Clip",

@@ -332,6 +332,12 @@ def _repair(view: Contraction, node: Node, context: Context, rewriter: Rewriter)
             rewriter.set_constant(node, position, constant)
 
 
+def _contracts(node: Node, context: Context) -> Sequence[str]:
+    """Where both operands are activations, the channels of the first end in the sum."""
+    told_apart = context.ids(node.inputs[0]).shape[-1:] > (1,)
+    return node.inputs[:1] if told_apart and all(map(context.is_activation, node.inputs)) else ()
+
+
 def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
     """Return the rule of an operator that multiplies two tensors, from the function that names its axes."""
 
@@ -348,5 +354,6 @@ def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
         need=lambda node, context, outputs: _need(viewed(node, context), node, context, outputs),
         repair=lambda node, context, rewriter: _repair(viewed(node, context), node, context, rewriter),
         cancels=lambda node, context: _cancels(viewed(node, context), node, context),
+        contracts=_contracts,
         **fields,
     )

@@ -15,6 +15,7 @@ from onnxsqueeze.operators.linear.repair import absorbs, adopt, mixes, repair
 from onnxsqueeze.operators.linear.view import View, constants, linear_of
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.tied_weights import tie, tied
 from onnxsqueeze.rules.weight_view import Linear
 
@@ -94,6 +95,7 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
             mixes(viewed(node, context), node, position, axis)
             and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
         ),
-        weights=viewed,
+        linear=viewed,
+        parameters=lambda node, context: linear_parameters(node, context, viewed(node, context)),
         narrows=True,
     )

@@ -14,6 +14,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import with_length
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -172,6 +173,20 @@ def _concat_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     rewriter.drop_inputs(node, gone)
 
 
+def _concat_parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    """A constant part has the classes of its place in the output."""
+    ids, axis, found, start = context.ids(node.outputs[0]), _concat_axis(node, context), [], 0
+    for position, name in enumerate(node.inputs):
+        length = known_axis(context, name, axis)
+        if length is None:
+            return ()
+        if not context.is_activation(name):
+            part = ids if ids.shape[axis] == 1 else np.take(ids, np.arange(start, start + length), axis=axis)
+            found.append(Parameter(name, position, Role.SUMMAND, (part,)))
+        start += length
+    return found
+
+
 register(
     OpRule(
         "Concat",
@@ -183,6 +198,7 @@ register(
         need=_concat_need,
         repair=_concat_repair,
         carries=_carries,
+        parameters=_concat_parameters,
         alignment=lambda node, context: (1, 16 if _concat_axis(node, context) == 1 else 1),
     )
 )

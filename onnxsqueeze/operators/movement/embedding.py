@@ -16,6 +16,8 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Parameter
+from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
 from onnxsqueeze.rules.weight_view import Linear
@@ -27,7 +29,7 @@ def embedding_rule(op: str, node: Node, context: Context) -> OpRule:
     """Return the rule of an operator that reads rows of a constant table at given positions."""
     columns = [length for axis, length in enumerate(_table(node, context).shape) if axis != _axis(node, context)]
     plain = sum(length > 1 for length in columns) == 1 and _rows_rank(node, context) > 0
-    return replace(_RULE, op=op, weights=_view if plain else None)
+    return replace(_RULE, op=op, linear=_view, parameters=_parameters) if plain else replace(_RULE, op=op)
 
 
 def _table(node: Node, context: Context) -> Array:
@@ -162,6 +164,10 @@ def _view(node: Node, context: Context) -> Linear:
         bias_position=-1,
         lookup=True,
     )
+
+
+def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    return linear_parameters(node, context, _view(node, context))
 
 
 _RULE = OpRule(

@@ -16,6 +16,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import with_length
 from onnxsqueeze.operators.windows import _mode, _pads, _value, pads_image_by_zeros
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.queries import held_sizes, known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -152,5 +153,6 @@ register(
         need=_need,
         repair=_repair,
         carries=_carries,
+        parameters=setting_parameters,
     )
 )

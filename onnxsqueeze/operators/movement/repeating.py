@@ -15,6 +15,8 @@ from onnxsqueeze.coupling.constraints import Broadcast, Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -218,5 +220,6 @@ register(
         repair=_expand_repair,
         carries=_expand_carries,
         sizes=1,
+        parameters=operand_parameters(Role.SUMMAND),
     )
 )

@@ -11,6 +11,8 @@ from onnxsqueeze.abstract.interval import Fact, cancelled, outward
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import channel_parameters
 from onnxsqueeze.rules.passing import pass_ids, pass_need
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
@@ -89,5 +91,6 @@ register(
         repair=_repair,
         absorbs=_absorbs,
         adopts=_adopts,
+        parameters=channel_parameters((1, Role.FACTOR), (2, Role.SUMMAND), (3, Role.OPERAND), (4, Role.OPERAND)),
     )
 )

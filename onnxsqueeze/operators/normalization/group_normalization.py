@@ -24,6 +24,8 @@ from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import channel_parameters
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -241,6 +243,7 @@ def _rule(domain: str, since: int) -> OpRule:
         link=_link,
         need=_need,
         repair=_repair,
+        parameters=channel_parameters((1, Role.FACTOR), (2, Role.SUMMAND)),
         infer=lambda node, context: [context.shapes.get(node.inputs[0])],
     )
 

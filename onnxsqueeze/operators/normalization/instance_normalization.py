@@ -12,6 +12,8 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import channel_parameters
 from onnxsqueeze.rules.queries import constant_vector
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -73,5 +75,6 @@ register(
         link=_link,
         need=_need,
         repair=_repair,
+        parameters=channel_parameters((1, Role.FACTOR), (2, Role.SUMMAND)),
     )
 )

@@ -34,6 +34,8 @@ from onnxsqueeze.operators.normalization.representatives import NormRepresentati
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import KeepWhole
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -161,6 +163,7 @@ _RULE = partial(
     pays=_pays,
     asked=_asked,
     infer=keeps_shape,
+    parameters=operand_parameters(Role.SUMMAND),
 )
 
 register(

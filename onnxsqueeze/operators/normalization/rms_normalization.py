@@ -33,6 +33,8 @@ from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import KeepWhole
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.reconstruction import Mixture
 from onnxsqueeze.rules.registry import register
@@ -136,6 +138,7 @@ _RULE = partial(
     need=need_channels,
     repair=_repair,
     infer=keeps_shape,
+    parameters=operand_parameters(Role.FACTOR),
 )
 
 register(

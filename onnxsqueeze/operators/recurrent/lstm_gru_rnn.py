@@ -16,11 +16,24 @@ from onnxsqueeze.abstract.interval import Fact, exactly, hull
 from onnxsqueeze.coupling.constraints import Classes, Kept, NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.recurrent.layer import CELL, DATA, HIDDEN, KERNEL, LENGTHS, RECURRENT, Layer, layer_of
+from onnxsqueeze.operators.recurrent.layer import (
+    BIAS,
+    CELL,
+    DATA,
+    HIDDEN,
+    KERNEL,
+    LENGTHS,
+    PEEPHOLE,
+    RECURRENT,
+    Layer,
+    layer_of,
+)
 from onnxsqueeze.operators.recurrent.repair import repair
 from onnxsqueeze.operators.recurrent.state_bounds import Course, State, course
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Parameter, Role
+from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -179,6 +192,23 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     repair(node, context, rewriter, layer, _constants(features), _constants(states), _idle(node, context))
 
 
+def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    """Each gate has a row for each unit; each unit that stays reads the units and the features."""
+    layer = _viewed(node, context)
+    units = layer.by_unit(context.ids(next(name for name in node.outputs if name)))
+    features = np.broadcast_to(along(context, node.inputs[DATA], _INPUT_AXIS), (layer.features,))
+    gates = layer.kernel.shape[1]
+    rows, every = np.tile(units, (1, gates))[:, :, None], (node.inputs[DATA], (0, 1))
+    found = [
+        Parameter(node.inputs[KERNEL], KERNEL, Role.WEIGHT, (rows, features[None, None, :]), every),
+        Parameter(node.inputs[RECURRENT], RECURRENT, Role.WEIGHT, (rows, units[:, None, :]), every),
+    ]
+    for position, repeats in ((BIAS, 2 * gates), (PEEPHOLE, 3)):
+        if node.input(position):
+            found.append(Parameter(node.inputs[position], position, Role.SUMMAND, (np.tile(units, (1, repeats)),)))
+    return found
+
+
 def _constants(fact: Fact) -> Floats:
     return np.where(fact.constant, fact.lower, np.nan)
 
@@ -199,6 +229,8 @@ register(
             need=_need,
             repair=_repair,
             absorbs=_absorbs,
+            parameters=_parameters,
+            contracts=lambda node, context: [node.inputs[DATA]],
         )
         for op in ("LSTM", "GRU", "RNN")
     )

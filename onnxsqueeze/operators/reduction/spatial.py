@@ -13,6 +13,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.windows import window_shape
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
@@ -157,9 +158,14 @@ def _resize_fact(node: Node, context: Context) -> Sequence[Fact]:
     return [Fact(np.where(constant, fact.lower, -np.inf), np.where(constant, fact.upper, np.inf))]
 
 
+def _resize(op: str, **fields: object) -> OpRule:
+    fields.update(applies=_resize_applies, infer=_resized_shape, parameters=setting_parameters)
+    return _pool(op, _resize_fact, **fields)
+
+
 register(
-    _pool("Resize", _resize_fact, applies=_resize_applies, infer=_resized_shape, repair=patch_sizes, sizes=3, since=10),
-    _pool("Upsample", _resize_fact, applies=_resize_applies, infer=_resized_shape),
+    _resize("Resize", repair=patch_sizes, sizes=3, since=10),
+    _resize("Upsample"),
 )
 
 

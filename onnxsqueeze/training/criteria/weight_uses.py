@@ -91,9 +91,9 @@ def linear_uses(model: Model, trained: Collection[str]) -> list[Use]:
     analysis = analyse(model)
     found: list[Use] = []
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
-        if rule.weights is None:
+        if rule.linear is None:
             continue
-        linear = rule.weights(node, analysis.context)
+        linear = rule.linear(node, analysis.context)
         origin = _origin(linear.weight, analysis)
         if origin is None or origin[0] not in trained or linear.matrix.size == 0:
             continue

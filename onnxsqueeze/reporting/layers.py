@@ -1,0 +1,183 @@
+"""One row for each node that multiplies by constant weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.contract import OpRule
+from onnxsqueeze.rules.parameter import Parameter, Role
+from onnxsqueeze.rules.plan import Plan
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node that multiplies by constant weights.
+
+    Attributes:
+        name, operator: the node. output: the tensor that it makes.
+        shape_before, shape_after: of its (first) weight; () if the layer vanishes.
+        weights_before, weights_after: elements of all of its weights and biases. macs_before, macs_after:
+            multiply-accumulates for one sample, dynamic sizes other than the batch taken as in `Report.sizes`.
+        sparsity: the share of exact zeros in its weights.
+        channels: output channels; of these dead (nothing needs them), constant, and removed.
+        stayed: for the dead and constant ones that stayed, and for rows and columns of zeros between channels that
+            stay, how many for which reason.
+    """
+
+    name: str
+    operator: str
+    output: str
+    shape_before: tuple[int, ...]
+    shape_after: tuple[int, ...]
+    weights_before: int
+    weights_after: int
+    macs_before: int
+    macs_after: int
+    sparsity: float
+    channels: int
+    dead: int
+    constant: int
+    removed: int
+    stayed: Mapping[str, int]
+
+
+def layers_of(analysis: Analysis, plan: Plan, shapes: Mapping[str, Shape]) -> list[Layer]:
+    """Return the rows of all layers, in the graph's order.
+
+    Args:
+        analysis, plan: what was decided. shapes: of all tensors, for counting multiply-accumulates.
+    """
+    context, stays, found = analysis.context, _staying(analysis, plan), []
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        output = next((name for name in node.outputs if name), "")
+        if context.is_activation(output):
+            parameters = rule.parameters(node, context)
+            if any(parameter.role is Role.WEIGHT for parameter in parameters):
+                found.append(_Row(analysis, plan, node, rule, output, parameters, stays, shapes).layer())
+    return found
+
+
+def _staying(analysis: Analysis, plan: Plan) -> Bools:
+    """Return which identifiers of classes stay."""
+    kept = np.ones(analysis.classes, dtype=bool)
+    for name, mask in plan.masks.items():
+        kept[analysis.classes_of(name)[~mask]] = False
+    return np.asarray(kept[analysis.labels])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a row is made from; ``stays`` says which identifiers of classes stay."""
+
+    analysis: Analysis
+    plan: Plan
+    node: Node
+    rule: OpRule
+    output: str
+    parameters: Sequence[Parameter]
+    stays: Bools
+    shapes: Mapping[str, Shape]
+
+    def layer(self) -> Layer:
+        weights = [parameter for parameter in self.parameters if parameter.role is Role.WEIGHT]
+        biases = [parameter for parameter in self.parameters if parameter.role is Role.SUMMAND]
+        before = {parameter.name: self._shape(parameter) for parameter in (*weights, *biases)}
+        after = {parameter.name: self._left(parameter) for parameter in (*weights, *biases)}
+        if not any(prod(after[parameter.name]) for parameter in weights):
+            after = dict.fromkeys(after, (0,))
+        first = after[weights[0].name]
+        dead, constant, removed, stayed = self._channels()
+        if self.node.index in self.plan.whole:
+            reason, zeros = self.plan.whole[self.node.index]
+            stayed[f"{reason.value}: rows and columns of zeros"] = zeros
+        return Layer(
+            name=self.node.label,
+            operator=self.node.operator,
+            output=self.output,
+            shape_before=before[weights[0].name],
+            shape_after=first if prod(first) else (),
+            weights_before=sum(map(prod, before.values())),
+            weights_after=sum(map(prod, after.values())),
+            macs_before=sum(self._positions(parameter) * prod(before[parameter.name]) for parameter in weights),
+            macs_after=sum(self._positions(parameter) * prod(after[parameter.name]) for parameter in weights),
+            sparsity=1.0 - self._nonzero(weights) / max(1, sum(prod(before[weight.name]) for weight in weights)),
+            channels=self._size(),
+            dead=dead,
+            constant=constant,
+            removed=removed,
+            stayed=stayed,
+        )
+
+    def _shape(self, parameter: Parameter) -> tuple[int, ...]:
+        value = self.analysis.context.value(parameter.name)
+        return () if value is None else value.shape
+
+    def _left(self, parameter: Parameter) -> tuple[int, ...]:
+        """Return the shape of what stays of a constant; a layer may compute with a part of what does."""
+        part = self.plan.narrowings.get(self.node.index)
+        if part is not None and parameter.role is Role.WEIGHT and self.rule.linear is not None:
+            linear = self.rule.linear(self.node, self.analysis.context)
+            after = (1, int(part.rows.sum()), int(part.columns.sum()), linear.matrix.shape[3])
+            return tuple(linear.restore(np.empty(after, dtype=bool)).shape)
+        return parameter.shape_left(self.stays, self._shape(parameter))
+
+    def _positions(self, parameter: Parameter) -> int:
+        """Return at how many positions of one sample a weight is multiplied."""
+        if parameter.data is None:
+            return 0
+        name, axes = parameter.data
+        shape = self.shapes.get(name, self.analysis.context.shape(name))
+        return prod(_number(shape[axis]) for axis in axes)
+
+    def _nonzero(self, weights: list[Parameter]) -> int:
+        values = [self.analysis.context.value(parameter.name) for parameter in weights]
+        return sum(int(np.count_nonzero(value)) for value in values if value is not None)
+
+    def _size(self) -> int:
+        """Return the number of output channels."""
+        if self.rule.linear is None:
+            return int(self.analysis.context.ids(self.output).size)
+        linear = self.rule.linear(self.node, self.analysis.context)
+        return int(linear.groups * linear.matrix.shape[1])
+
+    def _channels(self) -> tuple[int, int, int, dict[str, int]]:
+        """Return how many output channels are dead, constant and removed, and why constant ones stayed."""
+        name, plan = self.output, self.plan
+        shape = self.analysis.context.ids(name).shape
+        live = np.broadcast_to(plan.live.get(name, np.full(shape, False)), shape)
+        constant = self.analysis.constant(name)
+        kept = np.broadcast_to(plan.masks.get(name, np.full(shape, True)), shape)
+        repeat = max(1, self._size() // max(1, live.size))
+        dead = ~live & ~constant & ~kept
+        stayed = _count_reasons(plan.reasons[name], kept & constant)
+        return int(dead.sum()) * repeat, int(constant.sum()) * repeat, int((~kept).sum()) * repeat, stayed
+
+
+def _number(size: Dimension) -> int:
+    return max(1, size.coefficient + size.offset) if isinstance(size, Symbolic) else size
+
+
+def _count_reasons(reasons: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for entry in np.broadcast_to(reasons, chosen.shape)[chosen]:
+        counted[words(entry)] += 1
+    return dict(counted)
+
+
+def words(entry: tuple[Reason, str] | None) -> str:
+    """Return what a report says of a reason and its detail; None stands for what is coupled with other channels."""
+    if entry is None:
+        return Reason.COUPLED.value
+    reason, detail = entry
+    return f"{reason.value}: {detail}" if detail and reason is not Reason.NEEDED else reason.value
