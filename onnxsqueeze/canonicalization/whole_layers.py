@@ -16,11 +16,11 @@ import onnx
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
-from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.rules.queries import known_axis
+from onnxsqueeze.rules.weight_source import stored, uses
 from onnxsqueeze.rules.weight_view import Linear
 
 Places = npt.NDArray[np.int64]

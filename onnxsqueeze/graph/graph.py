@@ -20,6 +20,8 @@ from onnxsqueeze.model.node_group import Group
 ONNX_DOMAIN = ""
 PATTERN_DOMAIN = "onnxsqueeze.pattern"
 """The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
+GUARDED = "GuardedSoftmax"
+"""The operator of that domain that is a Softmax with 0 instead of NaN where a whole row is masked."""
 
 
 @dataclass(frozen=True, eq=False)

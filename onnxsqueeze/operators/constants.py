@@ -18,6 +18,7 @@ from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
 
 
@@ -138,6 +139,7 @@ register(
         repair=_shape_repair,
         absorbs=_only_sizes,
         mixes=_only_sizes,
+        traits=frozenset({Trait.READS_SHAPE}),
     ),
     OpRule(
         "Size",
@@ -146,6 +148,7 @@ register(
         need=lambda node, context, outputs: [None],
         absorbs=_only_sizes,
         mixes=_only_sizes,
+        traits=frozenset({Trait.READS_SHAPE}),
     ),
     OpRule("Range", evaluate=_range, infer=_range_shape),
 )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import prod
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.graph.weight_source import stored
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.planning.fixpoint import make_plan, newly_settled
@@ -15,6 +14,7 @@ from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rules.lessons import ConstantWhereKept, Learned, Lesson, NotNarrowed, SliceOnce, Stage, TooLarge
 from onnxsqueeze.rules.plan import Plan
+from onnxsqueeze.rules.weight_source import stored
 
 _SMALL_SHARE = 64  # copies of less than this part of a model do not matter
 

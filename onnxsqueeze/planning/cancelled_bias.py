@@ -11,11 +11,9 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.coupling.constraints import Classes
-from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
+from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context
-
-_MOVING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_C_OPTIONAL = 11  # the opset version since which a Gemm may do without a bias
+from onnxsqueeze.rules.traits import Trait
 
 
 def idle_summands(context: Context, labels: Classes, name: str) -> Iterator[tuple[int, int]]:
@@ -36,51 +34,41 @@ def idle_summands(context: Context, labels: Classes, name: str) -> Iterator[tupl
     """
     while context.graph.sole_reader(name) is not None:
         node = context.graph.producers.get(name)
-        if node is None or node.domain != ONNX_DOMAIN or context.rules[node.index] is UNKNOWN:
+        if node is None or context.rules[node.index] is UNKNOWN:
             return
         source = _moved_or_scaled(node, context)
-        if source is None and node.op == "Add":
-            source = _other_than_constant(node, context)
-            if source is not None:
-                summand = 1 - node.inputs.index(source)
-                if _alike(context.value(node.inputs[summand]), labels[context.ids(name)]):
-                    yield node.index, summand
+        summand = None if source is not None else _summand(node, context)
+        if summand is not None:
+            source = node.inputs[1 - summand]
+            if _alike(context.value(node.inputs[summand]), labels[context.ids(name)]):
+                yield node.index, summand
         if source is None:
-            classes = labels[context.ids(name)]
-            if _alike(_bias(node, context), classes):
-                yield node.index, 2
-            elif context.rules[node.index].narrows and not node.input(2) and len(np.unique(classes)) == classes.size:
-                yield node.index, -1
+            yield from _of_layer(node, context, labels[context.ids(name)])
             return
         name = source
 
 
+def _of_layer(node: Node, context: Context, classes: Classes) -> Iterator[tuple[int, int]]:
+    rule = context.rules[node.index]
+    bias = rule.optional_bias(node, context) if rule.narrows and rule.optional_bias is not None else None
+    if _alike(bias, classes):
+        yield node.index, 2
+    elif rule.narrows and not node.input(2) and len(np.unique(classes)) == classes.size:
+        yield node.index, -1
+
+
 def _moved_or_scaled(node: Node, context: Context) -> str | None:
     """Return what a node only moves to other places, or multiplies by one number."""
-    if node.op in _MOVING:
+    rule = context.rules[node.index]
+    if Trait.REARRANGES in rule.traits:
         return node.inputs[0]
-    source = _other_than_constant(node, context) if node.op in ("Mul", "Div") else None
-    if source is None or (node.op == "Div" and source != node.inputs[0]):
-        return None
-    factor = context.value(node.inputs[1 - node.inputs.index(source)])
-    return source if factor is not None and factor.size == 1 else None
+    position = None if rule.scales is None else rule.scales(node, context)
+    return None if position is None else node.inputs[position]
 
 
-def _other_than_constant(node: Node, context: Context) -> str | None:
-    """Return the input that has the output's shape, if the other one is a constant."""
-    for source, other in (node.inputs, node.inputs[::-1]):
-        if context.value(other) is not None and context.is_activation(source):
-            return source if context.shapes.get(source) == context.shapes.get(node.outputs[0]) else None
-    return None
-
-
-def _bias(node: Node, context: Context) -> Array | None:
-    """Return the bias of a layer that may do without one, in a shape that broadcasts against what it makes."""
-    optional = node.op == "Conv" or (node.op == "Gemm" and node.version >= _C_OPTIONAL)
-    bias = context.value(node.input(2)) if optional and context.rules[node.index].narrows else None
-    if bias is None or node.op == "Gemm":
-        return bias
-    return bias.reshape(-1, *(1,) * (context.rank(node.outputs[0]) - 2))
+def _summand(node: Node, context: Context) -> int | None:
+    adds = context.rules[node.index].adds_constant
+    return None if adds is None else adds(node, context)
 
 
 def _alike(summand: Array | None, classes: Classes) -> bool:

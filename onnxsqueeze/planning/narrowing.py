@@ -12,10 +12,10 @@ from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
-from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import Narrowing, Plan
+from onnxsqueeze.rules.weight_source import stored, uses
 from onnxsqueeze.rules.weight_view import Linear
 
 _FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them

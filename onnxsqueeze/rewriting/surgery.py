@@ -19,11 +19,11 @@ from onnx import ModelProto
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import Graph, Node
-from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.model import local_functions
 from onnxsqueeze.rewriting.export import exported_nodes
 from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.weight_source import stored, uses
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 

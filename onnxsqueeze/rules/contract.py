@@ -17,6 +17,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.rules.lessons import Learned
 from onnxsqueeze.rules.parameter import Parameter
+from onnxsqueeze.rules.traits import Trait
 
 if TYPE_CHECKING:
     from onnxsqueeze.coupling.constraints import Constraint
@@ -140,6 +141,10 @@ Pays = Callable[[Node, Context], "Sequence[Constraint]"]
 LinearView = Callable[[Node, Context], "Linear"]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
+Permutes = Callable[[Node, int], Sequence[int]]
+MovedBack = Callable[[Node, Context, Array], "Array | None"]
+Expects = Callable[[Node, Graph, int, int], "int | None"]
+Position = Callable[[Node, Context], "int | None"]
 Cancels = Callable[[Node, Context], Sequence[int]]
 Asked = Callable[[Node, Mapping[str, str]], bool]
 Choose = Callable[[Node, Context], "OpRule"]
@@ -167,6 +172,26 @@ def _repair_nothing(node: Node, context: Context, rewriter: Rewriter) -> None:
 
 def _no_parameters(node: Node, context: Context) -> Sequence[Parameter]:
     return ()
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """What an operator does to rows along the last axis, as scores and probabilities are read (see `score_rows`).
+
+    Attributes:
+        total: what the outputs, none negative, sum to along an axis: 1, or 0 for at most 1, or None.
+        finite: whether the output holds no infinity, for finite inputs and while no sum overflows.
+        reached: whether every row of the output is sure to hold a finite number.
+        commutes: whether a number added to each row of the input at a position becomes numbers added to the rows of the
+            output.
+        cancels: whether a number added to each row of the input makes no difference.
+    """
+
+    total: Callable[[Node, Context, int], int | None] = lambda node, context, axis: None
+    finite: Callable[[Node, Context], bool] = lambda node, context: False
+    reached: Callable[[Node, Context], bool] = lambda node, context: False
+    commutes: Callable[[Node, Context, int], bool] = lambda node, context, position: False
+    cancels: Callable[[Node, Context], bool] = lambda node, context: False
 
 
 @dataclass(frozen=True)
@@ -199,6 +224,17 @@ class OpRule:
         narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
         cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
             may be added that is the same for all of those (keys).
+        traits: what holds whatever the inputs are.
+        permutes: the axis of the first input that each axis of the output is, for an input of a rank, if the node does
+            nothing else.
+        moved_back: a compact array over the output as one over the first input, if the node only chooses elements of
+            that; None where it depends on what was left out.
+        rows: what it does to rows of scores.
+        scales: the position of an input that the node multiplies by one constant number, or divides by one.
+        adds_constant: the position of an input that is a constant summand.
+        optional_bias: the constant summand of a layer that may do without it, so that it broadcasts against the output.
+        expects: how many channels along the last axis a node reads of its input at a position, whose rank is known or
+            0, as far as constants say.
         asked: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
         choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
     """
@@ -226,6 +262,14 @@ class OpRule:
     linear: LinearView | None = None
     narrows: bool = False
     cancels: Cancels | None = None
+    traits: frozenset[Trait] = frozenset()
+    permutes: Permutes | None = None
+    moved_back: MovedBack | None = None
+    rows: ScoreRows = ScoreRows()  # noqa: RUF009  (frozen, so it can be shared)
+    scales: Position | None = None
+    adds_constant: Position | None = None
+    optional_bias: Callable[[Node, Context], Array | None] | None = None
+    expects: Expects | None = None
     asked: Asked | None = None
     choose: Choose | None = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.graph.weight_source import Stored, stored
+from onnxsqueeze.rules.weight_source import Stored, stored
 
 if TYPE_CHECKING:
     from onnxsqueeze.rules.contract import Context

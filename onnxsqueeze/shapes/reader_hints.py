@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from onnxsqueeze.graph.graph import Graph, tensor_attribute
-from onnxsqueeze.graph.weight_source import stored
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.rules.weight_source import stored
 
-_MOVING_SIZES = ("Unsqueeze", "Reshape", "Identity", "Cast")
 
-
-def length_read(graph: Graph, name: str, rank: int) -> int | None:
-    """Return how many channels along the last axis of a tensor some MatMul or Gemm reads, None if none says so.
+def length_expected(graph: Graph, name: str, rank: int) -> int | None:
+    """Return how many channels along the last axis of a tensor some reader reads, None if none says so.
 
     ``rank`` is the tensor's, 0 if that is not known.
     """
     for reader, position in graph.readers.get(name, ()):
-        if position != 0 or reader.domain:
-            continue
-        length = None
-        if reader.op == "MatMul":
-            length = _stored_length(graph, reader.inputs[1], 0)
-        elif reader.op == "Gemm" and not reader.attributes.get("transA", 0):
-            length = _stored_length(graph, reader.inputs[1], int(bool(reader.attributes.get("transB", 0))))
-        elif reader.op == "Reshape" and _asks_for_last(graph, reader.inputs[1], name, rank):
-            length = length_read(graph, reader.outputs[0], 0)
+        expects = rule_for(reader).expects if position >= 0 else None
+        length = None if expects is None else expects(reader, graph, position, rank)
         if length is not None:
             return length
     return None
 
 
-def _stored_length(graph: Graph, weight: str, axis: int) -> int | None:
+def stored_length(graph: Graph, weight: str, axis: int) -> int | None:
+    """Return the length of an axis of a stored weight of rank 2, None for any other tensor."""
     found = stored(graph, weight, 2)
     shape = graph.initializers[found.name].shape if found is not None else ()
     return int(shape[found.order[axis]]) if found is not None and len(shape) == 2 else None
 
 
-def _asks_for_last(graph: Graph, target: str, name: str, rank: int) -> bool:
+def asks_for_last(graph: Graph, target: str, name: str, rank: int) -> bool:
     """Whether the last entry of a requested shape is the last one of the shape of ``name``."""
     producer = graph.producers.get(target)
     if producer is None or producer.op != "Concat":
         return False
     entry = graph.producers.get(producer.inputs[-1])
-    while entry is not None and entry.op in _MOVING_SIZES:
+    while entry is not None and rule_for(entry).traits & {Trait.COPIES, Trait.REARRANGES}:
         entry = graph.producers.get(entry.inputs[0])
     if entry is None or entry.op != "Gather":
         return False

@@ -10,7 +10,9 @@ from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.rules.contract import UNKNOWN
 from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 
 FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _BROADCASTS_AS_NUMPY = 7  # the opset since which elementwise operators do
@@ -44,12 +46,12 @@ class Scope:
             initializer = self.graph.initializers[name]
             return initializer.array if initializer.is_numeric else None
         producer = self.producer(name)
-        if producer is None or producer.op not in ("Constant", "Identity"):
-            return None
-        if producer.op == "Identity":
+        rule = UNKNOWN if producer is None else rule_for(producer)
+        if producer is not None and Trait.ALIAS in rule.traits:
             return self.constant(producer.inputs[0])
-        evaluate = rule_for(producer).evaluate
-        return evaluate(producer, [])[0] if evaluate else None
+        if producer is None or producer.inputs or rule.evaluate is None:
+            return None
+        return np.asarray(rule.evaluate(producer, [])[0])
 
     def number(self, name: str) -> Array | None:
         """Return a constant of one element that gives no operator that reads it another shape, else None."""

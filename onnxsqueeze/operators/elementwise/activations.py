@@ -16,11 +16,13 @@ from onnxsqueeze.abstract.interval import Fact, outward, unknown
 from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
-from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.passing import pass_ids, pass_need
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.score_rows import all_finite_inputs
+from onnxsqueeze.rules.traits import Trait
 
 
 def _function(node: Node, curve: Curve) -> Callable[[Floats], Floats]:
@@ -132,10 +134,13 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         at = function(np.where(constant, fact.lower, 0.0)).astype(np.float64)
         return [Fact(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+    traits = frozenset({Trait.TESTS_NAN} if op == "IsNaN" else ())
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, traits=traits)
 
 
-register(*(_rule(op, curve) for op, curve in _CURVES.items()))
+_ROWS = {"Neg": ScoreRows(finite=all_finite_inputs)}
+
+register(*(replace(_rule(op, curve), rows=_ROWS.get(op, ScoreRows())) for op, curve in _CURVES.items()))
 register(*(replace(_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
 register(*(_test_rule(op, function) for op, function in _TESTS.items()))
 register(
@@ -146,8 +151,17 @@ register(
         link=pass_ids,
         need=pass_need,
         carries=_same_axis,
+        traits=frozenset({Trait.ALIAS, Trait.COPIES, Trait.REARRANGES}),
+        permutes=lambda node, rank: range(rank),
     ),
-    OpRule("Cast", evaluate=_cast_value, forward=_cast_fact, link=pass_ids, need=pass_need),
+    OpRule(
+        "Cast",
+        evaluate=_cast_value,
+        forward=_cast_fact,
+        link=pass_ids,
+        need=pass_need,
+        traits=frozenset({Trait.COPIES}),
+    ),
     OpRule(
         "CastLike",
         infer=_cast_like_infer,
@@ -164,5 +178,6 @@ register(
         need=pass_need,
         carries=_same_axis,
         parameters=setting_parameters,
+        traits=frozenset({Trait.COPIES}),
     ),
 )

@@ -22,12 +22,14 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
     constant_operands,
     pointwise_rule,
 )
-from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.contract import Context, ScoreRows
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters, setting_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
-from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.registry import register, rule_for
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.score_rows import all_finite_inputs, finite, never_masked, row_sums
+from onnxsqueeze.rules.traits import Trait
 
 
 def _pair(combine: Callable[[Fact, Fact], Fact]) -> Combine:
@@ -280,39 +282,130 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, rewri
     return False
 
 
-_ROLES = {
-    **dict.fromkeys(("Sub", "Where"), Role.SUMMAND),
-    **dict.fromkeys(("Div", "Pow", "Min", "Max", "Mod"), Role.OPERAND),
-    "PRelu": Role.FACTOR,
+def _constant_summand(node: Node, context: Context) -> int | None:
+    """Return the position of a constant that is added to what has the output's shape."""
+    source = _beside_constant(node, context)
+    return None if source is None else 1 - source
+
+
+def _beside_constant(node: Node, context: Context) -> int | None:
+    """Return the position of the input that has the output's shape, if the other one is a constant."""
+    for position, (source, other) in enumerate((node.inputs, node.inputs[::-1])):
+        if context.value(other) is not None and context.is_activation(source):
+            return position if context.shapes.get(source) == context.shapes.get(node.outputs[0]) else None
+    return None
+
+
+def _scaled(node: Node, context: Context) -> int | None:
+    """Return the position of what is multiplied by one constant number."""
+    source = _beside_constant(node, context)
+    factor = None if source is None else context.value(node.inputs[1 - source])
+    return source if factor is not None and factor.size == 1 else None
+
+
+def _divided(node: Node, context: Context) -> int | None:
+    return 0 if _scaled(node, context) == 0 else None
+
+
+def _factor_of_rows(node: Node, context: Context, position: int) -> bool:
+    """Whether the other input is the same along each row."""
+    other = context.shapes.get(node.inputs[1 - position])
+    return other is not None and (not other or other[-1] == 1)
+
+
+def _finite_quotient(node: Node, context: Context) -> bool:
+    divisor = context.value(node.inputs[1])
+    return divisor is not None and bool(np.all(divisor != 0)) and finite(context, node.inputs[0])
+
+
+def _sum_reached(node: Node, context: Context) -> bool:
+    """Some number of each row is finite if one summand's is, and the other summand is finite throughout."""
+    last = context.shape(node.outputs[0])[-1:]
+    whole = [context.shapes.get(side, ())[-1:] == last for side in node.inputs]
+    return any(
+        whole[place] and finite(context, node.inputs[1 - place]) and never_masked(context, side, context.rank(side) - 1)
+        for place, side in enumerate(node.inputs)
+    )
+
+
+def _choice_reached(node: Node, context: Context) -> bool:
+    condition = context.value(node.inputs[0])
+    return condition is not None and bool(condition.any(axis=-1).all()) and finite(context, node.inputs[1])
+
+
+def _masked_row(node: Node, context: Context, position: int) -> bool:
+    """Whether what may stand instead is so low everywhere that whatever stands beside it in a row outweighs it."""
+    filler = context.value(node.inputs[3 - position]) if position > 0 else None
+    return filler is not None and bool((filler.astype(np.float64) <= _FILLER).all())
+
+
+_FILLER = -1e9  # what no score comes near
+
+
+def _guarded_total(node: Node, context: Context, axis: int) -> int | None:
+    """Of a softmax with 0 instead of NaN: rows that are masked as a whole sum to 0."""
+    kept = _guarded(node, context)
+    softmax = context.graph.producers.get(kept or "")
+    if softmax is None or row_sums(context, softmax.outputs[0], axis) != 1:
+        return None
+    shares = Trait.NORMALISES in context.rules[softmax.index].traits
+    return int(shares and never_masked(context, softmax.inputs[0], axis))
+
+
+def _guarded(node: Node, context: Context) -> str | None:
+    """Return the tensor of which a node is a copy with 0 instead of NaN."""
+    condition = context.graph.producers.get(node.inputs[0])
+    filler, kept = context.value(node.inputs[1]), node.inputs[2]
+    tests = condition is not None and Trait.TESTS_NAN in rule_for(condition).traits and condition.inputs[0] == kept
+    same = context.shapes.get(kept) == context.shapes.get(node.outputs[0])
+    return kept if tests and same and filler is not None and not np.any(filler) else None
+
+
+def _always(node: Node, context: Context, position: int) -> bool:
+    return True
+
+
+_SUMMAND, _FACTOR, _OPERAND = (operand_parameters(role) for role in (Role.SUMMAND, Role.FACTOR, Role.OPERAND))
+_FIELDS: dict[str, dict[str, Any]] = {
+    "Sub": {"parameters": _SUMMAND, "rows": ScoreRows(finite=all_finite_inputs, commutes=_always)},
+    "Div": {
+        "parameters": _OPERAND,
+        "rows": ScoreRows(
+            finite=_finite_quotient,
+            commutes=lambda node, context, position: position == 0 and _factor_of_rows(node, context, position),
+        ),
+        "scales": _divided,
+    },
+    "Where": {
+        "parameters": _SUMMAND,
+        "rows": ScoreRows(total=_guarded_total, reached=_choice_reached, commutes=_masked_row),
+    },
+    "PRelu": {"parameters": _FACTOR},
+    **dict.fromkeys(("Pow", "Min", "Max", "Mod"), {"parameters": _OPERAND}),
 }
-"""What a constant operand does; of operators that are not listed it is not said, and nothing around it is masked."""
+"""What is known of operators beside their bounds; a constant operand of others blocks what is masked around it."""
 
 
-def _parameters(op: str) -> dict[str, Any]:
-    return {"parameters": operand_parameters(_ROLES[op])} if op in _ROLES else {}
-
-
-register(*(pointwise_rule(op, pointwise, **_parameters(op)) for op, pointwise in _POINTWISE.items()))
+register(*(pointwise_rule(op, pointwise, **_FIELDS.get(op, {})) for op, pointwise in _POINTWISE.items()))
 register(
     pointwise_rule(
         "Add",
         Pointwise(_plain(np.add), _pair(add)),
         absorbs=_absorbs,
         repair=_repair_add,
-        parameters=operand_parameters(Role.SUMMAND),
+        parameters=_SUMMAND,
+        rows=ScoreRows(finite=all_finite_inputs, reached=_sum_reached, commutes=_always),
+        adds_constant=_constant_summand,
     ),
     pointwise_rule(
         "Mul",
         Pointwise(_plain(np.multiply), _pair(times), _product_reads),
         alignment=_gate_alignment,
-        parameters=operand_parameters(Role.FACTOR),
+        parameters=_FACTOR,
+        rows=ScoreRows(finite=all_finite_inputs, commutes=_factor_of_rows),
+        scales=_scaled,
     ),
-    pointwise_rule(
-        "Sum",
-        Pointwise(_nary(np.add), _many(add)),
-        repair=_repair_sum,
-        parameters=operand_parameters(Role.SUMMAND),
-    ),
+    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum, parameters=_SUMMAND),
 )
 
 

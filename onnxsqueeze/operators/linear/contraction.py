@@ -18,9 +18,9 @@ from onnxsqueeze.abstract.interval import Fact, outward
 from onnxsqueeze.coupling.constraints import Classes, Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.softmax.score_rows import cancels_in_softmax, row_sums
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.score_rows import cancels_in_softmax, row_sums
 
 _MOST_ELEMENTS = 1 << 20  # a constant with more is not told apart
 _ROUNDING = 2.0**-7  # of a sum in half precision, relative to its largest term

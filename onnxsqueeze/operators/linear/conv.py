@@ -14,7 +14,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.rule import linear_rule
 from onnxsqueeze.operators.linear.view import constant_weight, linear_of
 from onnxsqueeze.operators.windows import pads_image_by_zeros, window_shape
-from onnxsqueeze.rules.contract import Context, Refusal
+from onnxsqueeze.rules.contract import Context, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
 
@@ -98,7 +98,18 @@ def _alignment(node: Node, context: Context) -> tuple[int, int]:
     return (int(node.attributes["group"]), 16) if grouped else (1, 4)
 
 
+def _bias(node: Node, context: Context) -> Array | None:
+    bias = context.value(node.input(2))
+    return None if bias is None else bias.reshape(-1, *(1,) * (context.rank(node.outputs[0]) - 2))
+
+
 register(
-    replace(linear_rule("Conv", _conv), infer=_conv_shape, alignment=_alignment),
+    replace(
+        linear_rule("Conv", _conv),
+        infer=_conv_shape,
+        alignment=_alignment,
+        optional_bias=_bias,
+        rows=ScoreRows(finite=lambda node, context: True),
+    ),
     linear_rule("ConvTranspose", _conv_transpose),
 )

@@ -16,7 +16,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.contraction import Contraction, contraction_rule
 from onnxsqueeze.operators.linear.rule import linear_rule
 from onnxsqueeze.operators.linear.view import constant_weight, linear_of
-from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
 
@@ -145,4 +145,12 @@ def _value(node: Node, inputs: Sequence[Any]) -> Sequence[Array]:
     return [np.asarray(np.einsum(str(node.attributes["equation"]), *wide)).astype(inputs[0].dtype)]
 
 
-register(OpRule("Einsum", since=12, evaluate=_value, choose=_choose))
+register(
+    OpRule(
+        "Einsum",
+        since=12,
+        evaluate=_value,
+        choose=_choose,
+        rows=ScoreRows(finite=lambda node, context: True),
+    )
+)

@@ -11,13 +11,14 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.operators.linear.contraction import Contraction, contraction_rule
 from onnxsqueeze.operators.linear.rule import linear_rule
 from onnxsqueeze.operators.linear.view import constant_weight, linear_of
-from onnxsqueeze.rules.contract import Context, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
+from onnxsqueeze.shapes.reader_hints import stored_length
 
 
 def _swap(array: Array) -> Array:
@@ -117,4 +118,24 @@ def _choose(node: Node, context: Context) -> OpRule:
     return _BY_MATRIX if matrix else _OF_TENSORS
 
 
-register(linear_rule("Gemm", _gemm), replace(_BY_MATRIX, evaluate=_matmul_value, choose=_choose))
+def _matmul_expects(node: Node, graph: Graph, position: int, rank: int) -> int | None:
+    return stored_length(graph, node.inputs[1], 0) if position == 0 else None
+
+
+def _gemm_expects(node: Node, graph: Graph, position: int, rank: int) -> int | None:
+    if position or node.attributes.get("transA", 0):
+        return None
+    return stored_length(graph, node.inputs[1], int(bool(node.attributes.get("transB", 0))))
+
+
+def _gemm_bias(node: Node, context: Context) -> Array | None:
+    return context.value(node.input(2)) if node.version >= _BIAS_OPTIONAL else None
+
+
+_BIAS_OPTIONAL = 11  # the opset version since which a Gemm may do without a bias
+_SUMS = ScoreRows(finite=lambda node, context: True)
+
+register(
+    replace(linear_rule("Gemm", _gemm), expects=_gemm_expects, optional_bias=_gemm_bias, rows=_SUMS),
+    replace(_BY_MATRIX, evaluate=_matmul_value, choose=_choose, expects=_matmul_expects, rows=_SUMS),
+)

@@ -14,12 +14,12 @@ from onnxsqueeze.abstract.interval import Fact, compact, exactly
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.graph.weight_source import stored, uses
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
+from onnxsqueeze.rules.weight_source import stored, uses
 from onnxsqueeze.rules.weight_view import Linear
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Array, Bools
 from onnxsqueeze.abstract.interval import Fact, collapse, moved
 from onnxsqueeze.coupling.constraints import Copies
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -147,6 +147,14 @@ def _gather_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     rewriter.set_constant(node, 1, places[wrapped].astype(indices.dtype))
 
 
+def _moved_back(node: Node, context: Context, array: Array) -> Array | None:
+    axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
+    end = axis + context.rank(node.inputs[1])
+    if any(length > 1 for length in array.shape[axis:end]):
+        return None
+    return array.reshape(*array.shape[:axis], 1, *array.shape[end:])
+
+
 _GATHER = OpRule(
     "Gather",
     evaluate=_gather_value,
@@ -157,6 +165,7 @@ _GATHER = OpRule(
     repair=_gather_repair,
     carries=_gather_carries,
     choose=_gather_choose,
+    moved_back=_moved_back,
 )
 
 

@@ -12,13 +12,14 @@ from onnxsqueeze.abstract.interval import Fact, compact, moved
 from onnxsqueeze.abstract.reshaping import blocks, reshape
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, divide, product, symbol
 from onnxsqueeze.coupling.constraints import outer
-from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
-from onnxsqueeze.shapes.reader_hints import length_read
+from onnxsqueeze.shapes.reader_hints import asks_for_last, length_expected
 
 
 def _order(node: Node, rank: int) -> list[int]:
@@ -54,6 +55,8 @@ register(
         link=_transpose_link,
         need=_transpose_need,
         carries=lambda node, context, position, axis: _order(node, context.rank(node.inputs[0])).index(axis),
+        traits=frozenset({Trait.REARRANGES}),
+        permutes=_order,
     )
 )
 
@@ -178,7 +181,7 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     rest = product(tuple(size for size in sizes if not _is(size, -1)))
     missing = divide(product(source), rest)
     if missing is None:
-        read = length_read(context.graph, node.outputs[0], len(sizes)) if _is(sizes[-1], -1) else None
+        read = length_expected(context.graph, node.outputs[0], len(sizes)) if _is(sizes[-1], -1) else None
         missing = symbol(f"{node.outputs[0]}:-1") if read is None else read
     return [tuple(missing if _is(size, -1) else size if isinstance(size, Symbolic) else int(size) for size in sizes)]
 
@@ -261,11 +264,27 @@ def _given_axes(node: Node, context: Context) -> list[int] | None:
 
 
 def _same_elements(op: str, **fields: Any) -> OpRule:
-    return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, carries=_carries, **fields)
+    fields.update(carries=_carries, traits=frozenset({Trait.REARRANGES}))
+    return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, **fields)
+
+
+def _expects(node: Node, graph: Graph, position: int, rank: int) -> int | None:
+    """What keeps the last axis as it is expects of it what its readers do."""
+    if position or not asks_for_last(graph, node.inputs[1], node.inputs[0], rank):
+        return None
+    return length_expected(graph, node.outputs[0], 0)
 
 
 register(
-    _same_elements("Reshape", since=5, evaluate=_reshape_value, infer=_reshape_infer, repair=_reshape_repair, sizes=1),
+    _same_elements(
+        "Reshape",
+        since=5,
+        evaluate=_reshape_value,
+        infer=_reshape_infer,
+        repair=_reshape_repair,
+        sizes=1,
+        expects=_expects,
+    ),
     _same_elements("Flatten", evaluate=_flatten_value, infer=_flatten_infer),
     _same_elements("Squeeze", evaluate=_squeeze_value, infer=_squeeze_infer),
     _same_elements("Unsqueeze", evaluate=_unsqueeze_value, infer=_unsqueeze_infer),

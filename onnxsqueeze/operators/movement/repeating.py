@@ -14,12 +14,13 @@ from onnxsqueeze.abstract.symbolic import Shape, Symbolic
 from onnxsqueeze.coupling.constraints import Broadcast, Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.score_rows import first_finite
 from onnxsqueeze.shapes.computed_shapes import patch_sizes
 
 _MOST_COPIES = 1 << 20  # elements of a repeated tensor that are told apart
@@ -221,5 +222,6 @@ register(
         carries=_expand_carries,
         sizes=1,
         parameters=operand_parameters(Role.SUMMAND),
+        rows=ScoreRows(finite=first_finite),
     )
 )

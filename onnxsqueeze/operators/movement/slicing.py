@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.abstract.symbolic import Shape, symbol
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -16,6 +17,7 @@ from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 
 def _slice_arguments(node: Node, inputs: Sequence[Any], rank: int) -> list[tuple[int, int, int, int]] | None:
@@ -143,6 +145,15 @@ def _slice_choose(node: Node, context: Context) -> OpRule:
     return embedding_rule("Slice", node, context) if table and computed and axes and len(axes) == 1 else _SLICE
 
 
+def _moved_back(node: Node, context: Context, array: Array) -> Array | None:
+    """What does not vary along the axes of which a part is taken is the same before."""
+    before, after = context.value(node.inputs[0]), context.value(node.outputs[0])
+    if before is None or after is None:
+        return None
+    chosen = [axis for axis, pair in enumerate(zip(before.shape, after.shape, strict=True)) if pair[0] != pair[1]]
+    return None if any(array.shape[axis] > 1 for axis in chosen) else array
+
+
 _SLICE = copying_rule(
     "Slice",
     _slice_positions,
@@ -151,6 +162,8 @@ _SLICE = copying_rule(
     _slice_applies,
     infer=_slice_infer,
     choose=_slice_choose,
+    traits=frozenset({Trait.SELECTS}),
+    moved_back=_moved_back,
 )
 register(_SLICE)
 

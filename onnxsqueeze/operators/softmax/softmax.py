@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import between
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
-from onnxsqueeze.rules.contract import Context, Demand, OpRule
+from onnxsqueeze.graph.graph import GUARDED, ONNX_DOMAIN, PATTERN_DOMAIN, Node
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, ScoreRows
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.score_rows import never_masked
+from onnxsqueeze.rules.traits import Trait
 
-GUARDED = "GuardedSoftmax"  # a Softmax with 0 instead of NaN where a whole row is masked
-PATTERN_DOMAIN = "onnxsqueeze.pattern"
 _ONE_AXIS = 13  # the opset version since which only one axis is normalised, not all from that one on
 _BOUNDS = {"LogSoftmax": (float("-inf"), 0.0)}
 
@@ -40,13 +40,28 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(live, held, Reason.NORMALISED, f"{node.op} over axis {', '.join(map(str, axes))}")]
 
 
+def _total(node: Node, context: Context, axis: int) -> int | None:
+    """Probabilities sum to 1, guarded ones to 0 where a whole row is masked."""
+    if normalised_axes(node, context.rank(node.outputs[0])) != (axis,):
+        return None
+    return int(node.op != GUARDED or never_masked(context, node.inputs[0], axis))
+
+
+def _cancels(node: Node, context: Context) -> bool:
+    last = context.rank(node.inputs[0]) - 1
+    return normalised_axes(node, last + 1) == (last,)
+
+
 def _rule(op: str, domain: str = ONNX_DOMAIN) -> OpRule:
+    shares = op != "LogSoftmax"
     return OpRule(
         op,
         domain,
         forward=lambda node, context: [between(*_BOUNDS.get(op, (0.0, 1.0)), context.rank(node.outputs[0]))],
         link=_link,
         need=_need,
+        traits=frozenset({Trait.NORMALISES} if shares and op != GUARDED else ()),
+        rows=ScoreRows(total=_total, cancels=_cancels) if shares else ScoreRows(cancels=_cancels),
     )
 
 

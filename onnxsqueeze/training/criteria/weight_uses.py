@@ -17,12 +17,11 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.frontend import analyse
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_view import Linear
 
 Numbers = npt.NDArray[np.int64]
-
-_MOVES = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice"})
-_COPIES = frozenset({"Identity", "Cast"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +127,11 @@ def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
     if name in graph.initializers:
         return name, None
     node = graph.producers.get(name)
-    if node is None or node.domain or node.op not in _MOVES | _COPIES:
+    traits = frozenset() if node is None else rule_for(node).traits
+    if node is None or not traits & {Trait.COPIES, Trait.REARRANGES, Trait.SELECTS}:
         return None
     origin = _origin(node.inputs[0], analysis)
-    if origin is None or node.op in _COPIES:
+    if origin is None or Trait.COPIES in traits:
         return origin
     source, places = origin
     if places is None:

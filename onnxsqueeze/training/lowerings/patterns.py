@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN
-from onnxsqueeze.operators.softmax.softmax import GUARDED
+from onnxsqueeze.graph.graph import GUARDED, PATTERN_DOMAIN
 from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
 
 

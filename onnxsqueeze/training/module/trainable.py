@@ -12,6 +12,8 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.training.lowerings.node_call import FLOATING
 from onnxsqueeze.training.lowerings.registry import find_form
 
@@ -22,8 +24,6 @@ _WAVES = ("Sin", "Cos")
 _MOST_STEPS = 16  # from a frequency to its waves
 _HUGE = 1e30
 _DOUBLE = 11
-READ_SHAPES = ("Shape", "Size")
-"""Operators that read nothing of a tensor but its shape."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,21 @@ def _angles(graph: Graph, name: str) -> list[Node] | None:
         for node, position in graph.readers.get(tensor, ()):
             if position < 0 or len(found) > _MOST_STEPS:
                 return None
-            if node.op not in (*_WAVES, *READ_SHAPES):
+            if node.op not in _WAVES and not reads_shape(node):
                 found.append(node)
                 pending.extend(node.outputs)
     return found
+
+
+def reads_shape(node: Node) -> bool:
+    """Whether a node reads nothing of its inputs but their shapes."""
+    return Trait.READS_SHAPE in rule_for(node).traits
 
 
 def _spread(nodes: Iterable[Node], sources: set[str]) -> set[str]:
     """Return the sources and all that is computed from their elements."""
     found = set(sources)
     for node in nodes:
-        if node.op not in READ_SHAPES and any(name in found for name in (*node.inputs, *node.captured)):
+        if not reads_shape(node) and any(name in found for name in (*node.inputs, *node.captured)):
             found.update(name for name in node.outputs if name)
     return found

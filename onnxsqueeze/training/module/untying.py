@@ -16,7 +16,9 @@ from onnx import ModelProto, NodeProto
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.training.module.trainable import READ_SHAPES, listed, roles_of
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.training.module.trainable import listed, reads_shape, roles_of
 
 TIED = "onnxsqueeze.tied"
 """Key of a model's metadata: a JSON list of lists of names that are one parameter. A model that has it merged nothing
@@ -117,10 +119,10 @@ def _untie(model: Model, untie: str) -> tuple[dict[str, tuple[str, ...]], tuple[
 
 
 def _aliases(graph: Graph, name: str) -> list[Node]:
-    """Return the Identity nodes by which an exporter gave an initializer other names."""
+    """Return the nodes by which an exporter gave an initializer other names."""
     found = []
     for node, _ in graph.readers.get(name, ()):
-        if node.op == "Identity" and not node.domain:
+        if Trait.ALIAS in rule_for(node).traits:
             found += [node, *_aliases(graph, node.outputs[0])]
     return found
 
@@ -141,7 +143,7 @@ def _uses(graph: Graph, name: str, aliases: Sequence[Node]) -> list[_Use]:
         _Use(node, position, alias)
         for alias in names
         for node, position in graph.readers.get(alias, ())
-        if node.index not in skipped and position >= 0 and node.op not in READ_SHAPES
+        if node.index not in skipped and position >= 0 and not reads_shape(node)
     ]
 
 

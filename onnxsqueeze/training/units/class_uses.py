@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context, OpRule
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along, linear_classes, linear_parameters, placed
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_view import Linear
 from onnxsqueeze.training.units.probe import FLOATING
 
@@ -170,41 +172,28 @@ def _store(use: Use, analysis: Analysis, found: Weights, idle: bool = False) -> 
 
 
 def _traced(use: Use, analysis: Analysis) -> Use | None:
-    graph, context = analysis.graph, analysis.context
+    graph = analysis.graph
     name, arrays = use.name, use.arrays
     while name not in graph.initializers:
         node = graph.producers.get(name)
-        moved = None if node is None or node.domain else _moved_back(node, context, arrays)
-        if node is None or moved is None:
+        moved = [] if node is None else [_moved_back(node, analysis.context, array) for array in arrays]
+        found = tuple(array for array in moved if array is not None)
+        if node is None or len(found) < len(arrays):
             return None
-        name, arrays = node.inputs[0], moved
+        name, arrays = node.inputs[0], found
     return replace(use, name=name, arrays=arrays)
 
 
-def _moved_back(node: Node, context: Context, arrays: Sequence[Classes]) -> tuple[Classes, ...] | None:
-    """Return the classes of what a node moves about; None if it does something else."""
-    if node.op in ("Identity", "Cast"):
-        return tuple(arrays)
-    if node.op == "Transpose":
-        order = [int(axis) for axis in node.attributes.get("perm", range(arrays[0].ndim)[::-1])]
-        return tuple(array.transpose(np.argsort(order)) for array in arrays)
+def _moved_back(node: Node, context: Context, array: Classes) -> Classes | None:
+    """Return the classes of what a node moves about, from those of what it writes; None if it does something else."""
+    rule = rule_for(node)
+    if Trait.COPIES in rule.traits:
+        return array
+    if rule.permutes is not None:
+        return np.asarray(array.transpose(np.argsort(rule.permutes(node, array.ndim))))
     value, output = context.value(node.input(0)), context.value(node.outputs[0])
-    if node.op in ("Slice", "Gather") and value is not None and output is not None:
-        return _before_choice(node, context, tuple(compacted(array) for array in arrays), value.shape, output.shape)
-    if node.op not in ("Reshape", "Unsqueeze", "Squeeze", "Flatten") or value is None or output is None:
+    if value is None or output is None:
         return None
-    return tuple(np.broadcast_to(array, output.shape).reshape(value.shape) for array in arrays)
-
-
-def _before_choice(
-    node: Node, context: Context, arrays: tuple[Classes, ...], before: tuple[int, ...], after: tuple[int, ...]
-) -> tuple[Classes, ...] | None:
-    """Return the classes of a table of which a node chooses rows, if they do not depend on the row."""
-    if node.op == "Slice":
-        chosen = [axis for axis, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
-        return None if any(array.shape[axis] > 1 for array in arrays for axis in chosen) else arrays
-    axis = int(node.attributes.get("axis", 0)) % len(before)
-    end = axis + context.rank(node.inputs[1])
-    if any(length > 1 for array in arrays for length in array.shape[axis:end]):
-        return None
-    return tuple(array.reshape(*array.shape[:axis], 1, *array.shape[end:]) for array in arrays)
+    if Trait.REARRANGES in rule.traits:
+        return np.broadcast_to(array, output.shape).reshape(value.shape)
+    return None if rule.moved_back is None else rule.moved_back(node, context, compacted(array))

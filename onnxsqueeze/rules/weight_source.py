@@ -1,10 +1,12 @@
-"""Weights that are stored once and read in several ways: directly, or transposed by the graph."""
+"""Weights that are stored once and read in several ways: directly, or with their axes in another order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,13 @@ def stored(graph: Graph, name: str, rank: int) -> Stored | None:
     order = list(range(rank))
     while name not in graph.initializers:
         producer = graph.producers.get(name)
-        if producer is None or producer.domain or producer.op not in _MOVING:
+        permutes = None if producer is None else rule_for(producer).permutes
+        if producer is None or permutes is None:
             return None
-        if producer.op == "Transpose":
-            moved = [int(axis) for axis in producer.attributes.get("perm", range(rank)[::-1])]
-            order = [moved[axis] for axis in order]
+        moved = permutes(producer, rank)
+        order = [moved[axis] for axis in order]
         name = producer.inputs[0]
     return Stored(name, tuple(order))
-
-
-_MOVING = ("Transpose", "Identity")
 
 
 def uses(graph: Graph, name: str, shapes: bool = True) -> int:
@@ -44,8 +43,9 @@ def uses(graph: Graph, name: str, shapes: bool = True) -> int:
     """
     total = 0
     for reader, _ in graph.readers.get(name, ()):
-        if reader.op in _MOVING and not reader.domain:
+        rule = rule_for(reader)
+        if rule.permutes is not None:
             total += uses(graph, reader.outputs[0], shapes)
         else:
-            total += shapes or reader.domain != "" or reader.op not in ("Shape", "Size")
+            total += shapes or Trait.READS_SHAPE not in rule.traits
     return total

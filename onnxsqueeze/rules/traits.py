@@ -1,0 +1,17 @@
+"""What holds of an operator whatever its inputs are: declared on its rule, asked by walkers through the graph."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Trait(Enum):
+    """One property of an operator."""
+
+    ALIAS = "its output is its first input under another name"
+    COPIES = "its output has the values of its first input, at most in another type"
+    REARRANGES = "its output has the elements of its first input, each once, at other places"
+    SELECTS = "its output has some elements of its first input, each at most once"
+    READS_SHAPE = "it reads nothing of its inputs but their shapes"
+    NORMALISES = "its outputs, none negative, sum to 1 along the normalised axes"
+    TESTS_NAN = "it says where its input is no number"
