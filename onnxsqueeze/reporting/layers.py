@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Array, Bools
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import OpRule
 from onnxsqueeze.rules.parameter import Parameter, Role
+from onnxsqueeze.rules.parameters import placed
 from onnxsqueeze.rules.plan import Plan
 
 
@@ -141,8 +142,16 @@ class _Row:
         return prod(_number(shape[axis]) for axis in axes)
 
     def _nonzero(self, weights: list[Parameter]) -> int:
-        values = [self.analysis.context.value(parameter.name) for parameter in weights]
-        return sum(int(np.count_nonzero(value)) for value in values if value is not None)
+        return sum(int(np.count_nonzero(self._codes(parameter))) for parameter in weights)
+
+    def _codes(self, parameter: Parameter) -> Array:
+        """Return an array that is zero where a weight is."""
+        context = self.analysis.context
+        value = np.asarray(context.value(parameter.name))
+        zero = context.value(parameter.zero_point) if parameter.zero_point else None
+        if zero is None:
+            return value
+        return value != (zero if zero.size == 1 else placed(zero, value.ndim, parameter.zero_axis))
 
     def _size(self) -> int:
         """Return the number of output channels."""

@@ -39,7 +39,8 @@ class Parameter:
             depend. An element leaves with any of its classes; without any it belongs to no channel.
         data: the tensor, and those of its axes, at each of whose positions a weight is multiplied once; None for what
             costs nothing.
-        zero_point: the tensor with the codes that stand for 0, where the constant is quantized; "" where 0 does.
+        zero_point, zero_axis: the tensor with the codes that stand for 0, where the constant is quantized, and the axis
+            of the constant along which they lie, if there are several; "" where 0 is 0.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Parameter:
     classes: tuple[Classes, ...] = ()
     data: tuple[str, tuple[int, ...]] | None = None
     zero_point: str = ""
+    zero_axis: int = 0
 
     def _separate(self) -> list[int] | None:
         """Return the axis along which each array of classes varies, -1 for none; None if they do not one by one."""
