@@ -151,7 +151,7 @@ class _Row:
         zero = context.value(parameter.zero_point) if parameter.zero_point else None
         if zero is None:
             return value
-        return value != (zero if zero.size == 1 else placed(zero, value.ndim, parameter.zero_axis))
+        return np.asarray(value != (zero if zero.size == 1 else placed(zero, value.ndim, parameter.zero_axis)))
 
     def _size(self) -> int:
         """Return the number of output channels."""
