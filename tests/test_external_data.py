@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from sample_models import WEIGHT, linear_model, separated
 
 from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import Initializer, load
 from onnxsqueeze.model.saving import save
+from tests.sample_models import WEIGHT, linear_model, separated
 
 LARGE = np.arange(3000, dtype=np.float32)
 

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from sample_models import WEIGHT, floats, linear_model, separated
 
 import onnxsqueeze
 from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import wire
 from onnxsqueeze.model.loading import Initializer, load, to_proto
 from onnxsqueeze.model.saving import save
+from tests.sample_models import WEIGHT, floats, linear_model, separated
 
 PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 LARGE = np.arange(5000, dtype=np.float32)

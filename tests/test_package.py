@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from list_operators import PAGE, page
 
 import onnxsqueeze
+from tools.docs.list_operators import PAGE, page
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPENDENCIES = {"click", "google", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "rich"}
@@ -85,7 +85,7 @@ def test_python_dash_m_is_the_command() -> None:
 
 
 def test_the_list_of_operators_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python tools/list_operators.py"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python tools/docs/list_operators.py"
 
 
 def test_the_changelog_knows_the_version() -> None:
@@ -112,7 +112,7 @@ def test_the_worked_example_of_contributing_works(tmp_path: Path) -> None:
     rule, test = blocks
     (tmp_path / "grid_sample.py").write_text(rule, encoding="utf-8")
     (tmp_path / "test_grid_sample.py").write_text(f"{test}\nimport grid_sample\n", encoding="utf-8")
-    paths = os.pathsep.join(str(path) for path in (tmp_path, ROOT / "tests", ROOT))
+    paths = os.pathsep.join(str(path) for path in (tmp_path, ROOT))
     options = ["-n", "0", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
     command = [sys.executable, "-m", "pytest", *options, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths})

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from sample_models import floats, linear_model, separated
 
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.saving import encoded_size, save
+from tests.sample_models import floats, linear_model, separated
 
 ROWS = 3
 

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sample_models import linear_model
 
 import onnxsqueeze
 from onnxsqueeze.errors import SqueezeError, UsageError
@@ -22,6 +21,7 @@ from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import save
+from tests.sample_models import linear_model
 
 PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 OLD = b"the file that was here before"

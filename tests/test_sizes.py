@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import numpy_helper
-from planted.checks import assert_equal_outputs, minimize, operators, size
 
 from onnxsqueeze.abstract.symbolic import retyped, rounded, symbol
+from tests.planted.checks import assert_equal_outputs, minimize, operators, size
 
 CHANNELS = 8
 LIVE = [0, 2, 3, 5, 6, 7]  # three of each half

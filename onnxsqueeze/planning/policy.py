@@ -76,7 +76,7 @@ def _saves_elements(last: bool, saved: int, moved: int) -> bool:
 def _gathers_cheaply(last: bool, saved: int, moved: int) -> bool:
     """Whether the products that are saved take longer than moving the channels.
 
-    Along the last axis, one element is moved at a time (tools/measure_narrowed_layers.py).
+    Along the last axis, one element is moved at a time (tools/measure/measure_narrowed_layers.py).
     """
     return saved >= moved * (_PRODUCTS_PER_ELEMENT if last else _PRODUCTS_PER_PIXEL)
 
@@ -135,7 +135,7 @@ def blocked(divisor: int, kept: int, original: int) -> int:
     """Return how many channels onnxruntime's blocked kernels compute in the time of ``kept``, or a little more.
 
     Counts that are no multiple of 4 fall off the blocked path; some operators want whole blocks of 16. With no more
-    than 3/8 of the channels left nothing is slower than it was. (Measured by tools/measure_rounding.py.)
+    than 3/8 of the channels left nothing is slower than it was. (Measured by tools/measure/measure_rounding.py.)
     """
     four = -(-kept // 4) * 4
     if 8 * four <= 3 * original:

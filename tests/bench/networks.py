@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from command_line.perceptrons import perceptron, saved, weights
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.command_line.perceptrons import perceptron, saved, weights
 
 
 def pair(folder: Path) -> list[Path]:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line.perceptrons import perceptron, refused, run, saved, weights
 
-from bench import fakes
-from bench.networks import image_classifier, pair
-from bench.test_lanes import gone
 from onnxsqueeze.bench import Settings, bench
 from onnxsqueeze.runtimes import RUNTIMES
+from tests.bench import fakes
+from tests.bench.networks import image_classifier, pair
+from tests.bench.test_lanes import gone
+from tests.command_line.perceptrons import perceptron, refused, run, saved, weights
 
 QUICK = Settings(seconds=0.01, launches=1)
 
@@ -134,9 +134,9 @@ def test_external_data_counts(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import sys
-from bench import fakes
 from onnxsqueeze.cli import main
 from onnxsqueeze.runtimes import RUNTIMES
+from tests.bench import fakes
 RUNTIMES.clear()
 RUNTIMES.update(honest=fakes.HONEST, hanging=fakes.HANGING)
 main(["bench", *sys.argv[1:], "--seconds", "0.01"])

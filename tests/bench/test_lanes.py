@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import fakes
-from bench.networks import image_classifier, pair
 from onnxsqueeze.bench import Benchmark, BenchReport, Settings, bench
 from onnxsqueeze.bench.report import Measurement
 from onnxsqueeze.runtimes import Runtime
+from tests.bench import fakes
+from tests.bench.networks import image_classifier, pair
 
 QUICK = Settings(seconds=0.01, launches=1)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from bench.networks import image_classifier
 from onnxsqueeze.bench import Settings, bench
 from onnxsqueeze.runtimes import RUNTIMES, UnsupportedModelError
 from onnxsqueeze.runtimes.providers import provider_runtimes
+from tests.bench.networks import image_classifier
 
 QUICK = Settings(seconds=0.01, launches=1, timeout=300)
 ROUNDING = 1e-5  # of the outputs' scale: three float32 layers round to less, whatever the order of their sums

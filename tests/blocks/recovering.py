@@ -9,12 +9,12 @@ from math import prod
 
 import onnx
 import torch
-from planted.checks import SINGLE, deviation, kernels_of, minimize, run
 from torch import Tensor, nn
 
-from blocks.cases import BLOCKS
-from blocks.exporting import OLDER_FUSED, export
-from blocks.planting import Axes, Spare, plant, sizes_of, spread
+from tests.blocks.cases import BLOCKS
+from tests.blocks.exporting import OLDER_FUSED, export
+from tests.blocks.planting import Axes, Spare, plant, sizes_of, spread
+from tests.planted.checks import SINGLE, deviation, kernels_of, minimize, run
 
 Shapes = Counter[tuple[int, ...]]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.cases import BLOCKS, LAYER_NORM
-from blocks.exporting import OLDER, OLDER_FUSED
-from blocks.planting import DIFFERENT, EQUAL, ZERO, Spare
-from blocks.recovering import assert_block_recovers
+from tests.blocks.cases import BLOCKS, LAYER_NORM
+from tests.blocks.exporting import OLDER, OLDER_FUSED
+from tests.blocks.planting import DIFFERENT, EQUAL, ZERO, Spare
+from tests.blocks.recovering import assert_block_recovers
 
 ALL = sorted(BLOCKS)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.cases import BLOCKS
-from blocks.exporting import OLDER, OLDER_FUSED
-from blocks.planting import DEAD, DIFFERENT, FOLLOWS, ZERO, Spare
-from blocks.recovering import assert_block_recovers
+from tests.blocks.cases import BLOCKS
+from tests.blocks.exporting import OLDER, OLDER_FUSED
+from tests.blocks.planting import DEAD, DIFFERENT, FOLLOWS, ZERO, Spare
+from tests.blocks.recovering import assert_block_recovers
 
 ALL = sorted(BLOCKS)
 SEPARATE = [name for name in ALL if name not in ("convnext", "gpt2", "llama")]

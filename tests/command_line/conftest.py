@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from command_line.perceptrons import perceptron, saved, weights
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rewriting.editor import Editor
+from tests.command_line.perceptrons import perceptron, saved, weights
 
 
 @pytest.fixture

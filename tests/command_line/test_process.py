@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line.perceptrons import perceptron, saved, weights
 from onnxsqueeze.cli import progress as steps
+from tests.command_line.perceptrons import perceptron, saved, weights
 
 MODULE = [sys.executable, "-m", "onnxsqueeze"]
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 import onnxsqueeze
-from command_line.perceptrons import refused, run
 from onnxsqueeze.pipeline import search
+from tests.command_line.perceptrons import refused, run
 
 
 @pytest.mark.parametrize(

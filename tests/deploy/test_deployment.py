@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from command_line.perceptrons import run
 from onnx import TensorProto, helper
 
 import onnxsqueeze
-from deploy.networks import CLASSES, classifier, network, sampled, saved
+from tests.command_line.perceptrons import run
+from tests.deploy.networks import CLASSES, classifier, network, sampled, saved
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from command_line.perceptrons import run
 
-from deploy.networks import needs, web_folder
+from tests.command_line.perceptrons import run
+from tests.deploy.networks import needs, web_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "deploy"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command_line.perceptrons import refused, run
 from onnx import TensorProto, helper
 
-from deploy.networks import CLASSES, classifier, needs, network, sampled, saved
 from onnxsqueeze.deployment import folder as folders
 from onnxsqueeze.deployment import running
 from onnxsqueeze.runtimes import RUNTIMES, Conversion, NotInstalledError
+from tests.command_line.perceptrons import refused, run
+from tests.deploy.networks import CLASSES, classifier, needs, network, sampled, saved
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_node_may_be_missing(model: Path) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch, convert: Callable[[Conversion], tuple[Path, ...]]) -> None:
     """Let a function of this module convert for onnxruntime."""
     monkeypatch.setitem(RUNTIMES, "onnxruntime", replace(RUNTIMES["onnxruntime"], convert=convert))
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 

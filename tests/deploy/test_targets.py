@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line.perceptrons import run
 from onnx import helper
 
-from deploy.networks import Array, classifier, needs, network, sampled, saved
 from onnxsqueeze.deployment.targets import TARGETS
+from tests.command_line.perceptrons import run
+from tests.deploy.networks import Array, classifier, needs, network, sampled, saved
 
 _FILES = {
     "openvino": ["model.bin", "model.xml"],

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import networks
 import torch
-from networks import Axis, Stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from exports.blocks import (
+from tests.exports.blocks import (
     CausalBlock,
     Decoder,
     DenseLayer,
@@ -24,6 +22,8 @@ from exports.blocks import (
     TemporalBlock,
     conv,
 )
+from tools.models import networks
+from tools.models.networks import Axis, Stage
 
 CLASSES = 10
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from onnx import ModelProto
-from planted.checks import assert_equal_outputs, assert_untouched_contract, size
 
 import onnxsqueeze as sq
-from exports.architectures import ARCHITECTURES
-from exports.exporters import MASKS, Exporter, exported
 from onnxsqueeze.coupling.keep_reason import Reason
+from tests.exports.architectures import ARCHITECTURES
+from tests.exports.exporters import MASKS, Exporter, exported
+from tests.planted.checks import assert_equal_outputs, assert_untouched_contract, size
 
 OLDER = (
     (Exporter(11, dynamo=False, optimize=False), Exporter(17, dynamo=False, optimize=True)),

@@ -8,9 +8,10 @@ import logging
 import onnx
 import pytest
 import torch
-from planted.checks import assert_equal_outputs, minimize, weights
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tests.planted.checks import assert_equal_outputs, minimize, weights
 
 WIDTH, GROUPS, CLASSES = 16, 4, 3
 GONE = torch.tensor([1, 2, 4, 7, 8, 9, 13, 14])  # two of each group

@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 import onnx
 import pytest
-from planted.checks import SINGLE, deviation, minimize, run, weights
 from torch import nn
 
-from exports.sequences import DEAD, OUT, PLACES, UNITS, WIDTH, WORDS, Language, Patches, Recurrent, newer, older
+from tests.exports.sequences import DEAD, OUT, PLACES, UNITS, WIDTH, WORDS, Language, Patches, Recurrent, newer, older
+from tests.planted.checks import SINGLE, deviation, minimize, run, weights
 
 KEPT = WIDTH - len(DEAD)
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -12,8 +12,16 @@ from onnx import TensorProto, helper
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.pipeline.frontend import canonical_graph
-from patterns.graphs import fused, model, names
-from patterns.spellings import CENTRED, GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH, VARIANCE
+from tests.patterns.graphs import fused, model, names
+from tests.patterns.spellings import (
+    CENTRED,
+    GELU,
+    GUARDED_SOFTMAX,
+    LAYER_NORMALIZATION,
+    RMS_NORMALIZATION,
+    SWISH,
+    VARIANCE,
+)
 
 TEXT = LAYER_NORMALIZATION[0][2]
 WHOLE = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted.checks import run
 
-from patterns.graphs import fused, model
-from patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.patterns.graphs import fused, model
+from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.planted.checks import run
 
 STORED = [
     {"as_nodes": False, "scalars": ()},

@@ -7,10 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from builders import Tensor
 from onnx import helper, numpy_helper
-from planted.checks import assert_recovers, assert_untouched_contract, deviation, draw, run
-from planted.layers import Twin
 
 import onnxsqueeze as sq
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN
@@ -19,8 +16,11 @@ from onnxsqueeze.pipeline.frontend import analyse, canonical_graph
 from onnxsqueeze.planning.fixpoint import make_plan
 from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rewriting.editor import Editor
-from patterns.graphs import fused, model
-from patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.builders import Tensor
+from tests.patterns.graphs import fused, model
+from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.planted.checks import assert_recovers, assert_untouched_contract, deviation, draw, run
+from tests.planted.layers import Twin
 
 TEXTS = [
     *(row[2] for row in (*LAYER_NORMALIZATION, *RMS_NORMALIZATION)),

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from builders import Pair
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.builders import Pair
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from builders import TRUSTED_BATCH_NORM, Pair
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxsqueeze as sq
+from tests.builders import TRUSTED_BATCH_NORM, Pair
 
 Array = npt.NDArray[Any]
 

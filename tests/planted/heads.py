@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from builders import CONST, DEAD, KEPT, LIVE, ZERO, Both, Tensor, Units
 
-from planted.layers import Twin
+from tests.builders import CONST, DEAD, KEPT, LIVE, ZERO, Both, Tensor, Units
+from tests.planted.layers import Twin
 
 PAIRS = ((ZERO, DEAD), (DEAD, ZERO), (DEAD, CONST), (ZERO, CONST))
 """What a dim of a query and its key may be when it can leave; a key that is the same everywhere cancels in softmax."""

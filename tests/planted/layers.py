@@ -8,7 +8,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from builders import CONST, DEAD, KEPT, LATE, LIVE, OFF, REPRESENTATIVE, SPARE, ZERO, Both, Graphs, Tensor, Units, on
+
+from tests.builders import (
+    CONST,
+    DEAD,
+    KEPT,
+    LATE,
+    LIVE,
+    OFF,
+    REPRESENTATIVE,
+    SPARE,
+    ZERO,
+    Both,
+    Graphs,
+    Tensor,
+    Units,
+    on,
+)
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

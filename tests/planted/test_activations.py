@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import DEAD, ZERO, Tensor
 from onnx import TensorProto
 
-from planted.checks import assert_recovers
-from planted.conftest import LATEST
-from planted.layers import Twin
+from tests.builders import DEAD, ZERO, Tensor
+from tests.planted.checks import assert_recovers
+from tests.planted.conftest import LATEST
+from tests.planted.layers import Twin
 
 UNIT = ("Sigmoid",)  # brings values into (0, 1), where the operator is defined
 UNARY: list[tuple[str, int, tuple[str, ...], dict[str, Any]]] = [

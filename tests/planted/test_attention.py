@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import CONST, DEAD, LIVE, Both, Tensor, Units
 from onnx import TensorProto
 
-from planted.checks import assert_recovers
-from planted.heads import Scores, attend, heads, merge, probabilities, split
-from planted.layers import Twin
+from tests.builders import CONST, DEAD, LIVE, Both, Tensor, Units
+from tests.planted.checks import assert_recovers
+from tests.planted.heads import Scores, attend, heads, merge, probabilities, split
+from tests.planted.layers import Twin
 
 SPLIT_TAKES_SIZES = 13  # as an input, from this opset on
 

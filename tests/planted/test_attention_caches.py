@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from builders import Pair
 
-from planted.attention_networks import SHARED, Layers, Network, Sizes, cached, drawn, pair, planted
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.builders import Pair
+from tests.planted.attention_networks import SHARED, Layers, Network, Sizes, cached, drawn, pair, planted
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
 
 
 @pytest.mark.parametrize(("read", "shown"), [(True, True), (True, False), (False, True)])

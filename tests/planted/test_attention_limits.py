@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import CONST, DEAD, LIVE, REPRESENTATIVE, SPARE, ZERO, Both
 from onnx import TensorProto, helper
 
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
-from planted.heads import Heads, Scores, attend, heads, merge, split
-from planted.layers import Twin
-from planted.test_attention import finish, stream
+from tests.builders import CONST, DEAD, LIVE, REPRESENTATIVE, SPARE, ZERO, Both
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.planted.heads import Heads, Scores, attend, heads, merge, split
+from tests.planted.layers import Twin
+from tests.planted.test_attention import finish, stream
 
 
 def _constant_key(twin: Twin, stays: bool) -> Heads:

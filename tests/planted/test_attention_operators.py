@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from builders import Pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from planted.attention_networks import (
+from tests.builders import Pair
+from tests.planted.attention_networks import (
     FORMS,
     MICROSOFT,
     ONNX,
@@ -34,8 +34,8 @@ from planted.attention_networks import (
     planted,
     projected,
 )  # fmt: skip
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
-from planted.test_properties import PROPERTY, mask
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.planted.test_properties import PROPERTY, mask
 
 Array = npt.NDArray[Any]
 

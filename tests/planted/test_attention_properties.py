@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from builders import LIVE, Both, Tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from planted.checks import assert_equal_outputs, minimize, size, weights
-from planted.conftest import OPSETS
-from planted.heads import split
-from planted.layers import Twin
-from planted.test_properties import PROPERTY
+from tests.builders import LIVE, Both, Tensor
+from tests.planted.checks import assert_equal_outputs, minimize, size, weights
+from tests.planted.conftest import OPSETS
+from tests.planted.heads import split
+from tests.planted.layers import Twin
+from tests.planted.test_properties import PROPERTY
 
 HEADS, DIMS = 4, 4
 

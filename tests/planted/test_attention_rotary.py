@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import CONST, DEAD, LIVE, ZERO, Both, Units
 from onnx import TensorProto
 
-from planted.checks import assert_recovers
-from planted.heads import Heads, heads, merge, probabilities, split
-from planted.layers import Twin
-from planted.test_attention import finish, stream
+from tests.builders import CONST, DEAD, LIVE, ZERO, Both, Units
+from tests.planted.checks import assert_recovers
+from tests.planted.heads import Heads, heads, merge, probabilities, split
+from tests.planted.layers import Twin
+from tests.planted.test_attention import finish, stream
 
 HALF = 4  # pairs of dims before any leave
 PAIRS = ((ZERO, DEAD), (DEAD, ZERO), (ZERO, CONST))  # a constant key is rotated, so that it stays where it is read

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
 from onnx import helper, numpy_helper
 
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, size
-from planted.layers import Twin
+from tests.builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
+from tests.planted.layers import Twin
 
 SPACES = [("L",), ("H", "W"), (7, 9), ("D", 8, "W")]
 

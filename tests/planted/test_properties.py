@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from builders import Tensor
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, size
-from planted.conftest import OPSETS
-from planted.layers import Twin
+from tests.builders import Tensor
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
+from tests.planted.conftest import OPSETS
+from tests.planted.layers import Twin
 
 PROPERTY = settings(
     deadline=None,

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 import onnxsqueeze as sq
-from planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, run, weights
-from planted.recurrent_networks import FEATURES, GATES, OUT, RecurrentNetwork, Units, feeds
+from tests.planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, run, weights
+from tests.planted.recurrent_networks import FEATURES, GATES, OUT, RecurrentNetwork, Units, feeds
 
 OPS = ("LSTM", "GRU", "RNN")
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import ZERO, Both, Tensor, Units, on
 
-from planted.checks import assert_recovers, operators
-from planted.layers import Twin
+from tests.builders import ZERO, Both, Tensor, Units, on
+from tests.planted.checks import assert_recovers, operators
+from tests.planted.layers import Twin
 
 
 def normalized(twin: Twin, x: Tensor, units: Units, kernel: int, folded: bool, strides: int = 1) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from builders import Pair
 from onnx import helper
 
-from planted.attention_networks import MICROSOFT, Network, Sizes, drawn, planted
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.builders import Pair
+from tests.planted.attention_networks import MICROSOFT, Network, Sizes, drawn, planted
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
 
 
 def rotary(net: Network, scale: float | None, domain: str, heads: bool, interleaved: int) -> onnx.ModelProto:

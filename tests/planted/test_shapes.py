@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LIVE, Both, Tensor
 from onnx import TensorProto
 
-from planted.checks import assert_recovers
-from planted.layers import Twin
+from tests.builders import LIVE, Both, Tensor
+from tests.planted.checks import assert_recovers
+from tests.planted.layers import Twin
 
 
 def features(twin: Twin, *space: int | str, **more: int) -> Tensor:

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from builders import Tensor
 from onnx import TensorProto, helper, numpy_helper
 
-from planted.checks import assert_equal_outputs, assert_recovers, minimize, size, weights
-from planted.layers import Twin
+from tests.builders import Tensor
+from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size, weights
+from tests.planted.layers import Twin
 
 Bools = npt.NDArray[np.bool_]
 

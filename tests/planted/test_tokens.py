@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from planted.checks import assert_equal_outputs, minimize, operators
-from planted.norm_networks import NormNetwork
+from tests.planted.checks import assert_equal_outputs, minimize, operators
+from tests.planted.norm_networks import NormNetwork
 
 CHANNELS, TOKENS = 3, 4
 

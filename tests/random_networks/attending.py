@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from random_networks.network import Array, Tensor
-from random_networks.normalized import norm_of_heads
-from random_networks.stream import TokenNetwork
+from tests.random_networks.network import Array, Tensor
+from tests.random_networks.normalized import norm_of_heads
+from tests.random_networks.stream import TokenNetwork
 
 LONGEST = 20  # tokens for which tables are stored
 FUSED_ATTENTION = 23  # the opset that brought Attention

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from builders import TRUSTED_BATCH_NORM
-from planted.conftest import LATEST
 
-from random_networks import moving, pointwise, weighted
-from random_networks.network import BATCHES, Network, Tensor
+from tests.builders import TRUSTED_BATCH_NORM
+from tests.planted.conftest import LATEST
+from tests.random_networks import moving, pointwise, weighted
+from tests.random_networks.network import BATCHES, Network, Tensor
 
 Layer = Callable[[Network, Tensor], Tensor | None]
 

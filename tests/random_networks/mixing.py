@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from random_networks.attending import by_head, gone
-from random_networks.network import Array, Tensor
-from random_networks.normalized import mean
-from random_networks.stream import TokenNetwork
+from tests.random_networks.attending import by_head, gone
+from tests.random_networks.network import Array, Tensor
+from tests.random_networks.normalized import mean
+from tests.random_networks.stream import TokenNetwork
 
 
 def _drawn(net: TokenNetwork, inputs: int, heads: int, dims: int) -> Array:

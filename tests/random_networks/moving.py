@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from random_networks.network import Network, Tensor
-from random_networks.weighted import conv
+from tests.random_networks.network import Network, Tensor
+from tests.random_networks.weighted import conv
 
 
 def split(net: Network, x: Tensor) -> Tensor | None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from random_networks.network import Tensor
-from random_networks.stream import TokenNetwork
+from tests.random_networks.network import Tensor
+from tests.random_networks.stream import TokenNetwork
 
 FUSED_LAYER_NORM, FUSED_RMS_NORM, FUSED_GELU = 17, 23, 20
 """The opsets that brought the operators."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from random_networks.network import Network, Tensor
+from tests.random_networks.network import Network, Tensor
 
 ACTIVATIONS = {
     1: (

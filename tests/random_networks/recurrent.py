@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from random_networks.network import Array, Tensor
-from random_networks.normalized import mean
-from random_networks.stream import TokenNetwork
+from tests.random_networks.network import Array, Tensor
+from tests.random_networks.normalized import mean
+from tests.random_networks.stream import TokenNetwork
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}

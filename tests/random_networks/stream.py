@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from random_networks.network import Array, Network, Tensor
+from tests.random_networks.network import Array, Network, Tensor
 
 SMALL = {np.float32: 1e-40, np.float16: 6e-8}
 """Numbers that are denormal in the network's type."""

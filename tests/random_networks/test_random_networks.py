@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from planted.checks import (
+
+import onnxsqueeze as sq
+from tests.planted.checks import (
     DOUBLE,
     assert_equal_outputs,
     assert_untouched_contract,
@@ -18,9 +20,7 @@ from planted.checks import (
     size,
     weights,
 )
-
-import onnxsqueeze as sq
-from random_networks.generator import RandomNetwork, random_network
+from tests.random_networks.generator import RandomNetwork, random_network
 
 SEEDS = range(150)
 ROUNDED = range(150, 180)

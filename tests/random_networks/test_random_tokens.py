@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from planted.checks import assert_untouched_contract, deviation, run, signature, size
 
 import onnxsqueeze as sq
-from random_networks.test_random_networks import TOLERANCE
-from random_networks.token_generator import RandomTokenNetwork, random_token_network
+from tests.planted.checks import assert_untouched_contract, deviation, run, signature, size
+from tests.random_networks.test_random_networks import TOLERANCE
+from tests.random_networks.token_generator import RandomTokenNetwork, random_token_network
 
 FORMS = ("stock", "function", "primitives")
 SEEDS = range(90)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from planted.conftest import LATEST
 
-from random_networks import token_layers
-from random_networks.network import BATCHES, Array, Tensor
-from random_networks.normalized import mean, norm
-from random_networks.stream import TokenNetwork
+from tests.planted.conftest import LATEST
+from tests.random_networks import token_layers
+from tests.random_networks.network import BATCHES, Array, Tensor
+from tests.random_networks.normalized import mean, norm
+from tests.random_networks.stream import TokenNetwork
 
 Layer = Callable[[TokenNetwork, Tensor], Tensor | None]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from random_networks import moving, pointwise, weighted
-from random_networks.attending import LONGEST, attention
-from random_networks.mixing import (
+from tests.random_networks import moving, pointwise, weighted
+from tests.random_networks.attending import LONGEST, attention
+from tests.random_networks.mixing import (
     batch_and_heads_in_one,
     by_einsum,
     by_experts,
@@ -16,10 +16,18 @@ from random_networks.mixing import (
     with_past,
     without_softmax,
 )
-from random_networks.network import Network, Tensor
-from random_networks.normalized import activation, in_float32, layer_norm, mean, norm, softmax_of_tokens, sum_and_norm
-from random_networks.recurrent import recurrent
-from random_networks.stream import TokenNetwork
+from tests.random_networks.network import Network, Tensor
+from tests.random_networks.normalized import (
+    activation,
+    in_float32,
+    layer_norm,
+    mean,
+    norm,
+    softmax_of_tokens,
+    sum_and_norm,
+)
+from tests.random_networks.recurrent import recurrent
+from tests.random_networks.stream import TokenNetwork
 
 IMAGE_LAYERS: tuple[Callable[[Network, Tensor], Tensor | None], ...] = (
     weighted.conv, weighted.conv, weighted.depthwise_conv, weighted.grouped_conv, weighted.squeeze_and_excite,

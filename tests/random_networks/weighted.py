@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from random_networks.network import Network, Tensor
+from tests.random_networks.network import Network, Tensor
 
 
 def conv(net: Network, x: Tensor, groups: int = 1, units: int | None = None) -> Tensor | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import onnx
-from architectures.exports import Exporter, Source
+
+from tools.models.architectures.exports import Exporter, Source
 
 OLDER = Exporter(14, dynamo=False)
 FUSED = Exporter(23, dynamo=True, attention="sdpa")

@@ -13,13 +13,13 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from planted.checks import SINGLE, deviation, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onnxsqueeze as sq
 from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm, compensated_layer_norm
+from tests.planted.checks import SINGLE, deviation, run
 
 WIDTH = 40
 

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
-recipes = pytest.importorskip("recipes")
-
-from PIL import Image  # noqa: E402
-from recipes import data  # noqa: E402
-from recipes.data import cifar10, mnist  # noqa: E402
-from recipes.fitting import Loop, accuracy, flip_and_shift  # noqa: E402
-from recipes.networks import ConvNeXt, VisionTransformer, fully_connected  # noqa: E402
+from tools.recipes import data
+from tools.recipes.data import cifar10, mnist
+from tools.recipes.fitting import Loop, accuracy, flip_and_shift
+from tools.recipes.networks import ConvNeXt, VisionTransformer, fully_connected
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_a_training_that_was_stopped_ends_where_an_undisturbed_one_does(folder: 
 
 
 def _stop_after(loop: Loop, module: torch.nn.Module, images: data.Images, file: Path, steps: int) -> None:
-    from recipes import fitting
+    from tools.recipes import fitting
 
     state = fitting._State(loop, module, images, 1)
     module.train()
@@ -121,7 +119,7 @@ def test_networks_give_a_score_for_each_class(network: torch.nn.Module, inputs: 
 
 
 def test_mnist(folder: Path, tmp_path: Path) -> None:
-    from reproduce_mnist_mlp import main
+    from tools.recipes.reproduce_mnist_mlp import main
 
     arguments = [
         "--data",
@@ -139,14 +137,14 @@ def test_mnist(folder: Path, tmp_path: Path) -> None:
 
 
 def test_convnext(folder: Path, tmp_path: Path) -> None:
-    from reproduce_convnext import main
+    from tools.recipes.reproduce_convnext import main
 
     arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--epochs", "0.3"]
     assert "| convnext-small | 0 | 5 |" in _run(main, *arguments).output
 
 
 def test_vit(folder: Path, tmp_path: Path) -> None:
-    from reproduce_vit import main
+    from tools.recipes.reproduce_vit import main
 
     arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--epochs", "0.5"]
     assert "| vit | 0 | 5 |" in _run(main, *arguments).output

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from architectures.exports import Exporter, Source
-from architectures.masks import MASKS
-from architectures.networks import ARCHITECTURES
-from planted.checks import SINGLE, assert_untouched_contract, deviation, run, size
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
+from tests.planted.checks import SINGLE, assert_untouched_contract, deviation, run, size
+from tools.models.architectures.exports import Exporter, Source
+from tools.models.architectures.masks import MASKS
+from tools.models.architectures.networks import ARCHITECTURES
 
 OLDER, FUSED = Exporter(14, dynamo=False), Exporter(17, dynamo=False, attention="sdpa", optimize=True)
 NEWER, NEWEST = Exporter(18, dynamo=True), Exporter(23, dynamo=True, attention="sdpa")

@@ -13,7 +13,7 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.verification import float64, verify
 from onnxsqueeze.verification.reference_cost import reference_seconds
 from onnxsqueeze.verification.widen_types import widened
-from verification.networks import network, node, nudged, perceptron, tensor
+from tests.verification.networks import network, node, nudged, perceptron, tensor
 
 
 def test_an_operator_that_the_reference_lacks_goes_to_onnxruntime() -> None:

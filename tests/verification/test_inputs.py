@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.verification import verify
-from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
+from tests.verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 BOOL, STRING, INT32 = TensorProto.BOOL, TensorProto.STRING, TensorProto.INT32
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxsqueeze.verification import verify
-from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
+from tests.verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 
 def test_a_tensor_that_rightly_differs_is_not_blamed() -> None:

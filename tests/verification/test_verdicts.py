@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from onnxsqueeze.errors import InvalidModelError, UsageError
 from onnxsqueeze.verification import VerifyReport, verify
-from verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
+from tests.verification.networks import INT64, changed, network, node, nudged, perceptron, tensor
 
 
 def folded() -> tuple[onnx.ModelProto, onnx.ModelProto]:

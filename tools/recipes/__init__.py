@@ -1,1 +1,1 @@
-"""What the recipes in tools/ share: data, networks, a training loop, the run itself, and its record."""
+"""Recipes: squeezing and training on real data. What they share: data, networks, a loop, the run and its record."""

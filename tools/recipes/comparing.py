@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recipes.data import Data, mnist
-from recipes.fitting import Loop
-from recipes.networks import fully_connected
-from recipes.options import DATA_VARIABLE, _set_threads, device
-from recipes.recipe import Outcome, Recipe, Schedule
+from tools.recipes.data import Data, mnist
+from tools.recipes.fitting import Loop
+from tools.recipes.networks import fully_connected
+from tools.recipes.options import DATA_VARIABLE, _set_threads, device
+from tools.recipes.recipe import Outcome, Recipe, Schedule
 
 if TYPE_CHECKING:
     from onnxsqueeze.training import Phase

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.data import Images
+from tools.recipes.data import Images
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60
 _TEMPERATURE = 2.0

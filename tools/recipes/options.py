@@ -10,8 +10,8 @@ from typing import Any
 import click
 import torch
 
-from recipes.recipe import Outcome
-from recipes.tables import front, over_seeds, within
+from tools.recipes.recipe import Outcome
+from tools.recipes.tables import front, over_seeds, within
 
 DATA_VARIABLE = "ONNXSQUEEZE_DATA"
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipes.data import Data, Images
-from recipes.fitting import Loop, accuracy, lessons, written
+from tools.recipes.data import Data, Images
+from tools.recipes.fitting import Loop, accuracy, lessons, written
 
 if TYPE_CHECKING:
     from onnxsqueeze.training import Phase, SqueezeRelease

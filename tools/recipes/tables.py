@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from recipes.recipe import Outcome, Point
+from tools.recipes.recipe import Outcome, Point
 
 
 def within(outcomes: Sequence[Outcome], drops: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ Of the n channels of a group k are left, a = k / n; the others held constants of
 ``mu = a mean(x) + (1 - a) m`` the original's variance is ``a mean((x - mu)^2) + (1 - a) (v + (m - mu)^2)``, both means
 over the channels that are left. No constant has to stay to stand for others: unlike a LayerNormalization, which has a
 kernel of its own, this is written out, in no more passes over the image than the InstanceNormalization with a scale and
-a bias that exporters write. (Measured by tools/measure_group_norm.py.)
+a bias that exporters write. (Measured by tools/measure/measure_group_norm.py.)
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _asked(node: Node, options: Mapping[str, str]) -> bool:
 def _pays(node: Node, context: Context) -> Sequence[Constraint]:
     """A compensated norm costs as much as the wide one; the gain is in the products around it.
 
-    Narrow or hardly narrowed streams are left as they are (tools/measure_layer_norm.py).
+    Narrow or hardly narrowed streams are left as they are (tools/measure/measure_layer_norm.py).
     """
     ids = context.ids(node.inputs[0])
     return [RoundUp(ids.reshape(1, -1), _worthwhile)] if ids.size == ids.shape[-1] > 1 else []

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from onnxsqueeze.training import Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import minimization
-from training.cycle.loops import data, dense, evaluate
-from training.cycle.test_misuse import corrupt
+from tests.training.cycle.loops import data, dense, evaluate
+from tests.training.cycle.test_misuse import corrupt
 
 FOLDER = Path(sys.argv[1])
 CASES = ("complete", "bad minimization", "bad evaluation of the first", "eval mode in the second")

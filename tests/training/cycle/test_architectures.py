@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from onnxsqueeze.training import Best, SqueezeRelease
-from training.cycle.architectures import Transformer, convnext, convolutional, evaluate, fit, images, train
+from tests.training.cycle.architectures import Transformer, convnext, convolutional, evaluate, fit, images, train
 
 NETWORKS = {"cnn": convolutional, "convnext": convnext, "transformer": Transformer}
 

@@ -20,7 +20,7 @@ from onnxsqueeze.training import Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import publishing
 from onnxsqueeze.training.cycle.calibration import MAX_SAMPLES, captured, given_batches
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from training.cycle.loops import data, dense, evaluate, started, train
+from tests.training.cycle.loops import data, dense, evaluate, started, train
 
 X = data()[0]
 

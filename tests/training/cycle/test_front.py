@@ -11,7 +11,7 @@ import pytest
 from onnxsqueeze.training.cycle import plotting
 from onnxsqueeze.training.cycle.front import best, points, to_dict
 from onnxsqueeze.training.cycle.settings import Goal
-from training.cycle.test_targets import record, state
+from tests.training.cycle.test_targets import record, state
 
 RUN = state(
     Goal(max_drop=0.005),

@@ -18,7 +18,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.training import Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import minimization
 from onnxsqueeze.verification.report import VerificationError
-from training.cycle.loops import data, dense, evaluate, started, train
+from tests.training.cycle.loops import data, dense, evaluate, started, train
 
 X = data()[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("several_processes.py")
-TESTS = PROGRAM.parents[2]
+ROOT = PROGRAM.parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run all cases in two processes; what each has found is then in files named by the case and the rank."""
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
         [*command, str(PROGRAM), str(folder)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=180,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from training.cycle.loops import complete, started
+from tests.training.cycle.loops import complete, started
 
 
 class Interrupted(BaseException):

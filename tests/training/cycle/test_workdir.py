@@ -12,7 +12,7 @@ from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.cycle.settings import Goal
 from onnxsqueeze.training.cycle.state import Underway
 from onnxsqueeze.training.cycle.workdir import Workdir, named
-from training.cycle.test_targets import record, state
+from tests.training.cycle.test_targets import record, state
 
 STATE = replace(
     state(Goal(), record(1, 6000, 0.98)),

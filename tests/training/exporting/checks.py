@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from planted.checks import SINGLE, deviation, run
 from torch import Tensor, nn
 
 from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.export.pruned import carry_out_masks, plain_copy
+from tests.planted.checks import SINGLE, deviation, run
 
 
 def exported(module: nn.Module, inputs: Any, folder: Path, **options: Any) -> onnx.ModelProto:

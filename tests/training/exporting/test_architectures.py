@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 import onnxsqueeze as sq
-from training.exporting.checks import assert_equal, exported, metadata, sizes, stored
+from tests.training.exporting.checks import assert_equal, exported, metadata, sizes, stored
 
 TOKENS = {"vocab_size": 48, "bos_token_id": 1, "eos_token_id": 2}
 BLOCKS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}

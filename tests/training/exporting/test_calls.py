@@ -13,8 +13,8 @@ import onnxsqueeze as sq
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.module import from_onnx
-from training.exporting.checks import assert_equal, evaluated, exported, metadata, sizes, stored
-from training.exporting.networks import Alone, Containers, Convolutions, DropPath, Shared, Untouched, mlp
+from tests.training.exporting.checks import assert_equal, evaluated, exported, metadata, sizes, stored
+from tests.training.exporting.networks import Alone, Containers, Convolutions, DropPath, Shared, Untouched, mlp
 
 
 def test_batch_is_dynamic_even_from_an_example_of_one(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import onnxsqueeze as sq
 from onnxsqueeze.model import loading
 from onnxsqueeze.training.export import export as exporting
 from onnxsqueeze.training.export.export import export_masked
-from training.exporting.checks import metadata, stored
-from training.exporting.networks import Branching, Containers, ForOlder, Random, Unwritable, mlp
+from tests.training.exporting.checks import metadata, stored
+from tests.training.exporting.networks import Branching, Containers, ForOlder, Random, Unwritable, mlp
 
 FAILURES: dict[str, tuple[nn.Module, Any, str]] = {
     "shape": (

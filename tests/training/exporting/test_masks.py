@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import onnxsqueeze as sq
 from onnxsqueeze.training.export.export import export_masked
-from training.exporting.checks import assert_equal, carried_out, evaluated, exported, metadata, snapshot, stored
-from training.exporting.networks import Convolutions, Shared, mlp
+from tests.training.exporting.checks import assert_equal, carried_out, evaluated, exported, metadata, snapshot, stored
+from tests.training.exporting.networks import Convolutions, Shared, mlp
 
 
 class Halved(nn.Module):

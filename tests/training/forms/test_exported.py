@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exports.sequences import WORDS, Language, Patches, Recurrent
-from exports.test_sequences import exported
 
 from onnxsqueeze.training.module import from_onnx
-from training.forms.checking import assert_same_outputs, computed
-from training.forms.drawing import Array, Draw
+from tests.exports.sequences import WORDS, Language, Patches, Recurrent
+from tests.exports.test_sequences import exported
+from tests.training.forms.checking import assert_same_outputs, computed
+from tests.training.forms.drawing import Array, Draw
 
 D = Draw(10)
 

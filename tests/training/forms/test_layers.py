@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from onnxsqueeze.training.module import from_onnx
-from training.forms.checking import Array, Case, as_model, assert_same_outputs, check, run
+from tests.training.forms.checking import Array, Case, as_model, assert_same_outputs, check, run
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,8 +12,17 @@ from onnx import helper, numpy_helper
 
 from onnxsqueeze.model.compensated_function import DOMAIN, NAME, compensated_layer_norm
 from onnxsqueeze.training.module import from_onnx
-from training.forms.checking import Case, Sizes, as_model, assert_gradients, assert_same_outputs, check, in_sizes, run
-from training.forms.drawing import Draw
+from tests.training.forms.checking import (
+    Case,
+    Sizes,
+    as_model,
+    assert_gradients,
+    assert_same_outputs,
+    check,
+    in_sizes,
+    run,
+)
+from tests.training.forms.drawing import Draw
 
 D = Draw()
 X, S, B = D.floats(3, 5, 8), D.positive(8), D.floats(8)

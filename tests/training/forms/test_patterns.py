@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from patterns.graphs import model, names
-from patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
 
 from onnxsqueeze.training.module import from_onnx
-from training.forms.checking import as_model, assert_gradients, assert_same_outputs, computed
-from training.forms.drawing import Draw
+from tests.patterns.graphs import model, names
+from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.training.forms.checking import as_model, assert_gradients, assert_same_outputs, computed
+from tests.training.forms.drawing import Draw
 
 D = Draw(9)
 SPELLED = [

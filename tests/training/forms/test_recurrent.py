@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.forms.checking import Case, Sizes, check, in_sizes
-from training.forms.drawing import Array, Draw
+from tests.training.forms.checking import Case, Sizes, check, in_sizes
+from tests.training.forms.drawing import Array, Draw
 
 D = Draw(7)
 STEPS, BATCH, FEATURES, UNITS = 5, 3, 4, 6

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.forms.checking import Case, Sizes, check, in_sizes
-from training.forms.drawing import Array, Draw, ints
+from tests.training.forms.checking import Case, Sizes, check, in_sizes
+from tests.training.forms.drawing import Array, Draw, ints
 
 D = Draw(6)
 X = D.floats(2, 3, 5, 6)

@@ -10,13 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from architectures.exports import Exporter, Source
 from torch import Tensor, nn
 
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from training.library import FUSED, library
-from training.module.networks import Convolutional, Normed, Tied, exported, perceptron
+from tests.training.library import FUSED, library
+from tests.training.module.networks import Convolutional, Normed, Tied, exported, perceptron
+from tools.models.architectures.exports import Exporter, Source
 
 OUTPUT, GRADIENT = 5e-6, 2e-4  # of the largest element, in float32
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.module import OnnxModule, from_onnx, masking
-from training.module.models import convolutional, perceptron
+from tests.training.module.models import convolutional, perceptron
 
 
 def masks(module: OnnxModule, share: float = 0.5) -> dict[str, Tensor]:

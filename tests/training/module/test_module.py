@@ -15,8 +15,8 @@ from torch import nn
 from onnxsqueeze.errors import InvalidModelError, UsageError
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from training.apart import run_apart
-from training.module.models import convolutional, made, normal, perceptron
+from tests.training.apart import run_apart
+from tests.training.module.models import convolutional, made, normal, perceptron
 
 
 def two_inputs() -> onnx.ModelProto:

@@ -8,8 +8,6 @@ from functools import cache
 import numpy as np
 import onnx
 import torch
-from blocks.exporting import export
-from exports.exporters import Exporter, exported
 from torch import Tensor, nn
 
 import onnxsqueeze as sq
@@ -17,7 +15,9 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.units import Units
 from onnxsqueeze.training.units.units import Bools
-from training.library import FUSED, library
+from tests.blocks.exporting import export
+from tests.exports.exporters import Exporter, exported
+from tests.training.library import FUSED, library
 
 CONVOLUTIONAL = Exporter(13, False, True)
 CONVOLUTIONS = ("mlp", "resnet", "regnet", "efficientnet")

@@ -9,7 +9,7 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.units import Floors, select
 from onnxsqueeze.training.units.discovery import units_of
-from training.units.removing import minimized, model, random_scores, without
+from tests.training.units.removing import minimized, model, random_scores, without
 
 NETWORKS = (
     "mlp",

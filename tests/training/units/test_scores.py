@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from blocks.exporting import export
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,7 +13,8 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.units import Units, remove_units, unit_scores
 from onnxsqueeze.training.units.discovery import units_of
-from training.units.removing import minimized, model
+from tests.blocks.exporting import export
+from tests.training.units.removing import minimized, model
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 FEATURES, HIDDEN, CLASSES = 12, 24, 5

@@ -12,7 +12,7 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.units import Floors, measured_latency, select
 from onnxsqueeze.training.units.discovery import units_of
-from training.units.removing import minimized, model, random_scores, without
+from tests.training.units.removing import minimized, model, random_scores, without
 
 
 def test_units_of_a_decoder() -> None:

@@ -1,25 +1,24 @@
 """Write docs/operators.md: the operators that have a rule, from the registry itself.
 
-python tools/list_operators.py            # writes the file
-python tools/list_operators.py --print    # prints it
+python tools/docs/list_operators.py            # writes the file
+python tools/docs/list_operators.py --print    # prints it
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/operators.md"
 _FOREVER = 1 << 30
 
 _HEAD = """# Operators with a rule
 
-Written by `python tools/list_operators.py` from the registry of rules. Any other operator is left as it is: all of its
-inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
+Written by `python tools/docs/list_operators.py` from the registry of rules. Any other operator is left as it is: all of
+its inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
 constants; *narrows*: what it reads and writes can become narrower; *sizes*: it is followed where it computes shapes or
 constants.
 
@@ -34,7 +33,6 @@ def page() -> str:
 
 
 def _rows() -> Iterator[str]:
-    sys.path.insert(0, str(ROOT))
     import onnxsqueeze.operators  # noqa: F401  (registers the rules)
     from onnxsqueeze.rules.contract import OpRule
     from onnxsqueeze.rules.registry import rules

@@ -1,13 +1,12 @@
 """Fully connected networks on MNIST: how much smaller at how much less accuracy, judged on the test images.
 
-    python tools/reproduce_mnist_mlp.py --data FOLDER                # both networks; --seeds 3 for three runs of each
+    python tools/recipes/reproduce_mnist_mlp.py --data FOLDER        # both networks; --seeds 3 for three runs of each
 
 FOLDER holds mnist.npz. A run that is stopped goes on where it was when it is started again.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from recipes.data import mnist  # noqa: E402
-from recipes.fitting import Loop  # noqa: E402
-from recipes.networks import fully_connected  # noqa: E402
-from recipes.options import common, conclude, device  # noqa: E402
-from recipes.recipe import Recipe  # noqa: E402
+from tools.recipes.data import mnist
+from tools.recipes.fitting import Loop
+from tools.recipes.networks import fully_connected
+from tools.recipes.options import common, conclude, device
+from tools.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from onnxsqueeze.training import Phase

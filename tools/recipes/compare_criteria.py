@@ -1,6 +1,6 @@
 """All criteria side by side on one fully connected network: test accuracy against how much smaller the file is.
 
-    python tools/compare_criteria.py --data mnist.npz --folder runs/criteria        # a table, and criteria.png there
+    python tools/recipes/compare_criteria.py --data mnist.npz --folder runs/criteria  # a table, and criteria.png there
 
 Criteria of single weights are measured by what the minimizer gets out of their masks, and once more at the level of
 units, where the structure is the same as that of the criterion "units". All start from the same dense networks, which
@@ -9,19 +9,15 @@ teach them, train equally long, and use no release. Nothing is chosen, so the te
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from recipes.comparing import Comparison, Way, compared, images  # noqa: E402
-from recipes.recipe import Outcome  # noqa: E402
-from recipes.tables import by_cycle, cell, lost_by_cycle, markdown, spread  # noqa: E402
-
-from onnxsqueeze.training.criteria import UNITS, criteria_names  # noqa: E402
+from onnxsqueeze.training.criteria import UNITS, criteria_names
+from tools.recipes.comparing import Comparison, Way, compared, images
+from tools.recipes.recipe import Outcome
+from tools.recipes.tables import by_cycle, cell, lost_by_cycle, markdown, spread
 
 _WHOLE = "whole units by "
 

@@ -4,8 +4,8 @@ Each case is a residual block of two layers. Half of the rows of the second one,
 one, are zeros; the stream around the block stays whole. The block as it is and the narrowed one are run in turn in
 onnxruntime. ``saved`` is what decides: the multiply-accumulates saved for each channel that the Gather writes.
 
-    python tools/measure_narrowed_layers.py                         # everything, one thread, about three minutes
-    python tools/measure_narrowed_layers.py --case matmul --side rows
+    python tools/measure/measure_narrowed_layers.py                 # everything, one thread, about three minutes
+    python tools/measure/measure_narrowed_layers.py --case matmul --side rows
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from measure_rounding import optimized_session, random_feed
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timing import interleaved_times
 
 import onnxsqueeze as sq
+from tools.measure.measure_rounding import optimized_session, random_feed
+from tools.measure.timing import interleaved_times
 
 BLOCKS = 3
 

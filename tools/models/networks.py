@@ -1,4 +1,4 @@
-"""The networks of tools/make_models.py and tools/bench_minimize.py, in torch.
+"""The networks of make_models.py and tools/measure/bench_minimize.py, in torch.
 
 Every layer is tagged with the axes that its weights stand on. Layers that name the same :class:`Axis` share its
 channels, which is all that masks and planted networks need to know about an architecture.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from architectures.networks import Architecture, Layer, layers
+from tools.models.architectures.networks import Architecture, Layer, layers
 
 Mask = Callable[[nn.Module, Architecture], None]
 SPARSITY = 0.95

@@ -1,6 +1,6 @@
 """Measure the time of a training step of a module made from ONNX against that of the network it was exported from.
 
-    python tools/measure_training_step.py [NAME ...]
+    python tools/measure/measure_training_step.py [NAME ...]
 
 prints for each network the median time of a step of both (forward, backward, AdamW), taken in turns, and their ratio.
 """
@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import onnx
 import torch
-from architectures.networks import ARCHITECTURES, build
 from torch import Tensor, nn
 
 from onnxsqueeze.training.module import from_onnx
+from tools.models.architectures.networks import ARCHITECTURES, build
 
 STEPS, WARM = 30, 5
 WANTED = 1.1

@@ -1,4 +1,4 @@
-"""Small ONNX layer stacks of any width, for tools/measure_rounding.py and tools/measure_layer_norm.py."""
+"""Small ONNX layer stacks of any width, for measure_rounding.py and measure_layer_norm.py."""
 
 from __future__ import annotations
 

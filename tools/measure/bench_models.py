@@ -1,4 +1,4 @@
-"""Masked and planted networks with random weights, exported once, for tools/bench_minimize.py."""
+"""Masked and planted networks with random weights, exported once, for bench_minimize.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import masks
-import networks
 import torch
-from exporting import export
 from torch import nn
-from transformer_networks import bert_base, convnext_tiny
+
+from tools.models import masks, networks
+from tools.models.exporting import export
+from tools.models.transformer_networks import bert_base, convnext_tiny
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ removed. Every form is timed against the wide blocks, whose MLPs are as narrow, 
 - primitives: the definition over the original width, as `--layernorm primitives` writes it;
 - centred: an RMS normalization of a stream that was centred once and for all, over one channel more.
 
-    python tools/measure_layer_norm.py                   # one thread, about two minutes
-    python tools/measure_layer_norm.py --rounds 60 --json out.json
+    python tools/measure/measure_layer_norm.py                   # one thread, about two minutes
+    python tools/measure/measure_layer_norm.py --rounds 60 --json out.json
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from layer_stacks import Stack
-from timing import interleaved_times, vector_width, write_ratios
+
+from tools.measure.layer_stacks import Stack
+from tools.measure.timing import interleaved_times, vector_width, write_ratios
 
 CASES = (
     (3136, 192, 96),

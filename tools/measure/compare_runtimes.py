@@ -1,8 +1,8 @@
 """Measure models against their minimized forms in every runtime that is installed, and write docs/benchmarks.md.
 
     pip install -e '.[openvino,ncnn,tract,opencv]' && pip install --no-deps pnnx
-    python tools/compare_runtimes.py                                 # models/*.onnx; about four minutes on two cores
-    python tools/compare_runtimes.py --runtime openvino --print net.onnx     # one runtime, your model, to the terminal
+    python tools/measure/compare_runtimes.py                     # models/*.onnx; about four minutes on two cores
+    python tools/measure/compare_runtimes.py --runtime openvino --print net.onnx     # one runtime, one model, printed
 
 Other runtimes are in it if they are there: LiteRT (``pip install -e '.[litert,litert-convert]'``, in an environment of
 its own) and onnxruntime-web (see docs/benchmarks.md).
@@ -10,7 +10,6 @@ its own) and onnxruntime-web (see docs/benchmarks.md).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +17,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/benchmarks.md"
-
-sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
     from onnxsqueeze.bench import BenchReport
@@ -29,8 +26,9 @@ if TYPE_CHECKING:
 
 _HEAD = """# Models and their minimized forms, in the runtimes that people ship
 
-Written by `python tools/compare_runtimes.py`, which anyone can run again. Each file in [models/](../models/README.md)
-is minimized with the defaults of `onnxsqueeze minimize`, and both are measured by `onnxsqueeze bench`.
+Written by `python tools/measure/compare_runtimes.py`, which anyone can run again. Each file in
+[models/](../models/README.md) is minimized with the defaults of `onnxsqueeze minimize`, and both are measured by
+`onnxsqueeze bench`.
 
 """
 

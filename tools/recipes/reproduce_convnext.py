@@ -1,25 +1,22 @@
 """ConvNeXt on CIFAR-10: a dense network, then cycles; the whole front, judged on the test images in onnxruntime.
 
-    python tools/reproduce_convnext.py --data FOLDER                 # about 0.9M parameters: for a CPU
-    python tools/reproduce_convnext.py --data FOLDER --size tiny     # ConvNeXt-Tiny, 28M parameters, for one GPU
+    python tools/recipes/reproduce_convnext.py --data FOLDER               # about 0.9M parameters: for a CPU
+    python tools/recipes/reproduce_convnext.py --data FOLDER --size tiny   # ConvNeXt-Tiny, 28M parameters, for one GPU
 
 FOLDER holds cifar10_jpeg.npz. A run that is stopped at any moment goes on where it was when it is started again.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from recipes.data import cifar10  # noqa: E402
-from recipes.fitting import Loop, flip_and_shift  # noqa: E402
-from recipes.networks import ConvNeXt  # noqa: E402
-from recipes.options import common, conclude, device  # noqa: E402
-from recipes.recipe import Recipe  # noqa: E402
+from tools.recipes.data import cifar10
+from tools.recipes.fitting import Loop, flip_and_shift
+from tools.recipes.networks import ConvNeXt
+from tools.recipes.options import common, conclude, device
+from tools.recipes.recipe import Recipe
 
 _COPIES = 8  # of the training images, on which the dense network is asked
 _SIZES = {

@@ -8,8 +8,8 @@ exporters write it before opset 21, an InstanceNormalization of the groups with 
 - definition: mean and variance over the original width, as the minimizer writes them;
 - representative: the exporters' form over one channel more in each group, from which factors and shifts follow.
 
-    python tools/measure_group_norm.py                   # one thread, half a minute
-    python tools/measure_group_norm.py --rounds 60 --json out.json
+    python tools/measure/measure_group_norm.py                   # one thread, half a minute
+    python tools/measure/measure_group_norm.py --rounds 60 --json out.json
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from layer_stacks import Stack
-from measure_layer_norm import session_for
-from timing import interleaved_times, vector_width, write_ratios
+
+from tools.measure.layer_stacks import Stack
+from tools.measure.measure_layer_norm import session_for
+from tools.measure.timing import interleaved_times, vector_width, write_ratios
 
 CASES = ((64, 32, 32), (128, 32, 32), (256, 32, 32), (320, 32, 32), (64, 8, 32), (320, 32, 8))
 """(channels of the wide image, groups, extent of the image)"""

@@ -5,8 +5,8 @@ is *safe* when the narrowed stack is no slower than the original one. Beside eac
 copies (``ReorderInput`` and ``ReorderOutput``) that onnxruntime put into its optimized graph: they explain most of
 what the clock says, and they do not depend on how busy the machine is.
 
-    python tools/measure_rounding.py                     # everything, one thread, about four minutes
-    python tools/measure_rounding.py --case dense --threads 2 --rounds 40
+    python tools/measure/measure_rounding.py                     # everything, one thread, about four minutes
+    python tools/measure/measure_rounding.py --case dense --threads 2 --rounds 40
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from layer_stacks import CASES, Case
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timing import interleaved_times, vector_width
+
+from tools.measure.layer_stacks import CASES, Case
+from tools.measure.timing import interleaved_times, vector_width
 
 LAYOUT_COPIES = ("ReorderInput", "ReorderOutput")
 

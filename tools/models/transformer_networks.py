@@ -1,11 +1,12 @@
-"""Networks with LayerNorm and attention for tools/bench_minimize.py, tagged as those of tools/networks.py are."""
+"""Networks with LayerNorm and attention for tools/measure/bench_minimize.py, tagged as those of networks.py are."""
 
 from __future__ import annotations
 
 import torch
-from networks import IMAGE, Axis, linear, tagged
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tools.models.networks import IMAGE, Axis, linear, tagged
 
 HEAD_DIM = 64
 CONVNEXT_TINY = ((96, 3), (192, 3), (384, 9), (768, 3))

@@ -1,24 +1,21 @@
 """A small ViT on MNIST: heads, their dims, hidden units and channels of the stream leave; judged on the test images.
 
-    python tools/reproduce_vit.py --data FOLDER
+    python tools/recipes/reproduce_vit.py --data FOLDER
 
 FOLDER holds mnist.npz. A run that is stopped goes on where it was when it is started again.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from recipes.data import mnist  # noqa: E402
-from recipes.fitting import Loop  # noqa: E402
-from recipes.networks import VisionTransformer  # noqa: E402
-from recipes.options import common, conclude, device  # noqa: E402
-from recipes.recipe import Recipe  # noqa: E402
+from tools.recipes.data import mnist
+from tools.recipes.fitting import Loop
+from tools.recipes.networks import VisionTransformer
+from tools.recipes.options import common, conclude, device
+from tools.recipes.recipe import Recipe
 
 _RATIOS = (2.0, 4.0, 7.0, 10.0, 15.0)
 """What each cycle goes for; the first two train a fifth as long as the dense network did, the others as long."""

@@ -2,9 +2,9 @@
 
 For each architecture and mask: the weight elements left, the largest deviation of the outputs, and the time it took.
 
-    python tools/measure_architectures.py                                  # published sizes; takes long
-    python tools/measure_architectures.py --small                          # those of the tests
-    python tools/measure_architectures.py -a bert -m rows --exporter dynamo-18-eager --json shares.json
+    python tools/measure/measure_architectures.py                                  # published sizes; takes long
+    python tools/measure/measure_architectures.py --small                          # those of the tests
+    python tools/measure/measure_architectures.py -a bert -m rows --exporter dynamo-18-eager --json shares.json
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import click
 import torch
-from architectures.exports import Exporter, Source
-from architectures.masks import MASKS
-from architectures.networks import ARCHITECTURES
 from rich.console import Console
 from rich.table import Table
 
 import onnxsqueeze as sq
+from tools.models.architectures.exports import Exporter, Source
+from tools.models.architectures.masks import MASKS
+from tools.models.architectures.networks import ARCHITECTURES
 
 EXPORTERS = {
     exporter.name: exporter

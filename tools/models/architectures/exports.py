@@ -13,8 +13,8 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from architectures.masks import MASKS
-from architectures.networks import ARCHITECTURES, Run, build, example
+from tools.models.architectures.masks import MASKS
+from tools.models.architectures.networks import ARCHITECTURES, Run, build, example
 
 
 @dataclass(frozen=True)

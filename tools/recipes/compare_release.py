@@ -1,6 +1,6 @@
 """What release is worth: the same squeezes with and without it, from the same networks, with equal training.
 
-    python tools/compare_release.py --data mnist.npz --folder runs/release        # a table with mean and spread
+    python tools/recipes/compare_release.py --data mnist.npz --folder runs/release        # a table with mean and spread
 
 Release turns the zeros inside the tensors of a minimized network into small noise before the next cycle. So it matters
 most where single weights go; whole units leave no zeros. Nothing is chosen, so the test images are used once, at the
@@ -9,18 +9,15 @@ end.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from recipes.comparing import Comparison, Way, compared, images  # noqa: E402
-from recipes.recipe import Outcome  # noqa: E402
-from recipes.tables import cell, lost_by_cycle, markdown, spread  # noqa: E402
+from tools.recipes.comparing import Comparison, Way, compared, images
+from tools.recipes.recipe import Outcome
+from tools.recipes.tables import cell, lost_by_cycle, markdown, spread
 
 _SQUEEZES: Mapping[str, Mapping[str, Any]] = {
     "single weights by magnitude": {"criterion": "magnitude"},

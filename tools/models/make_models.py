@@ -1,7 +1,7 @@
 """Train, prune and export the four networks of models/, and measure what minimizing them changes.
 
-    python tools/make_models.py                # writes models/*.onnx; a few minutes on two cores
-    python tools/make_models.py --measure      # prints the table of models/README.md, writes nothing
+    python tools/models/make_models.py                # writes models/*.onnx; a few minutes on two cores
+    python tools/models/make_models.py --measure      # prints the table of models/README.md, writes nothing
 
 The training set is split into 55,000 digits to learn from and 5,000 that decide which epoch is kept. The 10,000 test
 digits are used by ``--measure`` alone.
@@ -10,24 +10,23 @@ digits are used by ``--measure`` alone.
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import masks
-import networks
 import numpy as np
 import onnx
 import torch
-from exporting import export
-from masks import Masks
 from rich.console import Console
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.models import masks, networks
+from tools.models.exporting import export
+from tools.models.masks import Masks
+
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared/data/mnist.npz"
 VALIDATION = 5000
 BATCH = 128
@@ -214,7 +213,6 @@ def test_accuracy(path: Path, digits: Digits) -> float:
 
 def measured_table(folder: Path, digits: Digits) -> str:
     """Minimize each model, count its weights and errors before and after, and render the table as markdown."""
-    sys.path.insert(0, str(ROOT))
     import onnxsqueeze
 
     lines = [

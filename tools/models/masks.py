@@ -1,12 +1,13 @@
-"""Masks for the networks of tools/networks.py: structured, scattered, held in training, and planted."""
+"""Masks for the networks of networks.py: structured, scattered, held in training, and planted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 import torch
-from networks import Axis
 from torch import Tensor, nn
+
+from tools.models.networks import Axis
 
 Masks = dict[str, Tensor]
 """For each masked parameter a float32 tensor of its shape: 1 where a weight stays, 0 where it goes."""

@@ -1,8 +1,8 @@
 """Benchmark `onnxsqueeze minimize`: its own time and memory against onnxslim's, and the latency of what comes out.
 
-    python tools/bench_minimize.py                        # everything; about five minutes on two cores
-    python tools/bench_minimize.py --quick                # fewer networks and rounds
-    python tools/bench_minimize.py --only latency --models mobilenet --json out.json
+    python tools/measure/bench_minimize.py                        # everything; about five minutes on two cores
+    python tools/measure/bench_minimize.py --quick                # fewer networks and rounds
+    python tools/measure/bench_minimize.py --only latency --models mobilenet --json out.json
 
 Networks have random weights, and masks of two kinds: ``rows50`` (half of all units without incoming weights, biases
 and BatchNorm shifts not zero) and ``scattered80``, ``scattered95`` (the smallest weights of each layer). They are
@@ -28,9 +28,10 @@ import click
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timing import Usage, run_child, vector_width
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.measure.timing import Usage, run_child, vector_width
+
+ROOT = Path(__file__).resolve().parents[2]
 TIMED = ("mlp", "vgg16", "resnet50", "convnext", "bert")
 PLANTED = (
     ("mlp", "planted"),
@@ -107,7 +108,7 @@ class Pair:
 
 def export_all(cache: Path, names: Sequence[str], variants: Sequence[str], planted: Sequence[tuple[str, str]]) -> None:
     """Export what the cache lacks (in a child process: torch would fill the memory of this one)."""
-    import bench_models
+    from tools.measure import bench_models
 
     for name in names:
         for variant in variants:
@@ -176,10 +177,9 @@ def measure_latency(pair: Pair, threads: int, rounds: int) -> Latency:
     """
     import numpy as np
     import onnxruntime
-    from timing import interleaved_times, ratio
 
-    sys.path.insert(0, str(ROOT))
     import onnxsqueeze
+    from tools.measure.timing import interleaved_times, ratio
 
     onnxruntime.set_global_thread_pool_sizes(threads, 1)
     options = onnxruntime.SessionOptions()

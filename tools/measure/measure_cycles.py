@@ -1,6 +1,6 @@
 """Measure whether a network trains faster with every cycle of a run.
 
-    python tools/measure_cycles.py WORKDIR
+    python tools/measure/measure_cycles.py WORKDIR
 
 prints for the network of each cycle its weight elements and the median time of a training step (forward, backward,
 AdamW) on random inputs, as milliseconds and as a ratio to the network that the run began with. Steps are taken in
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import click
 import torch
-from measure_training_step import stepper
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
+from tools.measure.measure_training_step import stepper
 
 _WARM = 2
 

@@ -1,0 +1,1 @@
+"""The tests; folders are named as the packages that they test."""

@@ -1,0 +1,1 @@
+"""Measurements: what minimizing costs, and how fast layers and models of any width are."""
