@@ -15,7 +15,7 @@ from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import Initializer, load
 from onnxsqueeze.model.saving import save
-from tests.sample_models import WEIGHT, linear_model, separated
+from tests.support.sample_models import WEIGHT, linear_model, separated
 
 LARGE = np.arange(3000, dtype=np.float32)
 

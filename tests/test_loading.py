@@ -18,7 +18,7 @@ from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import wire
 from onnxsqueeze.model.loading import Initializer, load, to_proto
 from onnxsqueeze.model.saving import save
-from tests.sample_models import WEIGHT, floats, linear_model, separated
+from tests.support.sample_models import WEIGHT, floats, linear_model, separated
 
 PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 LARGE = np.arange(5000, dtype=np.float32)

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.saving import encoded_size, save
-from tests.sample_models import floats, linear_model, separated
+from tests.support.sample_models import floats, linear_model, separated
 
 ROWS = 3
 

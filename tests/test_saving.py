@@ -21,7 +21,7 @@ from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import save
-from tests.sample_models import linear_model
+from tests.support.sample_models import linear_model
 
 PACKAGE_ROOT = Path(onnxsqueeze.__file__).parents[1]
 OLD = b"the file that was here before"

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxsqueeze.abstract.symbolic import retyped, rounded, symbol
-from tests.planted.checks import assert_equal_outputs, minimize, operators, size
+from tests.support.planted.checks import assert_equal_outputs, minimize, operators, size
 
 CHANNELS = 8
 LIVE = [0, 2, 3, 5, 6, 7]  # three of each half

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.command_line.perceptrons import perceptron, saved, weights
+from tests.support.perceptrons import perceptron, saved, weights
 
 
 def pair(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from onnxsqueeze.runtimes import RUNTIMES
 from tests.bench import fakes
 from tests.bench.networks import image_classifier, pair
 from tests.bench.test_lanes import gone
-from tests.command_line.perceptrons import perceptron, refused, run, saved, weights
+from tests.support.perceptrons import perceptron, refused, run, saved, weights
 
 QUICK = Settings(seconds=0.01, launches=1)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.blocks.exporting import NEWER, OLDER_FUSED
-from tests.blocks.networks import FEATURES
-from tests.blocks.planting import DEAD, ZERO
-from tests.blocks.recovering import assert_recovers, matrices
-from tests.blocks.recurrent import GATES, plant
+from tests.support.blocks.exporting import NEWER, OLDER_FUSED
+from tests.support.blocks.networks import FEATURES
+from tests.support.blocks.planting import DEAD, ZERO
+from tests.support.blocks.recovering import assert_recovers, matrices
+from tests.support.blocks.recurrent import GATES, plant
 
 KINDS = sorted(GATES, key=lambda kind: kind.__name__)
 

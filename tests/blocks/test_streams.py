@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.blocks.cases import BLOCKS, LAYER_NORM
-from tests.blocks.exporting import OLDER, OLDER_FUSED
-from tests.blocks.planting import DIFFERENT, EQUAL, ZERO, Spare
-from tests.blocks.recovering import assert_block_recovers
+from tests.support.blocks.cases import BLOCKS, LAYER_NORM
+from tests.support.blocks.exporting import OLDER, OLDER_FUSED
+from tests.support.blocks.planting import DIFFERENT, EQUAL, ZERO, Spare
+from tests.support.blocks.recovering import assert_block_recovers
 
 ALL = sorted(BLOCKS)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.blocks.cases import BLOCKS
-from tests.blocks.exporting import NEWER, OLDER_FUSED
-from tests.blocks.planting import DEAD, DIFFERENT, EQUAL, FOLLOWS, ZERO, Axis, Spare
-from tests.blocks.recovering import assert_block_recovers
+from tests.support.blocks.cases import BLOCKS
+from tests.support.blocks.exporting import NEWER, OLDER_FUSED
+from tests.support.blocks.planting import DEAD, DIFFERENT, EQUAL, FOLLOWS, ZERO, Axis, Spare
+from tests.support.blocks.recovering import assert_block_recovers
 
 ATTENTION = {
     "hidden": Spare(5, DIFFERENT),

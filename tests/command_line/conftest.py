@@ -9,7 +9,7 @@ import pytest
 
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rewriting.editor import Editor
-from tests.command_line.perceptrons import perceptron, saved, weights
+from tests.support.perceptrons import perceptron, saved, weights
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.command_line.perceptrons import perceptron, refused, run, saved, weights
+from tests.support.perceptrons import perceptron, refused, run, saved, weights
 
 
 def test_inspect_says_what_the_mask_is_worth_and_writes_nothing(pruned: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import onnxsqueeze
-from tests.command_line.perceptrons import HIDDEN, LIVE, perceptron, refused, run, saved, weights, width
+from tests.support.perceptrons import HIDDEN, LIVE, perceptron, refused, run, saved, weights, width
 
 
 def test_minimize_writes_a_smaller_model_beside_the_input(pruned: Path) -> None:

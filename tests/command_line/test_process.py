@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from onnxsqueeze.cli import progress as steps
-from tests.command_line.perceptrons import perceptron, saved, weights
+from tests.support.perceptrons import perceptron, saved, weights
 
 MODULE = [sys.executable, "-m", "onnxsqueeze"]
 

@@ -14,7 +14,7 @@ import pytest
 
 import onnxsqueeze
 from onnxsqueeze.pipeline import search
-from tests.command_line.perceptrons import refused, run
+from tests.support.perceptrons import refused, run
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxsqueeze
-from tests.command_line.perceptrons import run
 from tests.deploy.networks import CLASSES, classifier, network, sampled, saved
+from tests.support.perceptrons import run
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.command_line.perceptrons import run
 from tests.deploy.networks import needs, web_folder
+from tests.support.perceptrons import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "deploy"

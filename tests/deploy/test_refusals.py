@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 from onnxsqueeze.deployment import folder as folders
 from onnxsqueeze.deployment import running
 from onnxsqueeze.runtimes import RUNTIMES, Conversion, NotInstalledError
-from tests.command_line.perceptrons import refused, run
 from tests.deploy.networks import CLASSES, classifier, needs, network, sampled, saved
+from tests.support.perceptrons import refused, run
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from onnx import helper
 
 from onnxsqueeze.deployment.targets import TARGETS
-from tests.command_line.perceptrons import run
 from tests.deploy.networks import Array, classifier, needs, network, sampled, saved
+from tests.support.perceptrons import run
 
 _FILES = {
     "openvino": ["model.bin", "model.xml"],

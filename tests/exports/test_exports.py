@@ -7,9 +7,9 @@ from onnx import ModelProto
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.exports.architectures import ARCHITECTURES
-from tests.exports.exporters import MASKS, Exporter, exported
-from tests.planted.checks import assert_equal_outputs, assert_untouched_contract, size
+from tests.support.exports.architectures import ARCHITECTURES
+from tests.support.exports.exporters import MASKS, Exporter, exported
+from tests.support.planted.checks import assert_equal_outputs, assert_untouched_contract, size
 
 OLDER = (
     (Exporter(11, dynamo=False, optimize=False), Exporter(17, dynamo=False, optimize=True)),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.planted.checks import assert_equal_outputs, minimize, weights
+from tests.support.planted.checks import assert_equal_outputs, minimize, weights
 
 WIDTH, GROUPS, CLASSES = 16, 4, 3
 GONE = torch.tensor([1, 2, 4, 7, 8, 9, 13, 14])  # two of each group

@@ -7,10 +7,20 @@ from math import prod
 import numpy as np
 import onnx
 import pytest
-from torch import nn
 
-from tests.exports.sequences import DEAD, OUT, PLACES, UNITS, WIDTH, WORDS, Language, Patches, Recurrent, newer, older
-from tests.planted.checks import SINGLE, deviation, minimize, run, weights
+from tests.support.exports.sequences import (
+    DEAD,
+    OUT,
+    PLACES,
+    UNITS,
+    WIDTH,
+    WORDS,
+    Language,
+    Patches,
+    Recurrent,
+    exported,
+)
+from tests.support.planted.checks import SINGLE, deviation, minimize, run, weights
 
 KEPT = WIDTH - len(DEAD)
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -23,14 +33,6 @@ def minimized(model: onnx.ModelProto, *shape: int, words: bool = False) -> list[
     result = minimize(model).model
     assert deviation(run(model, {"x": x}), run(result, {"x": x})) <= SINGLE
     return [shape for shape in weights(result) if prod(shape) != max(shape, default=1)]
-
-
-def exported(network: nn.Module, way: str, axes: int = 2) -> onnx.ModelProto:
-    """Export by one of the exporters, optimized or as it is traced."""
-    exporter, _, option = way.partition("-")
-    if exporter == "newer":
-        return newer(network, optimize=option != "plain", axes=axes)
-    return older(network, opset=12 if option == "12" else 17, folding=option != "plain", axes=axes)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.pipeline.frontend import canonical_graph
-from tests.patterns.graphs import fused
+from tests.support.patterns.graphs import fused
 
 
 class RootMeanSquare(nn.Module):

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.pipeline.frontend import canonical_graph
-from tests.patterns.graphs import fused, model, names
-from tests.patterns.spellings import (
+from tests.support.patterns.graphs import fused, model, names
+from tests.support.patterns.spellings import (
     CENTRED,
     GELU,
     GUARDED_SOFTMAX,

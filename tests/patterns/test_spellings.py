@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.patterns.graphs import fused, model
-from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
-from tests.planted.checks import run
+from tests.support.patterns.graphs import fused, model
+from tests.support.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.support.planted.checks import run
 
 STORED = [
     {"as_nodes": False, "scalars": ()},

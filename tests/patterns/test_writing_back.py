@@ -16,11 +16,11 @@ from onnxsqueeze.pipeline.frontend import analyse, canonical_graph
 from onnxsqueeze.planning.fixpoint import make_plan
 from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rewriting.editor import Editor
-from tests.builders import Tensor
-from tests.patterns.graphs import fused, model
-from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
-from tests.planted.checks import assert_recovers, assert_untouched_contract, deviation, draw, run
-from tests.planted.layers import Twin
+from tests.support.builders import Tensor
+from tests.support.patterns.graphs import fused, model
+from tests.support.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.support.planted.checks import assert_recovers, assert_untouched_contract, deviation, draw, run
+from tests.support.planted.layers import Twin
 
 TEXTS = [
     *(row[2] for row in (*LAYER_NORMALIZATION, *RMS_NORMALIZATION)),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.builders import DEAD, ZERO, Tensor
-from tests.planted.checks import assert_recovers
-from tests.planted.conftest import LATEST
-from tests.planted.layers import Twin
+from tests.support.builders import DEAD, ZERO, Tensor
+from tests.support.planted.checks import assert_recovers
+from tests.support.planted.layers import Twin
+from tests.support.planted.opsets import LATEST
 
 UNIT = ("Sigmoid",)  # brings values into (0, 1), where the operator is defined
 UNARY: list[tuple[str, int, tuple[str, ...], dict[str, Any]]] = [

@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.builders import CONST, DEAD, LIVE, Both, Tensor, Units
-from tests.planted.checks import assert_recovers
-from tests.planted.heads import Scores, attend, heads, merge, probabilities, split
-from tests.planted.layers import Twin
+from tests.support.builders import CONST, DEAD, LIVE, Both, Units
+from tests.support.planted.heads import Scores, attend, finish, heads, merge, probabilities, split, stream
+from tests.support.planted.layers import Twin
 
 SPLIT_TAKES_SIZES = 13  # as an input, from this opset on
-
-
-def stream(twin: Twin, name: str = "T") -> Tensor:
-    return twin.op("Tanh", twin.matmul(twin.input("N", name, 6, axis=2), twin.units(live=5, dead=2, const=2)))
-
-
-def finish(twin: Twin, x: Tensor, **options: object) -> None:
-    assert_recovers(twin.pair(twin.matmul(x, twin.units(live=4))), **options)  # type: ignore[arg-type]
 
 
 def test_each_head_keeps_dims_of_its_own(twin: Twin) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.builders import Pair
-from tests.planted.attention_networks import SHARED, Layers, Network, Sizes, cached, drawn, pair, planted
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.builders import Pair
+from tests.support.planted.attention_networks import SHARED, Layers, Network, Sizes, cached, drawn, pair, planted
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
 
 
 @pytest.mark.parametrize(("read", "shown"), [(True, True), (True, False), (False, True)])

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from tests.builders import CONST, DEAD, LIVE, REPRESENTATIVE, SPARE, ZERO, Both
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
-from tests.planted.heads import Heads, Scores, attend, heads, merge, split
-from tests.planted.layers import Twin
-from tests.planted.test_attention import finish, stream
+from tests.support.builders import CONST, DEAD, LIVE, REPRESENTATIVE, SPARE, ZERO, Both
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.planted.heads import Heads, Scores, attend, finish, heads, merge, split, stream
+from tests.support.planted.layers import Twin
 
 
 def _constant_key(twin: Twin, stays: bool) -> Heads:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.builders import Pair
-from tests.planted.attention_networks import (
+from tests.support.builders import Pair
+from tests.support.planted.attention_networks import (
     FORMS,
     MICROSOFT,
     ONNX,
@@ -34,8 +34,8 @@ from tests.planted.attention_networks import (
     planted,
     projected,
 )  # fmt: skip
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
-from tests.planted.test_properties import PROPERTY, mask
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.planted.properties import PROPERTY, mask
 
 Array = npt.NDArray[Any]
 

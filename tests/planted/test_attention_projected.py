@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.planted.attention_networks import PLAIN, Network, Sizes, behind_a_layer, drawn, planted, projected
-from tests.planted.checks import SINGLE, assert_equal_outputs, deviation, minimize, run, weights
+from tests.support.planted.attention_networks import PLAIN, Network, Sizes, behind_a_layer, drawn, planted, projected
+from tests.support.planted.checks import SINGLE, assert_equal_outputs, deviation, minimize, run, weights
 
 
 def test_layers_inside_fold_their_inputs() -> None:

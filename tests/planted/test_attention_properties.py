@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from tests.builders import LIVE, Both, Tensor
-from tests.planted.checks import assert_equal_outputs, minimize, size, weights
-from tests.planted.conftest import OPSETS
-from tests.planted.heads import split
-from tests.planted.layers import Twin
-from tests.planted.test_properties import PROPERTY
+from tests.support.builders import LIVE, Both, Tensor
+from tests.support.planted.checks import assert_equal_outputs, minimize, size, weights
+from tests.support.planted.heads import split
+from tests.support.planted.layers import Twin
+from tests.support.planted.opsets import OPSETS
+from tests.support.planted.properties import PROPERTY
 
 HEADS, DIMS = 4, 4
 

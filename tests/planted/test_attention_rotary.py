@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.builders import CONST, DEAD, LIVE, ZERO, Both, Units
-from tests.planted.checks import assert_recovers
-from tests.planted.heads import Heads, heads, merge, probabilities, split
-from tests.planted.layers import Twin
-from tests.planted.test_attention import finish, stream
+from tests.support.builders import CONST, DEAD, LIVE, ZERO, Both, Units
+from tests.support.planted.checks import assert_recovers
+from tests.support.planted.heads import Heads, finish, heads, merge, probabilities, split, stream
+from tests.support.planted.layers import Twin
 
 HALF = 4  # pairs of dims before any leave
 PAIRS = ((ZERO, DEAD), (DEAD, ZERO), (ZERO, CONST))  # a constant key is rotated, so that it stays where it is read

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tests.planted.checks import SINGLE, deviation, minimize, run, weights
-from tests.planted.recurrent_networks import RecurrentNetwork
+from tests.support.planted.checks import SINGLE, deviation, minimize, run, weights
+from tests.support.planted.recurrent_networks import RecurrentNetwork
 
 WIDTH, GONE, OUT = 8, (1, 4, 6), 3
 KEPT = WIDTH - len(GONE)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
-from tests.planted.layers import Twin
+from tests.support.builders import CONST, DEAD, REPRESENTATIVE, ZERO, Both, Tensor
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
+from tests.support.planted.layers import Twin
 
 SPACES = [("L",), ("H", "W"), (7, 9), ("D", 8, "W")]
 

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
-from tests.planted.layers import Twin
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
+from tests.support.planted.layers import Twin
 
 
 def test_dead_units(twin: Twin) -> None:

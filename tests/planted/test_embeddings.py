@@ -15,8 +15,8 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.rules.contract import Refusal
-from tests.planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, operators, run, weights
-from tests.planted.embedding_networks import OUT, ROWS, TOKENS, TableNetwork, feeds
+from tests.support.planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, operators, run, weights
+from tests.support.planted.embedding_networks import OUT, ROWS, TOKENS, TableNetwork, feeds
 
 HALF = 4e-3
 """Largest deviation in float16, relative to the output's scale: sums of some ten terms, each rounded to 1e-3."""

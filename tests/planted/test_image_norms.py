@@ -10,8 +10,8 @@ import pytest
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.planted.checks import assert_equal_outputs, deviation, draw, in_double, minimize, operators, weights
-from tests.planted.norm_networks import EXTENT, IMAGE, NormNetwork
+from tests.support.planted.checks import assert_equal_outputs, deviation, draw, in_double, minimize, operators, weights
+from tests.support.planted.norm_networks import EXTENT, IMAGE, NormNetwork
 
 UNITS = 4  # of a reader
 DYNAMIC, STATIC = ("N", IMAGE, "H", "W"), (1, IMAGE, EXTENT, EXTENT)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders import DEAD, ZERO, Both, Tensor
-from tests.planted.checks import assert_recovers
-from tests.planted.layers import Twin
+from tests.support.builders import DEAD, ZERO, Both, Tensor
+from tests.support.planted.checks import assert_recovers
+from tests.support.planted.layers import Twin
 
 SPLIT_TAKES_SIZES = 13  # as an input, from this opset on
 SPLIT_COUNTS = 18  # needs num_outputs, from this opset on

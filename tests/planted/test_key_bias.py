@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.planted.checks import SINGLE, deviation, minimize, operators, run, weights
-from tests.planted.narrowed_networks import Network
+from tests.support.planted.checks import SINGLE, deviation, minimize, operators, run, weights
+from tests.support.planted.narrowed_networks import Network
 
 HEADS, SIZE, WIDTH, TOKENS = 2, 4, 8, 5
 SCALE = SIZE**-0.5

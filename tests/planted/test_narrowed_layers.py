@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.planted.checks import SINGLE, assert_equal_outputs, deviation, minimize, operators, run, weights
-from tests.planted.narrowed_networks import Array, Network
+from tests.support.planted.checks import SINGLE, assert_equal_outputs, deviation, minimize, operators, run, weights
+from tests.support.planted.narrowed_networks import Array, Network
 
 Layer = Callable[[Network, str, Array, Array], str]
 IN, OUT = 12, 10

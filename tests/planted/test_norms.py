@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.planted.checks import (
+from tests.support.planted.checks import (
     assert_equal_outputs,
     deviation,
     draw,
@@ -24,7 +24,7 @@ from tests.planted.checks import (
     run,
     weights,
 )
-from tests.planted.norm_networks import FEATURES, TOKENS, NormNetwork
+from tests.support.planted.norm_networks import FEATURES, TOKENS, NormNetwork
 
 UNITS = 3  # of a reader
 EXACT = 1e-9

@@ -6,22 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import onnx
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
 
-from tests.builders import Tensor
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
-from tests.planted.conftest import OPSETS
-from tests.planted.layers import Twin
+from tests.support.builders import Tensor
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
+from tests.support.planted.layers import Twin
+from tests.support.planted.opsets import OPSETS
+from tests.support.planted.properties import PROPERTY, mask
 
-PROPERTY = settings(
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),
-)
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Softplus", "Erf", "LeakyRelu", "Elu", "Softsign")
 
 counts = st.integers(0, 3)
@@ -146,19 +139,6 @@ STEPS: tuple[Callable[[Twin, Tensor], Tensor], ...] = (
     _plain, _normalized, _pointwise, _residual, _branches, _depthwise, _multiplied, _grouped, _squeezed, _gated,
     _halves, _shuffled, _up_and_down, _averaged, _tokens,
 )  # fmt: skip
-
-
-def mask(model: onnx.ModelProto, share: float, seed: int) -> None:
-    """Set slices along the first and second axis of the weights to zero, some biases, and single weights."""
-    random = np.random.default_rng(seed)
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor).copy()
-        if values.dtype != np.float32 or values.ndim == 0:
-            continue
-        for axis in range(min(values.ndim, 2)):
-            values[(slice(None),) * axis + (random.random(values.shape[axis]) < share * random.random(),)] = 0
-        values *= random.random(values.shape) > share * random.random()
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 @given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.floats(0, 1), st.booleans(), seeds, opsets)

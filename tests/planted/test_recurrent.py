@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 import onnxsqueeze as sq
-from tests.planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, run, weights
-from tests.planted.recurrent_networks import FEATURES, GATES, OUT, RecurrentNetwork, Units, feeds
+from tests.support.planted.checks import DOUBLE, SINGLE, deviation, in_double, minimize, run, weights
+from tests.support.planted.recurrent_networks import FEATURES, GATES, OUT, RecurrentNetwork, Units, feeds
 
 OPS = ("LSTM", "GRU", "RNN")
 

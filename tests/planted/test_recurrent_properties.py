@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.planted.checks import SINGLE, deviation, minimize, run, size
-from tests.planted.recurrent_networks import GATES, OUT, RecurrentNetwork, Units, feeds
+from tests.support.planted.checks import SINGLE, deviation, minimize, run, size
+from tests.support.planted.recurrent_networks import GATES, OUT, RecurrentNetwork, Units, feeds
 
 ACTIVATIONS = ("Sigmoid", "Tanh", "HardSigmoid", "Softsign")
 BATCH = 3

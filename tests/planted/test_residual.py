@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.builders import ZERO, Both, Tensor, Units, on
-from tests.planted.checks import assert_recovers, operators
-from tests.planted.layers import Twin
+from tests.support.builders import ZERO, Both, Tensor, Units, on
+from tests.support.planted.checks import assert_recovers, operators
+from tests.support.planted.layers import Twin
 
 
 def normalized(twin: Twin, x: Tensor, units: Units, kernel: int, folded: bool, strides: int = 1) -> Tensor:

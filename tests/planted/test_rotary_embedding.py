@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests.builders import Pair
-from tests.planted.attention_networks import MICROSOFT, Network, Sizes, drawn, planted
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.builders import Pair
+from tests.support.planted.attention_networks import MICROSOFT, Network, Sizes, drawn, planted
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
 
 
 def rotary(net: Network, scale: float | None, domain: str, heads: bool, interleaved: int) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
-from tests.planted.checks import SINGLE, deviation, draw, run
+from tests.support.planted.checks import SINGLE, deviation, draw, run
 
 GONE, WIDTH = (2, 5, 9, 11), 16
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.builders import LIVE, Both, Tensor
-from tests.planted.checks import assert_recovers
-from tests.planted.layers import Twin
+from tests.support.builders import LIVE, Both, Tensor
+from tests.support.planted.checks import assert_recovers
+from tests.support.planted.layers import Twin
 
 
 def features(twin: Twin, *space: int | str, **more: int) -> Tensor:

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.builders import Tensor
-from tests.planted.checks import assert_equal_outputs, assert_recovers, minimize, size, weights
-from tests.planted.layers import Twin
+from tests.support.builders import Tensor
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, size, weights
+from tests.support.planted.layers import Twin
 
 Bools = npt.NDArray[np.bool_]
 

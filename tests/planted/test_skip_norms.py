@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.planted.checks import assert_equal_outputs, minimize, operators, weights
-from tests.planted.norm_networks import FEATURES, NormNetwork
+from tests.support.planted.checks import assert_equal_outputs, minimize, operators, weights
+from tests.support.planted.norm_networks import FEATURES, NormNetwork
 
 DOMAIN = "com.microsoft"
 WIDTH, GONE, UNITS = 16, 6, 3

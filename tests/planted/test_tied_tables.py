@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.planted.checks import SINGLE, deviation, minimize, operators, run, weights
-from tests.planted.embedding_networks import ROWS, TableNetwork, feeds
+from tests.support.planted.checks import SINGLE, deviation, minimize, operators, run, weights
+from tests.support.planted.embedding_networks import ROWS, TableNetwork, feeds
 
 WAYS = ["gemm", "transpose", "transposes", "twice"]
 

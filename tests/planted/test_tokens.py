@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.planted.checks import assert_equal_outputs, minimize, operators
-from tests.planted.norm_networks import NormNetwork
+from tests.support.planted.checks import assert_equal_outputs, minimize, operators
+from tests.support.planted.norm_networks import NormNetwork
 
 CHANNELS, TOKENS = 3, 4
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
-from tests.planted.checks import assert_equal_outputs, deviation, minimize, run, size, weights
+from tests.support.planted.checks import assert_equal_outputs, deviation, minimize, run, size, weights
 
 Array = npt.NDArray[Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.builders import TRUSTED_BATCH_NORM
-from tests.planted.conftest import LATEST
 from tests.random_networks import moving, pointwise, weighted
 from tests.random_networks.network import BATCHES, Network, Tensor
+from tests.support.builders import TRUSTED_BATCH_NORM
+from tests.support.planted.opsets import LATEST
 
 Layer = Callable[[Network, Tensor], Tensor | None]
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 import onnxsqueeze as sq
-from tests.planted.checks import (
+from tests.random_networks.generator import RandomNetwork, random_network
+from tests.support.planted.checks import (
     DOUBLE,
     assert_equal_outputs,
     assert_untouched_contract,
@@ -20,7 +21,6 @@ from tests.planted.checks import (
     size,
     weights,
 )
-from tests.random_networks.generator import RandomNetwork, random_network
 
 SEEDS = range(150)
 ROUNDED = range(150, 180)

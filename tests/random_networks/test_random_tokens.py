@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 import onnxsqueeze as sq
-from tests.planted.checks import assert_untouched_contract, deviation, run, signature, size
 from tests.random_networks.test_random_networks import TOLERANCE
 from tests.random_networks.token_generator import RandomTokenNetwork, random_token_network
+from tests.support.planted.checks import assert_untouched_contract, deviation, run, signature, size
 
 FORMS = ("stock", "function", "primitives")
 SEEDS = range(90)

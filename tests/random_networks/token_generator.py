@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.planted.conftest import LATEST
 from tests.random_networks import token_layers
 from tests.random_networks.network import BATCHES, Array, Tensor
 from tests.random_networks.normalized import mean, norm
 from tests.random_networks.stream import TokenNetwork
+from tests.support.planted.opsets import LATEST
 
 Layer = Callable[[TokenNetwork, Tensor], Tensor | None]
 

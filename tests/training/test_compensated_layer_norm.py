@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import onnxsqueeze as sq
 from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm, compensated_layer_norm
-from tests.planted.checks import SINGLE, deviation, run
+from tests.support.planted.checks import SINGLE, deviation, run
 
 WIDTH = 40
 

@@ -9,7 +9,7 @@ import pytest
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
-from tests.planted.checks import SINGLE, assert_untouched_contract, deviation, run, size
+from tests.support.planted.checks import SINGLE, assert_untouched_contract, deviation, run, size
 from tools.models.architectures.exports import Exporter, Source
 from tools.models.architectures.masks import MASKS
 from tools.models.architectures.networks import ARCHITECTURES

@@ -13,7 +13,7 @@ from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.criteria import CriterionContext, Evidence, criterion_named
 from onnxsqueeze.training.criteria.evidence import Losses
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from tests.training.criteria.networks import layer, perceptron
+from tests.support.training.graphs import layer, perceptron
 
 WEIGHT = np.array([[1.0, -2.0, 0.5], [0.0, 4.0, -1.0]])
 BATCH = torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, -2.0], [2.0, 1.0, 4.0], [2.0, 1.0, -4.0]])

@@ -15,7 +15,7 @@ from onnxsqueeze.training.criteria import CriterionContext, Evidence
 from onnxsqueeze.training.criteria.folding import fold_means
 from onnxsqueeze.training.criteria.weight_uses import linear_uses
 from onnxsqueeze.training.module import from_onnx
-from tests.training.criteria.networks import Array, graph, node
+from tests.support.training.graphs import Array, graph, node
 
 RANDOM = np.random.default_rng(5)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training import Best, Phase, SqueezeRelease
 from onnxsqueeze.training.module import from_onnx
-from tests.training.criteria.networks import perceptron
+from tests.support.training.graphs import perceptron
 
 FEATURES, CLASSES = 12, 4
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onnxsqueeze.training.export.export import export_masked
 from onnxsqueeze.training.export.pruned import carry_out_masks, plain_copy
-from tests.planted.checks import SINGLE, deviation, run
+from tests.support.planted.checks import SINGLE, deviation, run
 
 
 def exported(module: nn.Module, inputs: Any, folder: Path, **options: Any) -> onnx.ModelProto:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from onnxsqueeze.training.module import from_onnx
-from tests.exports.sequences import WORDS, Language, Patches, Recurrent
-from tests.exports.test_sequences import exported
+from tests.support.exports.sequences import WORDS, Language, Patches, Recurrent, exported
 from tests.training.forms.checking import assert_same_outputs, computed
 from tests.training.forms.drawing import Array, Draw
 

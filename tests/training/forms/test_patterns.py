@@ -9,8 +9,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from onnxsqueeze.training.module import from_onnx
-from tests.patterns.graphs import model, names
-from tests.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.support.patterns.graphs import model, names
+from tests.support.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
 from tests.training.forms.checking import as_model, assert_gradients, assert_same_outputs, computed
 from tests.training.forms.drawing import Draw
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from tests.training.library import FUSED, library
+from tests.support.training.library import FUSED, library
 from tests.training.module.networks import Convolutional, Normed, Tied, exported, perceptron
 from tools.models.architectures.exports import Exporter, Source
 

@@ -15,7 +15,7 @@ from torch import nn
 from onnxsqueeze.errors import InvalidModelError, UsageError
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
-from tests.training.apart import run_apart
+from tests.support.training.apart import run_apart
 from tests.training.module.models import convolutional, made, normal, perceptron
 
 

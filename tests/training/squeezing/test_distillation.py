@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.module import from_onnx
 from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
-from tests.training.apart import run_apart
-from tests.training.criteria.networks import perceptron
+from tests.support.training.apart import run_apart
+from tests.support.training.graphs import perceptron
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 4, (16,), generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.release import ReleaseReport, release
-from tests.training.criteria.networks import graph, layer, node, perceptron
+from tests.support.training.graphs import graph, layer, node, perceptron
 
 BATCHES = list(torch.randn(64, 12, generator=torch.Generator().manual_seed(3)).split(32))
 

@@ -6,7 +6,7 @@ import torch
 
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
-from tests.training.criteria.networks import perceptron
+from tests.support.training.graphs import perceptron
 
 DENSE = 6 * 8 + 8 * 3 + 11
 

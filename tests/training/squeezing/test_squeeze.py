@@ -13,7 +13,7 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.criteria import CriterionContext, criterion
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
-from tests.training.criteria.networks import perceptron
+from tests.support.training.graphs import perceptron
 
 SIZES = (12, 40, 30, 5)
 DENSE = 12 * 40 + 40 * 30 + 30 * 5 + 75

@@ -17,7 +17,7 @@ from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
 from onnxsqueeze.training.squeezing.unit_masks import slices, unit_sums
 from onnxsqueeze.training.units.discovery import units_of
-from tests.training.criteria.networks import perceptron
+from tests.support.training.graphs import perceptron
 
 SIZES = (12, 40, 30, 5)
 BATCHES = [torch.randn(128, 12, generator=torch.Generator().manual_seed(7))]

@@ -15,9 +15,9 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.units import Units
 from onnxsqueeze.training.units.units import Bools
-from tests.blocks.exporting import export
-from tests.exports.exporters import Exporter, exported
-from tests.training.library import FUSED, library
+from tests.support.blocks.exporting import export
+from tests.support.exports.exporters import Exporter, exported
+from tests.support.training.library import FUSED, library
 
 CONVOLUTIONAL = Exporter(13, False, True)
 CONVOLUTIONS = ("mlp", "resnet", "regnet", "efficientnet")

@@ -13,7 +13,7 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.units import Units, remove_units, unit_scores
 from onnxsqueeze.training.units.discovery import units_of
-from tests.blocks.exporting import export
+from tests.support.blocks.exporting import export
 from tests.training.units.removing import minimized, model
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]

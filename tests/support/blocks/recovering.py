@@ -11,10 +11,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tests.blocks.cases import BLOCKS
-from tests.blocks.exporting import OLDER_FUSED, export
-from tests.blocks.planting import Axes, Spare, plant, sizes_of, spread
-from tests.planted.checks import SINGLE, deviation, kernels_of, minimize, run
+from tests.support.blocks.cases import BLOCKS
+from tests.support.blocks.exporting import OLDER_FUSED, export
+from tests.support.blocks.planting import Axes, Spare, plant, sizes_of, spread
+from tests.support.planted.checks import SINGLE, deviation, kernels_of, minimize, run
 
 Shapes = Counter[tuple[int, ...]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.builders import (
+from tests.support.builders import (
     CONST,
     DEAD,
     KEPT,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.exports.blocks import (
+from tests.support.exports.blocks import (
     CausalBlock,
     Decoder,
     DenseLayer,

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxsqueeze as sq
-from tests.builders import TRUSTED_BATCH_NORM, Pair
+from tests.support.builders import TRUSTED_BATCH_NORM, Pair
 
 Array = npt.NDArray[Any]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.blocks.attention import Attention, CausalAttention, Conv1D, RotaryAttention
-from tests.blocks.planting import Sizes, linear, tag
+from tests.support.blocks.attention import Attention, CausalAttention, Conv1D, RotaryAttention
+from tests.support.blocks.planting import Sizes, linear, tag
 
 FEATURES, CLASSES, POSITIONS, VOCABULARY = 6, 5, 16, 24
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.blocks.planting import Sizes, linear, tag
+from tests.support.blocks.planting import Sizes, linear, tag
 
 SCALE = 0.3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.planted.layers import Twin
+from tests.support.planted.layers import Twin
 
 LATEST = 26  # the newest opset version that onnxruntime runs
 OPSETS = (11, 13, 17, 21, LATEST)

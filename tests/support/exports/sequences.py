@@ -147,3 +147,11 @@ def newer(network: nn.Module, opset: int = 18, optimize: bool = True, axes: int 
         )
     assert program is not None
     return program.model_proto  # type: ignore[no-any-return]
+
+
+def exported(network: nn.Module, way: str, axes: int = 2) -> onnx.ModelProto:
+    """Export by one of the exporters, optimized or as it is traced."""
+    exporter, _, option = way.partition("-")
+    if exporter == "newer":
+        return newer(network, optimize=option != "plain", axes=axes)
+    return older(network, opset=12 if option == "12" else 17, folding=option != "plain", axes=axes)

@@ -15,7 +15,7 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from tests.exports.architectures import ARCHITECTURES
+from tests.support.exports.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.builders import Pair
+from tests.support.builders import Pair
 
 Array = npt.NDArray[Any]
 

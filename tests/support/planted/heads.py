@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.builders import CONST, DEAD, KEPT, LIVE, ZERO, Both, Tensor, Units
-from tests.planted.layers import Twin
+from tests.support.builders import CONST, DEAD, KEPT, LIVE, ZERO, Both, Tensor, Units
+from tests.support.planted.checks import assert_recovers
+from tests.support.planted.layers import Twin
 
 PAIRS = ((ZERO, DEAD), (DEAD, ZERO), (DEAD, CONST), (ZERO, CONST))
 """What a dim of a query and its key may be when it can leave; a key that is the same everywhere cancels in softmax."""
@@ -91,3 +92,13 @@ def attend(
     p = probabilities(twin, q_name, k_name, len(planted.q) // planted.count, change)
     y = twin.node("MatMul", [p, split(twin, v, planted.sizes(planted.v))])[0]
     return merge(twin, y, v, planted.v)
+
+
+def stream(twin: Twin, name: str = "T") -> Tensor:
+    """Return tokens with dead and constant channels."""
+    return twin.op("Tanh", twin.matmul(twin.input("N", name, 6, axis=2), twin.units(live=5, dead=2, const=2)))
+
+
+def finish(twin: Twin, x: Tensor, **options: object) -> None:
+    """Add a last layer, and assert that the wide network comes back at the size of the small one."""
+    assert_recovers(twin.pair(twin.matmul(x, twin.units(live=4))), **options)  # type: ignore[arg-type]

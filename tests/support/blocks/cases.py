@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tests.blocks import networks
-from tests.blocks.planting import DIFFERENT, EQUAL, ZERO, Axes, Axis, Build
+from tests.support.blocks import networks
+from tests.support.blocks.planting import DIFFERENT, EQUAL, ZERO, Axes, Axis, Build
 
 STREAM = {"stream": Axis(12), "hidden": Axis(20)}
 ATTENTION = STREAM | {"heads": Axis(4), "q": Axis(3, "heads"), "k": Axis(3, "heads"), "v": Axis(3, "heads")}

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tests.blocks.networks import POSITIONS
+from tests.support.blocks.networks import POSITIONS
 
 OLDER, OLDER_FUSED, NEWER = "older-14", "older-17", "dynamo-18"
 

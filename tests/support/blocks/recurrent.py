@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.blocks.networks import CLASSES, FEATURES
-from tests.blocks.planting import DEAD, spread
+from tests.support.blocks.networks import CLASSES, FEATURES
+from tests.support.blocks.planting import DEAD, spread
 
 GATES = {nn.LSTM: (4, 2), nn.GRU: (3, 2), nn.RNN: (1, 0)}
 """How many gates a unit has, and which of them is the candidate, without which it stays at its initial zero."""

@@ -1,0 +1,1 @@
+"""What tests of several packages share: networks, how they are made, and what is asserted of them."""

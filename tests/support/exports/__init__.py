@@ -1,0 +1,1 @@
+"""Networks as torch exports them, by both of its exporters."""

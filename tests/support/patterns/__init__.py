@@ -1,0 +1,1 @@
+"""What exporters spell out in several nodes, in graphs around it."""
