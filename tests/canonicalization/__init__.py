@@ -1,0 +1,1 @@
+"""Operators that exporters spell out in several nodes or fused, read as one."""

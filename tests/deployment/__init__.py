@@ -1,0 +1,1 @@
+"""What `onnxsqueeze deploy` writes, refuses and measures."""

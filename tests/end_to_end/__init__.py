@@ -1,0 +1,1 @@
+"""Whole networks, from all who write them: exporters, libraries, the backend tests of onnx, chance."""

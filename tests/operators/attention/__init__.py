@@ -1,0 +1,1 @@
+"""Attention, as operators and spread over nodes."""

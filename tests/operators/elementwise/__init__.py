@@ -1,0 +1,1 @@
+"""Activations, and sums of streams."""

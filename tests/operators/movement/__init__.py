@@ -1,0 +1,1 @@
+"""What moves, joins, cuts and looks up."""

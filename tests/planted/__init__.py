@@ -1,1 +1,0 @@
-"""Planted networks: a small dense one inside a wide one, which must come back at its own size."""

@@ -1,0 +1,1 @@
+"""Shapes and the sizes that graphs compute."""

@@ -1,0 +1,1 @@
+"""Modules that exports of minimized networks are made of."""

@@ -1,1 +1,0 @@
-"""Architectures of the `transformers` library as both torch exporters write them."""
