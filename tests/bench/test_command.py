@@ -134,7 +134,7 @@ def test_external_data_counts(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import sys
-from onnxsqueeze.cli import main
+from onnxsqueeze.cli.main import main
 from onnxsqueeze.runtimes import RUNTIMES
 from tests.bench import fakes
 RUNTIMES.clear()

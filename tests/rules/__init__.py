@@ -1,1 +1,1 @@
-"""What rules share: weights that several nodes read."""
+"""What all rules share: lessons, what nodes list of their constants, weights that several nodes read."""
