@@ -46,3 +46,22 @@ def all_finite(array: Array) -> bool:
     with np.errstate(all="ignore"):
         total = array.sum(dtype=np.float32 if array.dtype.itemsize <= 4 else None)
         return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+
+
+def fits(array: Array, dtype: np.dtype[Any], before: Array | None = None) -> bool:
+    """Whether float64 results are finite in a data type, or were infinite or NaN before they were computed further.
+
+    Args:
+        array: the results; of any other type they fit. dtype: what they are to be cast to.
+        before: what they were computed from; it broadcasts against them.
+    """
+    if array.dtype != np.float64 or not array.size:
+        return True
+    with np.errstate(all="ignore"):
+        ends = np.asarray([array.max(), array.min()]).astype(dtype).astype(np.float64)
+        if np.isfinite(ends).all():
+            return True
+        if before is None:
+            return False
+        lost = ~np.isfinite(array.astype(dtype).astype(np.float64)) & np.isfinite(before.astype(np.float64))
+        return not lost.any()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.rewriter import Offset
 
 
 class Handing:
@@ -15,12 +15,11 @@ class Handing:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._offsets: dict[str, tuple[int, Floats]] = {}
+        self._offsets: dict[str, Offset] = {}
         self._mixtures: dict[str, Mixture] = {}
 
-    def hand_on(self, name: str, axis: int, vector: Floats) -> None:
-        """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
-        self._offsets[name] = (axis, vector)
+    def hand_on(self, name: str, offset: Offset) -> None:
+        self._offsets[name] = offset
 
     def mix(self, name: str, mixture: Mixture) -> None:
         """Leave it to the readers of a tensor, who all can, to compute with a mixture of what is left of it."""
@@ -37,13 +36,12 @@ class Handing:
             return
         for position, name in enumerate(node.inputs):
             offset, mixture = self._offsets.get(name), self._mixtures.get(name)
-            if offset is not None and (axis := carries(node, self.context, position, offset[0])) is not None:
+            if offset is not None and (axis := carries(node, self.context, position, offset.axis)) is not None:
                 for output in node.outputs:
-                    self.hand_on(output, axis, offset[1])
+                    self.hand_on(output, replace(offset, axis=axis))
             if mixture is not None and (axis := carries(node, self.context, position, mixture.axis)) is not None:
                 for output in node.outputs:
                     self.mix(output, replace(mixture, axis=axis))
 
-    def taken_offset(self, name: str) -> tuple[int, Floats] | None:
-        """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""
+    def taken_offset(self, name: str) -> Offset | None:
         return self._offsets.get(name)

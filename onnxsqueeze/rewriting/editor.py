@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, helper
 
-from onnxsqueeze.abstract.compact import Array, Bools, Floats
+from onnxsqueeze.abstract.compact import Array, Bools, fits
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rewriting.deferred import Handing
 from onnxsqueeze.rewriting.plan_view import Remaining
 from onnxsqueeze.rewriting.slicing import kept_part
 from onnxsqueeze.rewriting.surgery import Surgery
-from onnxsqueeze.rules.lessons import FoldOverflow, Used
+from onnxsqueeze.rules.lessons import Lesson, Used
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.queries import absorbed_by_readers
+from onnxsqueeze.rules.rewriter import Offset
 from onnxsqueeze.shapes.computed_shapes import Sizes
 
 
@@ -47,23 +48,23 @@ class Editor(Remaining, Handing, Surgery):
     def sliced(self, array: Array, name: str) -> Array:
         return kept_part(array, self.mask(name))
 
-    def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:
-        if array.dtype == np.float64 and dtype != np.float64 and array.size:
-            with np.errstate(over="ignore"):
-                if not np.isfinite(np.asarray([array.max(), array.min()]).astype(dtype).astype(np.float64)).all():
-                    raise FoldOverflow(tensor)
+    def check_finite(
+        self, array: Array, dtype: np.dtype[Any], lesson: Callable[[], Lesson], before: Array | None = None
+    ) -> None:
+        if not fits(array, dtype, before):
+            raise lesson()
 
-    def offset(self, node: Node, axis: int, vector: Floats, bias_position: int, dtype: np.dtype[Any]) -> None:
+    def offset(self, node: Node, offset: Offset, bias_position: int, dtype: np.dtype[Any]) -> None:
         output = node.outputs[0]
-        if self._graph.sole_reader(output) is not None and absorbed_by_readers(self.context, output, axis):
-            self.hand_on(output, axis, vector)
+        if self._graph.sole_reader(output) is not None and absorbed_by_readers(self.context, output, offset.axis):
+            self.hand_on(output, offset)
             return
-        self.check_finite(vector, output, dtype)
+        self.check_finite(offset.vector, dtype, offset.lesson)
         if bias_position >= 0:
-            self.set_constant(node, bias_position, vector.astype(dtype))
+            self.set_constant(node, bias_position, offset.vector.astype(dtype))
             return
-        shape = (-1,) + (1,) * (self.context.rank(output) - 1 - axis)
-        self.insert_after(node, "Add", [None, vector.astype(dtype).reshape(shape)])
+        shape = (-1,) + (1,) * (self.context.rank(output) - 1 - offset.axis)
+        self.insert_after(node, "Add", [None, offset.vector.astype(dtype).reshape(shape)])
 
     def note_nonzero(self, node: Node, columns: Bools, rows: Bools) -> None:
         self.used[node.index] = columns, rows

@@ -9,6 +9,7 @@ where the lesson matters:
     constant wherever it is kept (`ConstantWhereKept`)   planning     analysis
     no reader can reconstruct it (`KeepWhole`)           rewriting    analysis
     a stored weight became copies (`SliceOnce`)          costing      analysis
+    a constant branch overflows (`KeepSummand`)          rewriting    analysis
     a fold overflows (`FoldOverflow`)                    rewriting    planning
     the last channel is still read (`KeepOne`)           rewriting    planning
     larger than before (`TooLarge`)                      costing      planning
@@ -43,6 +44,7 @@ class Learned:
         settled: activations that are constant wherever they are kept.
         tied: stored weights with several users that are to be sliced alike, since copies would be larger.
         widened: activations that are to be whole although what they are computed from is narrowed.
+        summands: activations that are constant and added where they are, since no other constant can hold the sum.
         pins: elements that must stay.
         used: by node index, the columns and rows of a layer's weight that are no zeros once channels have gone.
         narrows: whether layers may compute with a part of their weights.
@@ -51,6 +53,7 @@ class Learned:
     settled: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
     widened: frozenset[str] = frozenset()
+    summands: frozenset[str] = frozenset()
     pins: tuple[Pin, ...] = ()
     used: Mapping[int, Used] = field(default_factory=dict)
     narrows: bool = True
@@ -74,6 +77,9 @@ class Learned:
 
     def _more_used(self, entry: tuple[int, Used]) -> bool:
         return not all(np.array_equal(*pair) for pair in zip(self.used[entry[0]], entry[1], strict=True))
+
+
+_MOST_CHANNELS = 16  # of one tensor that are pinned one by one
 
 
 class Stage(Enum):
@@ -146,8 +152,22 @@ class FoldOverflow(Lesson):
         self.channel = channel
 
     def join(self, learned: Learned) -> Learned:
-        """Pin the constants."""
-        return learned.with_pins([Pin(self.tensor, Reason.OVERFLOW, channel=self.channel)])
+        """Pin the constants; where one after the other is too much, all of them."""
+        earlier = [pin for pin in learned.pins if pin.tensor == self.tensor and pin.reason is Reason.OVERFLOW]
+        channel = self.channel if len(earlier) < _MOST_CHANNELS else None
+        return learned.with_pins([Pin(self.tensor, Reason.OVERFLOW, channel=channel)])
+
+
+class KeepSummand(Lesson):
+    """A tensor that is one constant would be folded into another one, whose data type cannot hold the sum."""
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+
+    def join(self, learned: Learned) -> Learned:
+        """Let the tensor be added where it is."""
+        return replace(learned, summands=learned.summands | {self.tensor})
 
 
 class KeepOne(Lesson):

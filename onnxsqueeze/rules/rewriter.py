@@ -6,7 +6,7 @@ a graph is rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Array, Bools, Floats
 from onnxsqueeze.abstract.symbolic import Dimension, Shape
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.lessons import Lesson
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.reconstruction import Mixture
 
@@ -40,6 +41,20 @@ class Request:
     computed: bool
     wanted: list[Dimension]
     wrong: Bools
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A vector that a tensor should be increased by.
+
+    Attributes:
+        axis: along which it lies. vector: float64, one entry for each position that stays.
+        lesson: says what there is to learn if some constant that takes it up cannot hold the sum.
+    """
+
+    axis: int
+    vector: Floats
+    lesson: Callable[[], Lesson]
 
 
 class ShapesAfter(Protocol):
@@ -115,14 +130,11 @@ class Rewriter(Protocol):
 
     # What one node leaves to the nodes behind it.
 
-    def hand_on(self, name: str, axis: int, vector: Floats) -> None:
-        """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by.
+    def hand_on(self, name: str, offset: Offset) -> None:
+        """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
 
-        ``vector`` has one float64 entry for each position that stays along ``axis``.
-        """
-
-    def taken_offset(self, name: str) -> tuple[int, Floats] | None:
-        """Return the vector that the readers of ``name`` must take up, with its axis; None if there is none."""
+    def taken_offset(self, name: str) -> Offset | None:
+        """Return the vector that the readers of ``name`` must take up; None if there is none."""
 
     def mix(self, name: str, mixture: Mixture) -> None:
         """Leave it to the readers of a tensor, who all can, to compute with a mixture of what is left of it."""
@@ -130,8 +142,8 @@ class Rewriter(Protocol):
     def mixture(self, name: str) -> Mixture | None:
         """Return the mixture that the readers of ``name`` must compute with; None if it holds what it always did."""
 
-    def offset(self, node: Node, axis: int, vector: Floats, bias_position: int, dtype: np.dtype[Any]) -> None:
-        """Add a vector (float64, one entry for each kept position) along an axis of the first output of a linear node.
+    def offset(self, node: Node, offset: Offset, bias_position: int, dtype: np.dtype[Any]) -> None:
+        """Add a vector along an axis of the first output of a linear node.
 
         It joins the constants of the readers where those can take it up, else becomes the node's own bias, else a new
         Add.
@@ -139,8 +151,10 @@ class Rewriter(Protocol):
 
     # Changes.
 
-    def check_finite(self, array: Array, tensor: str, dtype: np.dtype[Any]) -> None:
-        """Raise FoldOverflow, which names ``tensor``, if float64 results do not fit ``dtype``."""
+    def check_finite(
+        self, array: Array, dtype: np.dtype[Any], lesson: Callable[[], Lesson], before: Array | None = None
+    ) -> None:
+        """Raise a lesson if float64 results do not fit ``dtype``, where what stood there ``before`` was finite."""
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute; None removes it. A fused node has only those that are constants of its group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
     pointwise_rule,
 )
 from onnxsqueeze.rules.contract import Context, ScoreRows
+from onnxsqueeze.rules.lessons import KeepSummand
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters, setting_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register, rule_for
-from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.rewriter import Offset, Rewriter
 from onnxsqueeze.rules.score_rows import all_finite_inputs, finite, never_masked, row_sums
 from onnxsqueeze.rules.traits import Trait
 
@@ -226,13 +227,13 @@ def _repair_add(node: Node, context: Context, rewriter: Rewriter) -> None:
         taken = rewriter.taken_offset(name)
         if taken is None:
             continue
-        axis, vector = taken
         operand = operands[1 - position]
         assert operand is not None
-        shape = (-1,) + (1,) * (context.rank(name) - 1 - axis)
-        total = rewriter.sliced(operand, node.outputs[0]).astype(np.float64) + vector.reshape(shape)
+        shape = (-1,) + (1,) * (context.rank(name) - 1 - taken.axis)
+        before = rewriter.sliced(operand, node.outputs[0])
+        total = before.astype(np.float64) + taken.vector.reshape(shape)
         dtype = rewriter.dtype(name)
-        rewriter.check_finite(total, name, dtype)
+        rewriter.check_finite(total, dtype, taken.lesson, before)
         rewriter.set_constant(node, 1 - position, total.astype(dtype))
 
 
@@ -262,6 +263,8 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, rewri
     data, output = node.inputs[1 - position], node.outputs[0]
     if rewriter.taken_offset(data) is not None or context.shape(data) != context.shape(output):
         return False
+    if node.inputs[position] in context.learned.summands:
+        return False
     vector = rewriter.sliced(aligned(operand, context.rank(output)), output)
     axis = _single_axis(vector.shape)
     if not vector.any():
@@ -276,7 +279,7 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, rewri
         rewriter.bypass(node, 1 - position)
         return True
     if absorbed_by_readers(context, output, axis):
-        rewriter.hand_on(output, axis, flat)
+        rewriter.hand_on(output, Offset(axis, flat, partial(KeepSummand, node.inputs[position])))
         rewriter.bypass(node, 1 - position)
         return True
     return False

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, Bools, Floats
+from onnxsqueeze.abstract.compact import Array, Bools, Floats, fits
 from onnxsqueeze.coupling.constraints import choose_representatives
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import read_constants
 from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.lessons import FoldOverflow
-from onnxsqueeze.rules.plan import Narrowing
+from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
 from onnxsqueeze.rules.reconstruction import Mixture
-from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.rewriter import Offset, Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -36,29 +37,37 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
     mixture = rewriter.mixture(linear.data)
     if mixture is not None:
         values = mixture.offset[None].copy()
-    try:
-        _reweight(node, context, rewriter, linear, kept_out, kept_in, values, part)
-        taken = rewriter.taken_offset(linear.data)
-        if taken is not None:
-            values[kept_in] = np.broadcast_to(taken[1], (int(kept_in.sum()),))
-        rebias = taken is not None or mixture is not None or rewriter.plan.drops_summand(node.index)
-        if rebias or not (kept_in.all() and kept_out.all()):
-            shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
-            _rebias(node, context, rewriter, linear, kept_out, shift)
-        if part is not None:
-            select(node, rewriter, linear, part, kept_in[0])
-            widen(node, context, rewriter, linear, part, kept_out[0])
-    except FoldOverflow as overflow:
-        if not values.any():
-            raise
-        heaviest = np.abs(linear.matrix.astype(np.float64) * values[:, None, :, None]).max(axis=(1, 3)).argmax()
-        raise FoldOverflow(linear.data, (linear.data_axis, int(heaviest))) from overflow
+    taken = rewriter.taken_offset(linear.data)
+    removed = np.where(kept_in, 0.0, values)
+    blame = partial(_heaviest, linear, removed) if taken is None or removed.any() else taken.lesson
+    _reweight(node, context, rewriter, linear, kept_out, kept_in, values, blame)
+    if taken is not None:
+        values[kept_in] = np.broadcast_to(taken.vector, (int(kept_in.sum()),))
+    rebias = taken is not None or mixture is not None or rewriter.plan.drops_summand(node.index)
+    if rebias or not (kept_in.all() and kept_out.all()):
+        shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+        onward = partial(FoldOverflow, linear.data) if removed.any() else blame  # who takes it up knows no channels
+        _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), blame)
+    if part is not None:
+        select(node, rewriter, linear, part, kept_in[0])
+        widen(node, context, rewriter, linear, part, kept_out[0])
 
 
-def _mixed(linear: Linear, mixture: Mixture, rewriter: Rewriter) -> Linear:
+def _heaviest(linear: Linear, removed: Floats) -> Lesson:
+    """Blame the removed constant that contributes most; without any it is all that the layer reads.
+
+    ``removed`` [groups, in] holds the constants that leave, 0 elsewhere: nothing is won by keeping what stays anyway.
+    """
+    if not removed.any():
+        return FoldOverflow(linear.data)
+    heaviest = np.abs(linear.matrix.astype(np.float64) * removed[:, None, :, None]).max(axis=(1, 3)).argmax()
+    return FoldOverflow(linear.data, (linear.data_axis, int(heaviest)))
+
+
+def _mixed(linear: Linear, mixture: Mixture, rewriter: Rewriter, blame: Callable[[], Lesson]) -> Linear:
     """Let the representatives' columns do what those of the other channels did through them."""
     columns = mixture.folded(linear.matrix)
-    rewriter.check_finite(columns, linear.data, linear.matrix.dtype)
+    rewriter.check_finite(columns, linear.matrix.dtype, blame)
     matrix = linear.matrix.copy()
     matrix[:, :, mixture.representatives] = columns.astype(matrix.dtype)
     return replace(linear, matrix=matrix)
@@ -72,12 +81,12 @@ def _reweight(
     kept_out: Bools,
     kept_in: Bools,
     values: Floats,
-    part: Narrowing | None,
+    blame: Callable[[], Lesson],
 ) -> None:
     """Slice the weight, and let it do what removed channels did through those that stand for them."""
-    mixture = rewriter.mixture(linear.data)
+    mixture, part = rewriter.mixture(linear.data), rewriter.plan.narrowings.get(node.index)
     if mixture is not None:
-        linear = _mixed(linear, mixture, rewriter)
+        linear = _mixed(linear, mixture, rewriter, blame)
     if mixture is None and part is None and kept_out.all() and kept_in.all():
         return
     weight = _sliced(linear.matrix, kept_out, kept_in)
@@ -85,7 +94,7 @@ def _reweight(
         weight = _behind_representative(node, linear, context, kept_out, kept_in, values, weight)
     if part is not None:
         weight = narrowed(node, rewriter, weight, part, kept_in[0], kept_out[0])
-    rewriter.check_finite(weight, linear.data, linear.matrix.dtype)
+    rewriter.check_finite(weight, linear.matrix.dtype, blame)
     rewriter.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
     if linear.groups > 1:
         rewriter.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
@@ -138,19 +147,27 @@ def _behind_representative(
     return weight
 
 
-def _rebias(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kept_out: Bools, shift: Floats) -> None:
+def _rebias(
+    node: Node,
+    context: Context,
+    rewriter: Rewriter,
+    linear: Linear,
+    kept_out: Bools,
+    folded: Offset,
+    blame: Callable[[], Lesson],
+) -> None:
     """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
     if node.index in rewriter.plan.idle:
         rewriter.drop_inputs(node, [position for position in [rewriter.plan.idle[node.index]] if position >= 0])
         return
-    shift = shift[kept_out]
+    shift = folded.vector[kept_out]
     if linear.idle_bias:
         rewriter.drop_inputs(node, [linear.bias_position])
     if not linear.bias:
         if shift.any():
             if linear.bias_scale != 1:
                 rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
-            rewriter.offset(node, linear.output_axis, shift, linear.bias_position, linear.matrix.dtype)
+            rewriter.offset(node, replace(folded, vector=shift), linear.bias_position, linear.matrix.dtype)
         return
     bias = np.asarray(context.value(linear.bias))
     position = node.inputs.index(linear.bias, 2)
@@ -163,7 +180,7 @@ def _rebias(node: Node, context: Context, rewriter: Rewriter, linear: Linear, ke
         return
     sliced = bias[..., kept_out.ravel()] if wide else bias
     total = sliced.astype(np.float64) + moved if moved.any() else sliced
-    rewriter.check_finite(total, linear.data, bias.dtype)
+    rewriter.check_finite(total, bias.dtype, blame)
     rewriter.set_constant(node, position, total.astype(bias.dtype, copy=False))
 
 
@@ -187,6 +204,7 @@ def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis
     if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False
     total = bias.astype(np.float64) + vector / scale
-    rewriter.check_finite(total, node.outputs[0], bias.dtype)
+    if not fits(total, bias.dtype):
+        return False
     rewriter.set_constant(node, linear.bias_position, total.astype(bias.dtype))
     return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Array, Bools, Floats, all_finite
+from onnxsqueeze.abstract.compact import Array, Bools, Floats, all_finite, fits
 from onnxsqueeze.abstract.interval import Fact, compact, exactly
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -135,7 +135,8 @@ def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector:
     shape = [1] * table.ndim
     shape[axis if axis < indexed else axis - rank + 1] = -1
     total = table.astype(np.float64) + vector.reshape(shape)
-    rewriter.check_finite(total, node.outputs[0], table.dtype)
+    if not fits(total, table.dtype):
+        return False
     rewriter.set_constant(node, 0, total.astype(table.dtype))
     return True
 

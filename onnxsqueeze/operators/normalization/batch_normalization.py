@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Floats, all_finite
+from onnxsqueeze.abstract.compact import Floats, all_finite, fits
 from onnxsqueeze.abstract.interval import Fact, cancelled, outward
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -58,8 +58,8 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         assert array is not None
         sliced = array[kept]
         if position == 3 and taken is not None:
-            moved = sliced.astype(np.float64) - taken[1]
-            rewriter.check_finite(moved, node.inputs[0], array.dtype)
+            moved = sliced.astype(np.float64) - taken.vector
+            rewriter.check_finite(moved, array.dtype, taken.lesson)
             sliced = moved.astype(array.dtype)
         elif kept.all():
             continue
@@ -71,7 +71,8 @@ def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector:
     if bias is None or axis != 1:
         return False
     total = bias.astype(np.float64) + vector
-    rewriter.check_finite(total, node.outputs[0], bias.dtype)
+    if not fits(total, bias.dtype):
+        return False
     rewriter.set_constant(node, 2, total.astype(bias.dtype))
     return True
 

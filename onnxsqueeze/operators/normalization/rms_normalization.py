@@ -32,7 +32,7 @@ from onnxsqueeze.operators.normalization.representatives import NormRepresentati
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
-from onnxsqueeze.rules.lessons import KeepWhole
+from onnxsqueeze.rules.lessons import FoldOverflow, KeepWhole
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
@@ -100,7 +100,7 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     array = context.value(node.input(1)) if node.input(1) else None
     dtype = rewriter.dtype(name) if array is None else array.dtype
     narrowed = scale[kept] * np.sqrt(growth)
-    rewriter.check_finite(narrowed, name, dtype)
+    rewriter.check_finite(narrowed, dtype, partial(FoldOverflow, name))
     half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
     if half and dtype == rewriter.dtype(name) and removed.any():
         _write_unfused(node, rewriter, epsilon, narrowed.astype(dtype))

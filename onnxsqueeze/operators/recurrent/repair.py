@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, DATA, HIDDEN, KERNEL, PEEPHOLE, RECURRENT, Layer, written
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
 from onnxsqueeze.rules.rewriter import Rewriter
 
 
@@ -37,9 +39,11 @@ def repair(
     kept_in = np.broadcast_to(rewriter.kept(node.inputs[DATA], 2), (layer.features,))
     values = np.where(kept_in, 0.0, np.nan_to_num(features))
     taken = rewriter.taken_offset(node.inputs[DATA])
+    lesson: Callable[[], Lesson] = partial(FoldOverflow, node.inputs[DATA])
     if taken is not None:
-        values[kept_in] = taken[1]
-    _rebias(node, context, rewriter, layer, kept, _shifts(layer, values, np.where(kept, 0.0, np.nan_to_num(states))))
+        lesson = lesson if values.any() else taken.lesson
+        values[kept_in] = taken.vector
+    _rebias(node, rewriter, layer, kept, lesson, _shifts(layer, values, np.where(kept, 0.0, np.nan_to_num(states))))
     if not (kept.all() and kept_in.all()):
         _set_weight(node, rewriter, KERNEL, _rows(layer.kernel, kept)[..., kept_in])
     if not kept.all():
@@ -74,13 +78,15 @@ def _shifts(layer: Layer, values: Floats, states: Floats) -> Floats:
     return shifts
 
 
-def _rebias(node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, shifts: Floats) -> None:
+def _rebias(
+    node: Node, rewriter: Rewriter, layer: Layer, kept: Bools, lesson: Callable[[], Lesson], shifts: Floats
+) -> None:
     """Slice the biases and add what was folded, in float64, cast once."""
     if (kept.all() or not node.input(BIAS)) and not shifts.any():
         return
     total = _columns((layer.biases + shifts).swapaxes(0, 1), kept)
     dtype = layer.kernel.dtype
-    rewriter.check_finite(total, node.inputs[DATA], dtype)
+    rewriter.check_finite(total, dtype, lesson)
     rewriter.set_constant(node, BIAS, total.reshape(total.shape[0], -1).astype(dtype))
 
 
