@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.classes import connected
 from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Groups, Representative, Rows
 from onnxsqueeze.operators.attention.heads import HeadSizes
 from onnxsqueeze.operators.attention.packed_attention import Products
@@ -32,22 +33,6 @@ def constraints_of(analysis: Analysis) -> list[Constraint]:
             found[ids.shape, strict, ids.tobytes()] = Box(ids, strict)
     others = [c.labelled(analysis.labels) for c in elements.constraints if not isinstance(c, _BY_VALUE)]
     return [*found.values(), *others]
-
-
-def joined(count: int, pairs: Iterable[tuple[Classes, Classes]]) -> Classes:
-    """Return for each of ``count`` numbers the smallest of those that it is joined with by some pairs."""
-    root = np.arange(count, dtype=np.int64)
-    flat = [(left.ravel(), right.ravel()) for left, right in (np.broadcast_arrays(*pair) for pair in pairs)]
-    if not flat:
-        return root
-    left, right = (np.concatenate([pair[side] for pair in flat]) for side in (0, 1))
-    while True:
-        a, b = root[left], root[right]
-        if (a == b).all():
-            return root
-        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(root[root], root):
-            root = root[root]
 
 
 def coupled(constraints: Iterable[Constraint]) -> Iterator[tuple[Classes, Classes]]:
@@ -124,7 +109,7 @@ def heads_of(rows: Sequence[list[Row]]) -> list[Classes]:
                 first = number if first < 0 else first
                 pairs.append((first, number))
             members.append((first, np.concatenate([row.classes, row.labels])))
-    root = joined(len(numbers), [(np.array([a]), np.array([b])) for a, b in pairs])
+    root = connected(len(numbers), [(np.array([a]), np.array([b])) for a, b in pairs])
     found: dict[int, list[Classes]] = {}
     for number, classes in members:
         found.setdefault(int(root[number]), []).append(classes)

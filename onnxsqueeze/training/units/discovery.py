@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.coupling.classes import connected
 from onnxsqueeze.coupling.constraints import Constraint, Groups, Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
@@ -16,7 +17,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.operators.attention.heads import HeadSizes
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.training.units.class_uses import ColumnClasses, Reading, Use, Weights, weights_of
-from onnxsqueeze.training.units.coupling import Row, constraints_of, coupled, heads_of, joined, ragged_tables, rows_of
+from onnxsqueeze.training.units.coupling import Row, constraints_of, coupled, heads_of, ragged_tables, rows_of
 from onnxsqueeze.training.units.probe import probed
 from onnxsqueeze.training.units.sizes import separate_axes, stored_weights
 from onnxsqueeze.training.units.units import Kind, Units
@@ -44,7 +45,7 @@ def units_of(model: Model, columns: bool = True, trained: Collection[str] | None
     constraints = constraints_of(analysis)
     rows = list(rows_of(constraints))
     count = analysis.classes + numbers.count
-    cell_of = joined(count, [*coupled(constraints), *_tied(weights.uses)])
+    cell_of = connected(count, [*coupled(constraints), *_tied(weights.uses)])
     fixed = _spread(cell_of, np.concatenate([pinned, np.zeros(numbers.count, dtype=bool)]))
     free = _weighted(weights.uses, count) & ~fixed
     whole = _spread(cell_of, free) & ~fixed & ~_spread(cell_of, _labels(rows, count))
