@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from onnxsqueeze.coupling.constraints import Constraint
+    from onnxsqueeze.coupling.constraint import Constraint
 
 Ids = npt.NDArray[np.int64]
 
