@@ -6,13 +6,14 @@ which all elements share one class (and which therefore cannot be narrowed, only
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from onnxsqueeze.coupling.constraints import Constraint
+    from onnxsqueeze.coupling.constraint import Constraint
 
 Ids = npt.NDArray[np.int64]
 
@@ -65,26 +66,28 @@ class Elements:
 
     def canonical(self) -> tuple[npt.NDArray[np.int64], int]:
         """Return (class of each identifier, number of classes), the unions resolved."""
-        root = np.arange(self._count, dtype=np.int64)
-        if self._pairs:
-            left = np.concatenate([pair[0] for pair in self._pairs])
-            right = np.concatenate([pair[1] for pair in self._pairs])
-            _connect(root, left, right)
+        root = connected(self._count, self._pairs)
         _, labels = np.unique(root, return_inverse=True)
         return labels, int(labels.max(initial=-1)) + 1
 
 
-def _connect(root: Ids, left: Ids, right: Ids) -> None:
-    """Label connected components in place by the smallest identifier: hook the larger root, then shorten the paths."""
+def connected(count: int, pairs: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """Return for each of ``count`` numbers the smallest in its connected component.
+
+    Arrays of a pair broadcast; their elements at equal positions are connected. All at once: the larger root is hooked
+    to the smaller one, then the paths are shortened.
+    """
+    root = np.arange(count, dtype=np.int64)
+    flat = [[side.ravel() for side in np.broadcast_arrays(*pair)] for pair in pairs]
+    if not flat:
+        return root
+    left, right = (np.concatenate(side) for side in zip(*flat, strict=True))
     while True:
         a, b = root[left], root[right]
         differ = a != b
         if not differ.any():
-            return
+            return root
         a, b = a[differ], b[differ]
         np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while True:
-            shorter = root[root]
-            if np.array_equal(shorter, root):
-                break
-            root[:] = shorter
+        while not np.array_equal(shorter := root[root], root):
+            root = shorter

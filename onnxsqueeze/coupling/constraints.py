@@ -5,60 +5,23 @@ A constraint sees which classes stay and may only add to them, so enforcing all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from math import prod
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, Floats, any_along, fit_any
+from onnxsqueeze.coupling.constraint import NO_CLASSES, Classes, Constraint, Kept, Phase, Row
 from onnxsqueeze.coupling.keep_reason import Reason
 
-Classes = npt.NDArray[np.int64]
 _SMALLEST_SHARE = 16  # a constant this many times smaller than another does not stand for it
 
 
-@dataclass
-class Kept:
-    """Which classes stay, and why: the first reason wins.
-
-    Attributes:
-        mask, reasons: by class.
-        cost: the weight elements that keeping a class costs; where any class would do, the cheapest are added.
-        live: by tensor, which elements are needed if just these classes stay (compact).
-        additions: how often something was added.
-    """
-
-    mask: Bools
-    reasons: npt.NDArray[np.object_]
-    cost: Floats
-    live: Mapping[str, Bools]
-    additions: int = 0
-
-    def add(self, classes: Classes, reason: Reason, detail: str = "") -> None:
-        """Make ``classes`` stay."""
-        new = classes[~self.mask[classes]]
-        if new.size:
-            self.mask[new] = True
-            self.additions += 1
-            entry = np.empty((), dtype=object)
-            entry[()] = (reason, detail)
-            self.reasons[new] = entry
-
-
-class Constraint(Protocol):
-    """A relation between classes. ``labelled`` translates identifiers into final class numbers, once."""
-
-    def labelled(self, labels: Classes) -> Constraint:
-        """Return the same constraint on final class numbers."""
-
-    def enforce(self, kept: Kept) -> None:
-        """Add classes until the relation holds."""
-
-
 @dataclass(frozen=True)
-class Box:
+class Box(Constraint):
     """A tensor with several varying axes stays a box.
 
     Strict: the kept elements are a product of kept positions per axis. Else the last varying axis may keep different
@@ -71,10 +34,6 @@ class Box:
     ids: Classes
     strict: bool
     stepwise: bool = False
-
-    def labelled(self, labels: Classes) -> Box:
-        """Return the same constraint on final class numbers."""
-        return Box(labels[self.ids], self.strict, self.stepwise)
 
     @property
     def row_length(self) -> int:
@@ -89,13 +48,30 @@ class Box:
         if self.strict:
             kept.add(self.ids[outer(mask)], Reason.REGULAR)
             return
-        last = max(axis for axis, length in enumerate(mask.shape) if length > 1)
+        last = self._last
         rows = np.broadcast_to(outer(any_along(mask, last, keepdims=True)), mask.shape)
         ids, chosen = np.moveaxis(self.ids, last, -1), any_along(np.moveaxis(rows, last, -1), -1)
         if self.stepwise:
             lengthen_rows(kept, ids, chosen)
         else:
             fill_rows(kept, ids, chosen)
+
+    def coupled(self) -> Iterator[tuple[Classes, Classes]]:
+        """A strict one loses whole positions of its last axis."""
+        if self.strict:
+            rows = self.ids.reshape(-1, self.ids.shape[-1])
+            yield rows, rows[:1]
+
+    def tables(self) -> Iterator[Classes]:
+        """Its rows, unless it is strict."""
+        if not self.strict:
+            ids = np.moveaxis(self.ids, self._last, -1)
+            yield ids.reshape(-1, ids.shape[-1])
+
+    @property
+    def _last(self) -> int:
+        """The last varying axis."""
+        return max(axis for axis, length in enumerate(self.ids.shape) if length > 1)
 
 
 def outer(mask: Bools) -> Bools:
@@ -124,28 +100,52 @@ def fill_rows(kept: Kept, ids: Classes, rows: Bools, least: int = 0, reason: Rea
     """Make every row of ``ids`` (last axis) that ``rows`` chooses keep as many elements as the fullest, or more."""
     table = ids.reshape(-1, ids.shape[-1])[rows.ravel()]
     mask = kept.mask[table]
+    kept.add(table[filled(mask, kept.cost[table], least) & ~mask], reason)
+
+
+def filled(mask: Bools, cost: Floats, least: int = 0, rows: Bools | None = None) -> Bools:
+    """Add the cheapest entries to rows of a table until each has as many as the fullest of them, or ``least``.
+
+    Args:
+        mask, cost: [rows, entries].
+        rows: which ones are filled, and looked at; by default all.
+    """
+    chosen = np.full(len(mask), True) if rows is None else rows
     counts = mask.sum(axis=1)
-    if not counts.size:
-        return
-    missing = max(int(counts.max()), least) - counts
+    missing = np.where(chosen, max(int(counts.max(initial=0, where=chosen)), least) - counts, 0)
     if not missing.any():
-        return
-    priority = np.where(mask, np.inf, kept.cost[table])
+        return mask
+    priority = np.where(mask, np.inf, cost)
     place = np.argsort(np.argsort(priority, axis=1, kind="stable"), axis=1, kind="stable")
-    kept.add(table[place < missing[:, None]], reason)
+    return mask | (place < missing[:, None])
+
+
+def rows_of(big: Classes, axes: tuple[int, ...]) -> Classes:
+    """Return an array as a table [rows, elements] of its rows, which lie along ``axes``."""
+    lead = tuple(length for axis, length in enumerate(big.shape) if axis not in axes)
+    return np.moveaxis(big, axes, range(-len(axes), 0)).reshape(prod(lead), -1)
+
+
+def labels_of(small: Classes, big: Classes, axes: tuple[int, ...]) -> Classes:
+    """Return for each row of a big array the element that stands for it of a small one, of length 1 along ``axes``."""
+    lead = tuple(length for axis, length in enumerate(big.shape) if axis not in axes)
+    return np.broadcast_to(small.squeeze(axes), lead).ravel()
+
+
+def served_rows(small: Classes, big: Classes, axes: tuple[int, ...]) -> Iterator[tuple[Classes, Classes]]:
+    """Return what elements of a small array serve: rows of a big one. A single number serves no row of its own."""
+    if small.size > 1 and all(small.shape[axis] == 1 for axis in axes):
+        yield rows_of(big, axes), labels_of(small, big, axes)
 
 
 @dataclass(frozen=True)
-class Broadcast:
+class Broadcast(Constraint):
     """A smaller tensor that broadcasts along some axes of a bigger one: a slot stays in both or in neither."""
 
     small: Classes
     big: Classes
     axes: tuple[int, ...]
-
-    def labelled(self, labels: Classes) -> Broadcast:
-        """Return the same constraint on final class numbers."""
-        return Broadcast(labels[self.small], labels[self.big], self.axes)
+    phase: ClassVar[Phase] = Phase.FORCED
 
     def enforce(self, kept: Kept) -> None:
         """Keep a small element if any of its big ones stays, and a place for each kept small one in every kept row."""
@@ -155,9 +155,18 @@ class Broadcast:
         rows = any_along(big, others, keepdims=True)
         kept.add(self.big[rows & np.broadcast_to(kept.mask[self.small], self.big.shape)], Reason.BROADCAST)
 
+    def coupled(self) -> Iterator[tuple[Classes, Classes]]:
+        """A slot in both; a single number stands for no slot."""
+        if self.small.size > 1:
+            yield self.big, self.small
+
+    def serving(self) -> Iterator[tuple[Classes, Classes]]:
+        """A small element serves the big ones that it is combined with."""
+        return served_rows(self.small, self.big, self.axes)
+
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Constraint):
     """An element of a small tensor stands for a row of a bigger one (the scores of a head for its dims).
 
     It stays exactly if something of its row does, as long as anything of ``output`` stays, which is computed from both.
@@ -168,10 +177,6 @@ class Rows:
     big: Classes
     axes: tuple[int, ...]
     output: Classes
-
-    def labelled(self, labels: Classes) -> Rows:
-        """Return the same constraint on final class numbers."""
-        return Rows(labels[self.small], labels[self.big], self.axes, labels[self.output])
 
     def enforce(self, kept: Kept) -> None:
         """Keep a small element if its row stays, and one element of the row of each small one that stays."""
@@ -185,16 +190,29 @@ class Rows:
 
     def _fill(self, kept: Kept, empty: Bools) -> None:
         """Rather keep a place that another row keeps already, else the cheapest."""
-        last = tuple(range(-len(self.axes), 0))
-        table = np.moveaxis(self.big, self.axes, last).reshape(empty.size, -1)
+        table = rows_of(self.big, self.axes)
         shared = any_along(kept.mask[table], 0)
-        chosen = table[np.moveaxis(empty, self.axes, last).ravel()]
+        chosen = table[empty.ravel()]
         cost = kept.cost[chosen] + np.where(shared, 0.0, 1.0 + kept.cost.max(initial=0.0))
         kept.add(chosen[np.arange(len(chosen)), cost.argmin(axis=1)], Reason.NOT_EMPTY)
 
+    def rows(self) -> Iterator[list[Row]]:
+        """Each row on its own, with what stands for it."""
+        labels = labels_of(self.small, self.big, self.axes)
+        for place, row in enumerate(rows_of(self.big, self.axes)):
+            yield [Row(row, labels[place : place + 1])]
+
+    def serving(self) -> Iterator[tuple[Classes, Classes]]:
+        """A small element serves its row."""
+        return served_rows(self.small, self.big, self.axes)
+
+    def side_by_side(self) -> Classes:
+        """The rows."""
+        return self.big
+
 
 @dataclass(frozen=True)
-class Copies:
+class Copies(Constraint):
     """Rows that repeat a smaller tensor's (keys repeated for each query of a group) may leave one by one.
 
     ``source`` has the shape of ``copies`` and says of which element each is a copy; ``axes`` make up the rows. A row
@@ -204,10 +222,7 @@ class Copies:
     source: Classes
     copies: Classes
     axes: tuple[int, ...]
-
-    def labelled(self, labels: Classes) -> Copies:
-        """Return the same constraint on final class numbers."""
-        return Copies(labels[self.source], labels[self.copies], self.axes)
+    phase: ClassVar[Phase] = Phase.FORCED
 
     def enforce(self, kept: Kept) -> None:
         """Keep what a kept copy is a copy of, and the whole of each row of which something stays."""
@@ -216,17 +231,17 @@ class Copies:
         rows = any_along(mask, self.axes, keepdims=True)
         kept.add(self.copies[rows & kept.mask[self.source]], Reason.BROADCAST)
 
+    def coupled(self) -> Iterator[tuple[Classes, Classes]]:
+        """A copy and what it is a copy of."""
+        yield self.copies, self.source
+
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(Constraint):
     """A grouped linear map, ids of shape (groups, per group): equal counts per kept group, on both of its sides."""
 
     inputs: Classes
     outputs: Classes
-
-    def labelled(self, labels: Classes) -> Groups:
-        """Return the same constraint on final class numbers."""
-        return Groups(labels[self.inputs], labels[self.outputs])
 
     def enforce(self, kept: Kept) -> None:
         """Add elements to the groups of which anything stays."""
@@ -234,17 +249,28 @@ class Groups:
         fill_rows(kept, self.inputs, rows, least=1)
         fill_rows(kept, self.outputs, rows, least=1)
 
+    def rows(self) -> Iterator[list[Row]]:
+        """Each group with both of its sides, where there are several groups of several inputs."""
+        if min(self.inputs.shape) > 1:
+            for read, computed in zip(self.inputs, self.outputs, strict=True):
+                yield [Row(read, NO_CLASSES), Row(computed, NO_CLASSES)]
+
+    def tables(self) -> Iterator[Classes]:
+        """The groups, on each side."""
+        yield from (self.inputs, self.outputs)
+
+    def side_by_side(self) -> Classes:
+        """The groups."""
+        return self.inputs
+
 
 @dataclass(frozen=True)
-class NotEmpty:
+class NotEmpty(Constraint):
     """If anything of ``outputs`` stays, something of ``inputs``, from which it is computed, must stay as well."""
 
     inputs: Classes
     outputs: Classes
-
-    def labelled(self, labels: Classes) -> NotEmpty:
-        """Return the same constraint on final class numbers."""
-        return NotEmpty(labels[self.inputs].ravel(), labels[self.outputs].ravel())
+    phase: ClassVar[Phase] = Phase.LAST
 
     def enforce(self, kept: Kept) -> None:
         """Keep one element of the inputs."""
@@ -254,7 +280,7 @@ class NotEmpty:
 
 
 @dataclass(frozen=True)
-class Representative:
+class Representative(Constraint):
     """One kept constant stands for all the removed ones that a zero-padded convolution reads; per group.
 
     A zero-padded border sees fewer taps, so that no bias can stand for a constant; a multiple of another constant can.
@@ -265,10 +291,7 @@ class Representative:
     tensor: str
     ids: Classes
     constants: Floats
-
-    def labelled(self, labels: Classes) -> Representative:
-        """Return the same constraint on final class numbers."""
-        return Representative(self.tensor, labels[self.ids], self.constants)
+    by_value: ClassVar[bool] = True
 
     def enforce(self, kept: Kept) -> None:
         """Keep the cheapest large enough constant of each group that lost some and kept none to stand in."""
@@ -299,7 +322,7 @@ def choose_representatives(mask: Bools, constants: Floats) -> npt.NDArray[np.int
 
 
 @dataclass(frozen=True)
-class RoundUp:
+class RoundUp(Constraint):
     """A tensor's kept channel count is raised to a target, in each group on its own; ids of shape (groups, per group).
 
     Attributes:
@@ -308,10 +331,6 @@ class RoundUp:
 
     ids: Classes
     target: Callable[[int, int], int]
-
-    def labelled(self, labels: Classes) -> RoundUp:
-        """Return the same constraint on final class numbers."""
-        return RoundUp(labels[self.ids], self.target)
 
     def enforce(self, kept: Kept) -> None:
         """Add elements of the tensor's own."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array
-from onnxsqueeze.coupling.constraints import Classes
+from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context
 from onnxsqueeze.rules.traits import Trait

@@ -10,7 +10,8 @@ import numpy as np
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.analysis.backward import Needs
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Kept, NotEmpty
+from onnxsqueeze.coupling.constraint import Constraint, Kept, Phase
+from onnxsqueeze.coupling.constraints import Box
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.planning.cancelled_bias import idle_summands
 from onnxsqueeze.planning.narrowing import Choose, _narrowings
@@ -98,8 +99,8 @@ def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Const
             found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
     boxes = _stepwise(list(found.values()), analysis.classes)
     others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]
-    last = [constraint for constraint in others if isinstance(constraint, NotEmpty)]  # whatever else stays will do
-    return [*boxes, *(constraint for constraint in others if not isinstance(constraint, NotEmpty)), *last]
+    others.sort(key=lambda constraint: constraint.phase is Phase.LAST)  # else they stay in their order
+    return [*boxes, *others]
 
 
 def _stepwise(boxes: Sequence[Box], classes: int) -> list[Box]:
@@ -120,15 +121,15 @@ def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:
 
 def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
     """Enforce constraints until nothing changes; no choice is made before what leaves none has been settled."""
-    unambiguous = [constraint for constraint in constraints if isinstance(constraint, Broadcast | Copies)]
-    _settle(unambiguous, kept)
+    forced = [constraint for constraint in constraints if constraint.phase is Phase.FORCED]
+    _settle(forced, kept)
     while True:
         before = kept.additions
         for constraint in constraints:
             earlier = kept.additions
             constraint.enforce(kept)
             if kept.additions != earlier:
-                _settle(unambiguous, kept)
+                _settle(forced, kept)
         if kept.additions == before:
             return
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraints import Classes, Constraint, RoundUp
+from onnxsqueeze.coupling.constraint import Classes, Constraint
+from onnxsqueeze.coupling.constraints import RoundUp
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Node

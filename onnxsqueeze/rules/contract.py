@@ -20,7 +20,7 @@ from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.traits import Trait
 
 if TYPE_CHECKING:
-    from onnxsqueeze.coupling.constraints import Constraint
+    from onnxsqueeze.coupling.constraint import Constraint
     from onnxsqueeze.rules.rewriter import Rewriter
     from onnxsqueeze.rules.weight_view import Linear
 

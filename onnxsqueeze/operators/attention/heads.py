@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Fact, collapse
 from onnxsqueeze.abstract.symbolic import Shape
-from onnxsqueeze.coupling.constraints import Classes, Kept
+from onnxsqueeze.coupling.constraint import NO_CLASSES, Classes, Constraint, Kept, Row
+from onnxsqueeze.coupling.constraints import filled
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Refusal
@@ -112,7 +114,7 @@ def caches_of(node: Node, context: Context, keys: int) -> tuple[Heads, Heads] | 
 
 
 @dataclass(frozen=True)
-class HeadSizes:
+class HeadSizes(Constraint):
     """The heads that stay have equal sizes; all that belongs to one head, or to one element of it, stays together.
 
     The heads of the queries come in groups that share their keys and values; each group that stays has equally many.
@@ -136,19 +138,6 @@ class HeadSizes:
     alike: bool
     operator: str
 
-    def labelled(self, labels: Classes) -> HeadSizes:
-        """Return the same constraint on final class numbers."""
-        return HeadSizes(
-            labels[self.queries],
-            labels[self.keys],
-            labels[self.outputs],
-            labels[self.values],
-            tuple(labels[other] for other in self.others),
-            self.multiple,
-            self.alike,
-            self.operator,
-        )
-
     def enforce(self, kept: Kept) -> None:
         """Add whole heads until the groups are equal, then elements of heads until their sizes are."""
         heads = any_along(kept.mask[self.queries], 2) | any_along(kept.mask[self.outputs], 2)
@@ -158,14 +147,14 @@ class HeadSizes:
         if not groups.any():
             return
         cost = kept.cost[self.queries].sum(axis=2) + kept.cost[self.outputs].sum(axis=2)
-        heads = filled(heads, groups, cost, least=1)
+        heads = filled(heads, cost, 1, groups)
         keys = kept.mask[self.keys] | any_along(kept.mask[self.queries], 1)
         values = kept.mask[self.values] | any_along(kept.mask[self.outputs], 1)
         self._add(kept, heads, keys, values, Reason.COUPLED)
         counts = [int(mask.sum(axis=1).max()) for mask in (keys, values)]
         least = [self._allowed(max(counts) if self.alike else count) for count in counts]
-        keys = filled(keys, groups, kept.cost[self.keys], min(least[0], keys.shape[1]))
-        values = filled(values, groups, kept.cost[self.values], min(least[1], values.shape[1]))
+        keys = filled(keys, kept.cost[self.keys], min(least[0], keys.shape[1]), groups)
+        values = filled(values, kept.cost[self.values], min(least[1], values.shape[1]), groups)
         self._add(kept, heads, keys, values, Reason.REGULAR)
 
     def _allowed(self, count: int) -> int:
@@ -177,11 +166,27 @@ class HeadSizes:
             kept.add(shared[mask], reason, self.operator)
             kept.add(own[heads[:, :, None] & mask[:, None, :]], reason, self.operator)
 
+    def coupled(self) -> Iterator[tuple[Classes, Classes]]:
+        """An element of the shared keys with those of all queries that meet it; outputs and values likewise."""
+        yield self.queries, self.keys[:, None, :]
+        yield self.outputs, self.values[:, None, :]
 
-def filled(mask: Bools, rows: Bools, cost: Floats, least: int) -> Bools:
-    """Add the cheapest entries to the chosen rows of a table until each has as many as the fullest, or ``least``."""
-    counts = mask.sum(axis=1)
-    missing = np.where(rows, max(int(counts.max(initial=0, where=rows)), least) - counts, 0)
-    priority = np.where(mask, np.inf, cost)
-    place = np.argsort(np.argsort(priority, axis=1, kind="stable"), axis=1, kind="stable")
-    return mask | (place < missing[:, None])
+    def rows(self) -> Iterator[list[Row]]:
+        """A head leaves with its queries and outputs; where heads share keys, all that share them leave."""
+        for group in range(self.queries.shape[0]):
+            labels = np.concatenate([NO_CLASSES, *(other[group].ravel() for other in self.others)])
+            own = [Row(row, labels) for row in (*self.queries[group], *self.outputs[group])]
+            yield [*own, Row(self.keys[group], labels), Row(self.values[group], labels)]
+
+    def tables(self) -> Iterator[Classes]:
+        """Each group keeps equally many keys, and equally many values."""
+        yield from (self.keys, self.values)
+
+    def serving(self) -> Iterator[tuple[Classes, Classes]]:
+        """Keys serve the queries of their group, values its outputs, element by element."""
+        for own, shared in ((self.queries, self.keys), (self.outputs, self.values)):
+            yield own.transpose(0, 2, 1).reshape(shared.size, -1), shared.ravel()
+
+    def side_by_side(self) -> Classes:
+        """The heads."""
+        return self.queries

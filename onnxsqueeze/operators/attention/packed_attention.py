@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, all_finite, any_along
 from onnxsqueeze.abstract.interval import Fact, unknown
 from onnxsqueeze.abstract.symbolic import Shape, symbol
-from onnxsqueeze.coupling.constraints import Classes, Kept, NotEmpty
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
+from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import HeadSizes
@@ -64,7 +66,7 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Products:
+class Products(Constraint):
     """A head that stays keeps each product of queries and keys that makes a difference.
 
     Attributes:
@@ -74,10 +76,7 @@ class Products:
     products: Classes
     values: Classes
     matters: Bools
-
-    def labelled(self, labels: Classes) -> Products:
-        """Return the same constraint on final class numbers."""
-        return Products(labels[self.products], labels[self.values], self.matters)
+    by_value: ClassVar[bool] = True
 
     def enforce(self, kept: Kept) -> None:
         """Add those products."""

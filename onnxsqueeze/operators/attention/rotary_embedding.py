@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.abstract.interval import Fact
 from onnxsqueeze.abstract.symbolic import Shape
-from onnxsqueeze.coupling.constraints import Classes, Kept
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import Heads, heads_of
@@ -31,7 +31,7 @@ class Rotation:
 
 
 @dataclass(frozen=True)
-class SameInEachHead:
+class SameInEachHead(Constraint):
     """One table serves all heads: each head that stays keeps the same elements, those of every column that stays.
 
     Attributes:
@@ -44,11 +44,6 @@ class SameInEachHead:
     pairs: Array
     columns: tuple[Classes, ...]
     operator: str
-
-    def labelled(self, labels: Classes) -> SameInEachHead:
-        """Return the same constraint on final class numbers."""
-        columns = tuple(labels[column] for column in self.columns)
-        return SameInEachHead(labels[self.heads], self.pairs, columns, self.operator)
 
     def enforce(self, kept: Kept) -> None:
         """Add what some head keeps to all heads that stay, and at least one pair."""
@@ -64,6 +59,13 @@ class SameInEachHead:
         size = size.copy()
         size[self.pairs[turned]] = True
         kept.add(self.heads[heads[:, None] & size], Reason.REGULAR, self.operator)
+
+    def coupled(self) -> Iterator[tuple[Classes, Classes]]:
+        """An element with the same one of every head, with the other of its pair, and with the tables' columns."""
+        yield self.heads, self.heads[:1]
+        for column in self.columns:
+            yield self.heads[0][self.pairs], column[:, None]
+        yield self.heads[:, self.pairs[:, 0]], self.heads[:, self.pairs[:, 1]]
 
 
 def _view(node: Node, context: Context) -> Rotation | Refusal:

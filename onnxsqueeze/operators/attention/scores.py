@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.abstract.interval import Fact, hull, outward
-from onnxsqueeze.coupling.constraints import Classes
+from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand

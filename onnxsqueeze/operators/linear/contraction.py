@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, all_finite, fit_any
 from onnxsqueeze.abstract.interval import Fact, outward
-from onnxsqueeze.coupling.constraints import Classes, Rows
+from onnxsqueeze.coupling.constraint import Classes
+from onnxsqueeze.coupling.constraints import Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal

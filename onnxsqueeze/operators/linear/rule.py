@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.coupling.constraints import Classes, Groups, NotEmpty, Representative
+from onnxsqueeze.coupling.constraint import Classes
+from onnxsqueeze.coupling.constraints import Groups, NotEmpty, Representative
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants

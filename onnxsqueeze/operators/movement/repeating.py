@@ -11,7 +11,8 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Bools, any_along, fit_any
 from onnxsqueeze.abstract.interval import Fact, moved
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic
-from onnxsqueeze.coupling.constraints import Broadcast, Classes
+from onnxsqueeze.coupling.constraint import Classes
+from onnxsqueeze.coupling.constraints import Broadcast
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows

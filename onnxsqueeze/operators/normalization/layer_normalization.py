@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from onnxsqueeze.abstract.interval import Fact
-from onnxsqueeze.coupling.constraints import Constraint, RoundUp
+from onnxsqueeze.coupling.constraint import Constraint
+from onnxsqueeze.coupling.constraints import RoundUp
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.model.compensated_function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Floats
-from onnxsqueeze.coupling.constraints import Classes, Kept
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 
@@ -18,7 +19,7 @@ _Siblings = dict[str, "NormRepresentatives"]
 
 
 @dataclass(frozen=True)
-class NormRepresentatives:
+class NormRepresentatives(Constraint):
     """Of the constants that a LayerNorm sees, one or two stay for all those that leave; ids, constants of shape [N].
 
     With them in place the mean and the deviation over the original width, and whatever the normalisation would have
@@ -34,11 +35,12 @@ class NormRepresentatives:
     siblings: _Siblings
     one: bool = False
     place: bytes = field(default=b"", repr=False)
+    by_value: ClassVar[bool] = True
 
     def labelled(self, labels: Classes) -> NormRepresentatives:
-        """Return the same constraint on final class numbers."""
-        ids = labels[self.ids]
-        found = self.siblings[self.tensor] = replace(self, ids=ids, place=ids.tobytes())
+        """Take the place among its siblings, too."""
+        found = super().labelled(labels)
+        found = self.siblings[self.tensor] = replace(found, place=found.ids.tobytes())
         return found
 
     def enforce(self, kept: Kept) -> None:
@@ -52,6 +54,10 @@ class NormRepresentatives:
         else:
             chosen = self._pair(kept, [each for each in self.siblings.values() if each.place == self.place])
         kept.add(self.ids[chosen], Reason.REPRESENTATIVE)
+
+    def normalised(self) -> Classes:
+        """Its own stream."""
+        return self.ids
 
     def _removed(self, kept: Kept) -> Removed:
         return Removed(kept.mask[self.ids], self.constants, self.earlier)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Fact, exactly, hull
-from onnxsqueeze.coupling.constraints import Classes, Kept, NotEmpty
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
+from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.recurrent.layer import (
@@ -42,7 +44,7 @@ _NEW_OPERATORS = 7  # the opset version since which the outputs are always the s
 
 
 @dataclass(frozen=True)
-class Recurrence:
+class Recurrence(Constraint):
     """Units that stay keep those that they read through the recurrent weights.
 
     ``units`` are the classes of one direction's units [H], ``reads[i, j]`` says whether unit i needs unit j.
@@ -51,10 +53,7 @@ class Recurrence:
     units: Classes
     reads: Bools
     detail: str
-
-    def labelled(self, labels: Classes) -> Recurrence:
-        """Return the same constraint on final class numbers."""
-        return Recurrence(labels[self.units], self.reads, self.detail)
+    by_value: ClassVar[bool] = True
 
     def enforce(self, kept: Kept) -> None:
         """Keep what kept units read, step by step."""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraints import Box, Broadcast, Constraint, Copies, Groups, Representative, Rows
-from onnxsqueeze.operators.attention.heads import HeadSizes
-from onnxsqueeze.operators.attention.packed_attention import Products
-from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
-from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
-from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
-
-Classes = npt.NDArray[np.int64]
-_BY_VALUE = (Representative, NormRepresentatives, Recurrence, Products)
-"""Relations that depend on what the weights are, which is about to change; zeros need none of them."""
+from onnxsqueeze.coupling.classes import connected
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Row
+from onnxsqueeze.coupling.constraints import Box
 
 
 def constraints_of(analysis: Analysis) -> list[Constraint]:
@@ -30,85 +21,8 @@ def constraints_of(analysis: Analysis) -> list[Constraint]:
         if ids.ndim > 1 and name not in elements.loose:
             strict = name in elements.strict
             found[ids.shape, strict, ids.tobytes()] = Box(ids, strict)
-    others = [c.labelled(analysis.labels) for c in elements.constraints if not isinstance(c, _BY_VALUE)]
+    others = [c.labelled(analysis.labels) for c in elements.constraints if not c.by_value]
     return [*found.values(), *others]
-
-
-def joined(count: int, pairs: Iterable[tuple[Classes, Classes]]) -> Classes:
-    """Return for each of ``count`` numbers the smallest of those that it is joined with by some pairs."""
-    root = np.arange(count, dtype=np.int64)
-    flat = [(left.ravel(), right.ravel()) for left, right in (np.broadcast_arrays(*pair) for pair in pairs)]
-    if not flat:
-        return root
-    left, right = (np.concatenate([pair[side] for pair in flat]) for side in (0, 1))
-    while True:
-        a, b = root[left], root[right]
-        if (a == b).all():
-            return root
-        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(root[root], root):
-            root = root[root]
-
-
-def coupled(constraints: Iterable[Constraint]) -> Iterator[tuple[Classes, Classes]]:
-    """Yield pairs of arrays of classes that can only leave together."""
-    for constraint in constraints:
-        if isinstance(constraint, Box) and constraint.strict:
-            rows = constraint.ids.reshape(-1, constraint.ids.shape[-1])
-            yield rows, rows[:1]
-        elif isinstance(constraint, Broadcast) and constraint.small.size > 1:
-            yield constraint.big, constraint.small
-        elif isinstance(constraint, HeadSizes):
-            yield constraint.queries, constraint.keys[:, None, :]
-            yield constraint.outputs, constraint.values[:, None, :]
-        elif isinstance(constraint, SameInEachHead):
-            yield constraint.heads, constraint.heads[:1]
-            for column in constraint.columns:
-                yield constraint.heads[0][constraint.pairs], column[:, None]
-            yield constraint.heads[:, constraint.pairs[:, 0]], constraint.heads[:, constraint.pairs[:, 1]]
-        elif isinstance(constraint, Copies):
-            yield constraint.copies, constraint.source
-
-
-@dataclass(frozen=True)
-class Row:
-    """The classes of one head in one tensor, and those that stand for the head as a whole, such as its scores."""
-
-    classes: Classes
-    labels: Classes
-
-
-def rows_of(constraints: Iterable[Constraint]) -> Iterator[list[Row]]:
-    """Yield for each relation between heads and their elements the rows that it ties together, head by head."""
-    for constraint in constraints:
-        if isinstance(constraint, Rows):
-            yield from ([row] for row in _table_rows(constraint))
-        elif isinstance(constraint, HeadSizes):
-            yield from _attention_rows(constraint)
-        elif isinstance(constraint, Groups):
-            nothing = np.zeros(0, np.int64)
-            for inner, outer in zip(constraint.inputs, constraint.outputs, strict=True):
-                if constraint.inputs.shape[0] > 1 and constraint.inputs.shape[1] > 1:
-                    yield [Row(inner, nothing), Row(outer, nothing)]
-
-
-def _table_rows(constraint: Rows) -> Iterator[Row]:
-    big = np.moveaxis(constraint.big, constraint.axes, range(-len(constraint.axes), 0))
-    lead = big.shape[: big.ndim - len(constraint.axes)]
-    small = np.moveaxis(constraint.small, constraint.axes, range(-len(constraint.axes), 0))
-    labels = np.broadcast_to(small.reshape(small.shape[: len(lead)]), lead).ravel()
-    for place, row in enumerate(big.reshape(labels.size, -1)):
-        yield Row(row, labels[place : place + 1])
-
-
-def _attention_rows(constraint: HeadSizes) -> Iterator[list[Row]]:
-    """A head leaves with its queries and outputs; where heads share keys, all that share them leave."""
-    for group in range(constraint.queries.shape[0]):
-        labels = np.concatenate([np.zeros(0, np.int64), *(other[group].ravel() for other in constraint.others)])
-        queries = [Row(row, labels) for row in constraint.queries[group]]
-        outputs = [Row(row, labels) for row in constraint.outputs[group]]
-        shared = [Row(constraint.keys[group], labels), Row(constraint.values[group], labels)]
-        yield [*queries, *outputs, *shared]
 
 
 def heads_of(rows: Sequence[list[Row]]) -> list[Classes]:
@@ -124,7 +38,7 @@ def heads_of(rows: Sequence[list[Row]]) -> list[Classes]:
                 first = number if first < 0 else first
                 pairs.append((first, number))
             members.append((first, np.concatenate([row.classes, row.labels])))
-    root = joined(len(numbers), [(np.array([a]), np.array([b])) for a, b in pairs])
+    root = connected(len(numbers), [(np.array([a]), np.array([b])) for a, b in pairs])
     found: dict[int, list[Classes]] = {}
     for number, classes in members:
         found.setdefault(int(root[number]), []).append(classes)
@@ -136,16 +50,7 @@ def ragged_tables(constraints: Iterable[Constraint], cell_of: Classes) -> list[C
 
     Tables that share rows are one, so that all of their rows keep equally many.
     """
-    tables = []
-    for constraint in constraints:
-        if isinstance(constraint, Box) and not constraint.strict:
-            last = max(axis for axis, length in enumerate(constraint.ids.shape) if length > 1)
-            ids = np.moveaxis(constraint.ids, last, -1)
-            tables.append(cell_of[ids.reshape(-1, ids.shape[-1])])
-        elif isinstance(constraint, Groups):
-            tables += [cell_of[constraint.inputs], cell_of[constraint.outputs]]
-        elif isinstance(constraint, HeadSizes):
-            tables += [cell_of[constraint.keys], cell_of[constraint.values]]
+    tables = [cell_of[table] for constraint in constraints for table in constraint.tables()]
     return _merged([np.unique(table, axis=0) for table in tables if table.shape[1] > 1])
 
 

@@ -9,20 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraints import Constraint, Groups, Rows
+from onnxsqueeze.coupling.classes import connected
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Row
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.operators.attention.heads import HeadSizes
-from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.training.units.class_uses import ColumnClasses, Reading, Use, Weights, weights_of
-from onnxsqueeze.training.units.coupling import Row, constraints_of, coupled, heads_of, joined, ragged_tables, rows_of
+from onnxsqueeze.training.units.coupling import constraints_of, heads_of, ragged_tables
 from onnxsqueeze.training.units.probe import probed
 from onnxsqueeze.training.units.sizes import separate_axes, stored_weights
 from onnxsqueeze.training.units.units import Kind, Units
 
 Bools = npt.NDArray[np.bool_]
-Classes = npt.NDArray[np.int64]
 _OF_CONSTANTS = (Reason.CONSTANT_READ, Reason.CONSTANT_VARIES)
 """Reasons to hold a constant, which what leaves is only as a zero."""
 
@@ -42,9 +40,10 @@ def units_of(model: Model, columns: bool = True, trained: Collection[str] | None
     for classes in weights.blocked:
         pinned[classes[classes < analysis.classes]] = True
     constraints = constraints_of(analysis)
-    rows = list(rows_of(constraints))
+    rows = [together for constraint in constraints for together in constraint.rows()]
     count = analysis.classes + numbers.count
-    cell_of = joined(count, [*coupled(constraints), *_tied(weights.uses)])
+    coupled = (pair for constraint in constraints for pair in constraint.coupled())
+    cell_of = connected(count, [*coupled, *_tied(weights.uses)])
     fixed = _spread(cell_of, np.concatenate([pinned, np.zeros(numbers.count, dtype=bool)]))
     free = _weighted(weights.uses, count) & ~fixed
     whole = _spread(cell_of, free) & ~fixed & ~_spread(cell_of, _labels(rows, count))
@@ -94,11 +93,10 @@ def _normalised(analysis: Analysis) -> Iterator[Classes]:
     """Yield the classes of streams of which the minimizer keeps a constant, each once."""
     seen = set()
     for constraint in analysis.context.elements.constraints:
-        if isinstance(constraint, NormRepresentatives):
-            classes = np.unique(analysis.labels[constraint.ids])
-            if classes.tobytes() not in seen:
-                seen.add(classes.tobytes())
-                yield classes
+        classes = np.unique(analysis.labels[constraint.normalised()])
+        if classes.size and classes.tobytes() not in seen:
+            seen.add(classes.tobytes())
+            yield classes
 
 
 def _tied(uses: Sequence[Use]) -> Iterator[tuple[Classes, Classes]]:
@@ -202,15 +200,7 @@ def _attentions(
         head_of[head] = number + place
     seen = set()
     for constraint in constraints:
-        if isinstance(constraint, Rows):
-            classes = constraint.big
-        elif isinstance(constraint, HeadSizes):
-            classes = constraint.queries
-        elif isinstance(constraint, Groups):
-            classes = constraint.inputs
-        else:
-            continue
-        units = np.unique(head_of[classes])
+        units = np.unique(head_of[constraint.side_by_side()])
         units = units[units >= 0]
         if units.size and units.tobytes() not in seen:
             seen.add(units.tobytes())

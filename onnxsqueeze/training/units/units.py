@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraints import Constraint
+from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
 from onnxsqueeze.training.units.class_uses import Classes, Reading, Use

@@ -1,0 +1,1 @@
+"""The algebra of classes and constraints, by itself: no model, no graph."""
