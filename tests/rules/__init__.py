@@ -1,0 +1,1 @@
+"""What rules share: weights that several nodes read."""
