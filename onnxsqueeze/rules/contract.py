@@ -72,9 +72,9 @@ class Context:
         learned: what earlier attempts at the same graph found out.
         elements: the classes and the constraints between them.
         shapes, dtypes, values, facts: by tensor.
-        rules: by node index the rule in force, as ``choose`` and ``applies`` resolved it; UNKNOWN after a refusal. What
-            holds for a node whether or not its rule applies is asked of the registered one (`rules.registry.rule_for`):
-            ``infer`` and ``evaluate``, which come first, and what an operator says of itself (traits and the like).
+        rules: by node index the rule in force, as ``choose`` and ``applies`` resolved it; UNKNOWN after a refusal, and
+            for a node that no output depends on. What holds whether or not a rule applies is asked of the registered
+            one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits and the like.
         refusals: by node index, why its rule was refused.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
             that part (see `onnxsqueeze.rules.tied_weights`).
