@@ -93,7 +93,7 @@ class Analysis:
             refusal = rule.applies(node, self.context) if rule.applies else None
         if refusal is None:
             return rule
-        self.context.scratch["refusal", node.index] = refusal
+        self.context.refusals[node.index] = refusal
         return UNKNOWN
 
     def asked(self, options: Mapping[str, str]) -> list[Node]:

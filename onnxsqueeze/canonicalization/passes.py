@@ -26,8 +26,8 @@ from onnxsqueeze.model.node_group import Fusion
 from onnxsqueeze.rules.registry import rules
 
 
-def normalised(model: Model, keep: Sequence[str] = ()) -> Model:
-    """Return a model that is easier to analyse; the argument if it already is.
+def normalised(model: Model, keep: Sequence[str] = ()) -> Graph:
+    """Return the graph of a model that is easier to analyse; of the argument itself if that already is.
 
     Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
     there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
@@ -52,21 +52,21 @@ def _without_skips(model: Model) -> Model:
     return replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
 
 
-def _fused(model: Model, keep: Sequence[str]) -> Model:
+def _fused(model: Model, keep: Sequence[str]) -> Graph:
     operators = {rule.op for rule in rules() if rule.domain == PATTERN_DOMAIN}
-    if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
-        return model
     graph = Graph(model)
+    if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
+        return graph
     kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
     found = find_groups(graph, operators, kept)
     if not found:
-        return model
+        return graph
     fused = {group.last.index: _fused_node(group) for group in found}
     dropped = {position for group in found for position in group.group.positions} - set(fused)
     positions = [index for index in range(len(graph.nodes)) if index not in dropped]
     nodes = [fused.get(index) or graph.nodes[index].proto for index in positions]
     fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions)
-    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), fusion=fusion)
+    return Graph(replace(model, skeleton=_with_nodes(model.skeleton, nodes)), fusion)
 
 
 def _fused_node(found: Found) -> onnx.NodeProto:

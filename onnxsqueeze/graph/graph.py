@@ -15,7 +15,7 @@ from onnx import helper
 
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.node_group import Group
+from onnxsqueeze.model.node_group import Fusion, Group
 
 ONNX_DOMAIN = ""
 PATTERN_DOMAIN = "onnxsqueeze.pattern"
@@ -67,15 +67,17 @@ class Graph:
     """The main graph of a model, with who produces and who reads each tensor.
 
     Attributes:
+        model: the model. fusion: the groups of nodes of a file that single nodes of the model stand for, if any.
         nodes: the nodes in the file's topological order.
         initializers: the initializers that nothing can override, by name.
         overridable: initializers that are graph inputs too, so that a caller may replace them.
         inputs, outputs: names of the graph's inputs (without overridable initializers) and outputs.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, fusion: Fusion = Fusion()) -> None:  # noqa: B008  (frozen, so it can be shared)
         proto = model.skeleton.graph
         self.model = model
+        self.fusion = fusion
         self.proto = proto
         self.opsets = {_domain(entry.domain): entry.version for entry in model.skeleton.opset_import}
         declared = [value.name for value in proto.input]
@@ -99,7 +101,7 @@ class Graph:
     def _node(self, index: int, proto: onnx.NodeProto, functions: set[tuple[str, str]]) -> Node:
         domain = _domain(proto.domain)
         shadowed = (domain, proto.op_type) in functions
-        group = self.model.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
+        group = self.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
         version = 0 if shadowed else 1 if group is not None else self.opsets.get(domain, 0)
         captured = tuple(dict.fromkeys(_captured(proto)))
         inputs, outputs = tuple(proto.input), tuple(proto.output)

@@ -8,7 +8,6 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnxsqueeze.model.initializer import Initializer
-from onnxsqueeze.model.node_group import Fusion
 
 MAX_PROTO_BYTES = 2**31 - 1
 """The longest message that protobuf can read or write."""
@@ -23,11 +22,9 @@ class Model:
         initializers: ``graph.initializer`` by name, in the file's order.
         path: the file that it came from; None for a model from memory.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
-        fusion: the groups of nodes that single nodes of the skeleton stand for; a model to be saved has none.
     """
 
     skeleton: ModelProto
     initializers: dict[str, Initializer] = field(default_factory=dict)
     path: Path | None = None
     file_bytes: int = 0
-    fusion: Fusion = field(default_factory=Fusion)

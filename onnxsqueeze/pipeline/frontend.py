@@ -21,7 +21,7 @@ def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
         model: any; it is not changed.
         keep: names or glob patterns of tensors that no group of nodes may swallow.
     """
-    return Graph(normalised(model, keep))
+    return normalised(model, keep)
 
 
 def analyse(model: Model, keep: Sequence[str] = ()) -> Analysis:

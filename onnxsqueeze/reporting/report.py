@@ -150,6 +150,6 @@ def _why_nothing(layers: tuple[Layer, ...], stayed: Mapping[str, int]) -> str:
 
 
 def _warnings(analysis: Analysis) -> list[str]:
-    refusals = [value for key, value in analysis.context.scratch.items() if key[0] == "refusal"]
+    refusals = analysis.context.refusals.values()
     names = sorted({refusal.detail for refusal in refusals if refusal.reason is Reason.NOT_FINITE})
     return [f"weights of {name} hold NaN or Inf; the layer is left as it is" for name in names]

@@ -21,7 +21,7 @@ def exported_nodes(
         left: the nodes to write, each with the index of the original node that it is or that it was added to.
         edited: the indices of the nodes that rules touched.
     """
-    positions = graph.model.fusion.positions or range(len(originals))
+    positions = graph.fusion.positions or range(len(originals))
     placed: list[tuple[int, onnx.NodeProto]] = []
     for index, node in left:
         original = graph.nodes[index]

@@ -30,7 +30,7 @@ def bare(graph: Graph) -> ModelProto:
 
 def node_names(graph: Graph) -> set[str]:
     """Return what all nodes are called, those inside of groups included."""
-    groups = graph.model.fusion.groups.values()
+    groups = graph.fusion.groups.values()
     members = [member.name for group in groups for member in group.members]
     return {*members, *(node.proto.name for node in graph.nodes)}
 

@@ -43,7 +43,7 @@ class Surgery:
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
         self._selected: dict[tuple[int, int, bytes], gs.Tensor] = {}
-        self._inner = {name for group in self._graph.model.fusion.groups.values() for name in group.inner}
+        self._inner = {name for group in self._graph.fusion.groups.values() for name in group.inner}
         self._node_names = node_names(self._graph)
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
 

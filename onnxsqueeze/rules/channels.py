@@ -1,4 +1,4 @@
-"""Channels along one axis of a tensor: their bounds and their classes."""
+"""Channels along one axis of a tensor: their bounds and their classes; classes of a node's own constants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.memo import per_node
 
 
 def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floats]:
@@ -22,3 +24,9 @@ def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]
     merged = context.elements.merge(context.ids(name), others)
     context.elements.ids[name] = merged
     return merged.reshape(-1)
+
+
+@per_node
+def own_ids(node: Node, context: Context, position: int, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return the classes of a compact shape for the constant at an input, which this node alone slices for itself."""
+    return context.elements.fresh(shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from onnxsqueeze.coupling.constraint import Constraint
     from onnxsqueeze.rules.rewriter import Rewriter
     from onnxsqueeze.rules.weight_view import Linear
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,31 @@ class Refusal:
 
 
 class Context:
-    """What the forward sweep has found so far: shapes, data types, values, facts, classes. Rules only read it.
+    """What one analysis has found of a graph so far: shapes, data types, values, facts, classes.
 
-    ``rules`` holds the rule in force for each node, by index; ``learned`` is what earlier attempts at the same
-    graph found out; ``scratch`` is for rules to remember what they worked out.
+    The drivers fill it node by node: shape inference writes shapes, data types and values, the forward sweep facts,
+    rules and refusals. Of the callbacks of an `OpRule` two write to it as well:
+
+    - ``infer`` may set the values of its node's outputs where nothing else knows them (sizes, a constant that is cast).
+    - ``link`` sets the classes of the outputs, couples those of the inputs, and adds to all else in ``elements`` and to
+      ``tied``. Where elements of an input must share a class from now on, it also puts the coarser array in the place
+      of the input's own; whoever took the finer one before holds other members of the same classes. What a node
+      computes inside (``elements.inner``) gets its shape and its classes here too.
+
+    All others only read. But what they ask for may be made when it is first asked for: facts and classes of constants,
+    and what the decorators of `onnxsqueeze.rules.memo` remember.
+
+    Attributes:
+        graph: the graph.
+        learned: what earlier attempts at the same graph found out.
+        elements: the classes and the constraints between them.
+        shapes, dtypes, values, facts: by tensor.
+        rules: by node index the rule in force, as ``choose`` and ``applies`` resolved it; UNKNOWN after a refusal, and
+            for a node that no output depends on. What holds whether or not a rule applies is asked of the registered
+            one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits and the like.
+        refusals: by node index, why its rule was refused.
+        tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
+            that part (see `onnxsqueeze.rules.tied_weights`).
     """
 
     def __init__(self, graph: Graph, learned: Learned = Learned()) -> None:  # noqa: B008  (frozen, so it can be shared)
@@ -66,7 +89,14 @@ class Context:
         self.values: dict[str, Array] = {}
         self.facts: dict[str, Fact] = {}
         self.rules: list[OpRule] = []
-        self.scratch: dict[Any, Any] = {}
+        self.refusals: dict[int, Refusal] = {}
+        self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
+        self._constants: dict[str, npt.NDArray[np.int64]] = {}
+        self._memos: dict[Callable[..., Any], dict[tuple[Any, ...], Any]] = {}
+
+    def memo(self, function: Callable[..., T]) -> dict[tuple[Any, ...], T]:
+        """Return what a function has worked out here, by its arguments (see `onnxsqueeze.rules.memo`)."""
+        return self._memos.setdefault(function, {})
 
     def value(self, name: str) -> Array | None:
         """Return the value of a tensor computed from initializers alone, else None (also where a size is symbolic)."""
@@ -115,11 +145,9 @@ class Context:
         """Return the element classes of a tensor (compact)."""
         if name in self.elements.ids:
             return self.elements.ids[name]
-        key = ("constant", name)  # a constant that is moved about as data is one class: it is not sliced
-        if key not in self.scratch:
-            self.scratch[key] = self.elements.fresh((1,) * self.rank(name))
-        classes: npt.NDArray[np.int64] = self.scratch[key]
-        return classes
+        if name not in self._constants:  # a constant that is moved about as data is one class: it is not sliced
+            self._constants[name] = self.elements.fresh((1,) * self.rank(name))
+        return self._constants[name]
 
     def is_activation(self, name: str) -> bool:
         """Whether a tensor depends on the graph's inputs, so that its elements have classes."""
@@ -161,7 +189,7 @@ def _link_opaque(node: Node, context: Context) -> None:
 
 
 def _need_everything(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
-    refusal = context.scratch.get(("refusal", node.index)) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
+    refusal = context.refusals.get(node.index) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
     everything = np.full((), True)
     return [Demand(everything, everything, refusal.reason, refusal.detail) for _ in node.inputs]
 

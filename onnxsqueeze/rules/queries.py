@@ -9,6 +9,7 @@ from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
+from onnxsqueeze.rules.memo import per_tensor
 
 
 def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = False) -> bool:
@@ -16,13 +17,13 @@ def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = Fa
 
     That is a vector to be added, or with ``mixed`` a `Mixture`. Who only carries the axis on leaves it to its readers.
     """
-    key = ("absorbed", name, axis, mixed)
-    if key not in context.scratch:
-        context.scratch[key] = name not in context.graph.outputs and _readers_absorb(context, name, axis, mixed)
-    return bool(context.scratch[key])
+    return _absorbed(context, name, axis, mixed)
 
 
-def _readers_absorb(context: Context, name: str, axis: int, mixed: bool) -> bool:
+@per_tensor
+def _absorbed(context: Context, name: str, axis: int, mixed: bool) -> bool:
+    if name in context.graph.outputs:
+        return False
     for reader, position in context.graph.readers.get(name, ()):
         rule = context.rules[reader.index]
         takes = rule.mixes if mixed else rule.absorbs
@@ -31,7 +32,7 @@ def _readers_absorb(context: Context, name: str, axis: int, mixed: bool) -> bool
         onward = None if position < 0 or rule.carries is None else rule.carries(reader, context, position, axis)
         if onward is None:
             return False
-        if not all(absorbed_by_readers(context, output, onward, mixed) for output in reader.outputs if output):
+        if not all(_absorbed(context, output, onward, mixed) for output in reader.outputs if output):
             return False
     return True
 

@@ -10,6 +10,7 @@ import onnx
 
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.memo import per_tensor
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
@@ -62,15 +63,15 @@ def first_finite(node: Node, context: Context) -> bool:
     return finite(context, node.inputs[0])
 
 
+@per_tensor
 def cancels_in_softmax(context: Context, name: str) -> bool:
     """Whether a number added to a whole row of a tensor changes no graph output."""
-    key = ("cancels", name)
-    if key not in context.scratch:
-        readers = context.graph.readers.get(name, ())
-        context.scratch[key] = name not in context.graph.outputs and all(
-            position >= 0 and _cancels(context, reader, position) for reader, position in readers
-        )
-    return bool(context.scratch[key])
+    if name in context.graph.outputs:
+        return False
+    for reader, position in context.graph.readers.get(name, ()):
+        if position < 0 or not _cancels(context, reader, position):
+            return False
+    return True
 
 
 def _cancels(context: Context, node: Node, position: int) -> bool:

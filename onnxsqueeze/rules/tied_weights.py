@@ -1,4 +1,8 @@
-"""Stored weights with several users that are sliced once for all of them."""
+"""Stored weights with several users that are sliced once for all of them.
+
+`Context.tied` holds for each part of such a weight (what lies along one of its axes, or one role of the classes around
+it) those classes that its first user gave to it; the classes of every other user are united with them.
+"""
 
 from __future__ import annotations
 
@@ -31,5 +35,18 @@ def tie(context: Context, name: str, along: Mapping[int, npt.NDArray[np.int64]])
     if found is None:
         return
     for axis, classes in along.items():
-        first = context.scratch.setdefault(("tied", found.name, found.order[axis]), classes)
-        context.elements.union(first, classes)
+        _unite(context, (found.name, "axis", found.order[axis]), classes)
+
+
+def tie_parts(context: Context, name: str, parts: Mapping[tuple[str | int, ...], npt.NDArray[np.int64]]) -> None:
+    """Like `tie`, for users that no single axis of the weight tells apart, and that read it as it is stored.
+
+    ``parts`` gives classes by what they are to such a user, "inputs" say, and by the layout in which it reads them.
+    """
+    if name in context.learned.tied:
+        for part, classes in parts.items():
+            _unite(context, (name, *part), classes)
+
+
+def _unite(context: Context, part: tuple[str | int, ...], classes: npt.NDArray[np.int64]) -> None:
+    context.elements.union(context.tied.setdefault(part, classes), classes)

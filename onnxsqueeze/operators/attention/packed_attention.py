@@ -33,10 +33,12 @@ from onnxsqueeze.operators.linear.rule import need
 from onnxsqueeze.operators.linear.view import constant_weight
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.tied_weights import tie_parts
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -88,6 +90,7 @@ def _restore(array: Array) -> Array:
     return np.asarray(array[0, :, :, 0].T)
 
 
+@per_node
 def _view(node: Node, context: Context) -> Projected | Refusal:
     if node.attributes.get("do_rotary", 0) or node.input(6):
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with rotation or a shared cache")
@@ -119,15 +122,7 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
     return Projected(linear, heads, sizes[0] // heads, sizes[2] // heads, cached, per_head(context, node, 5, 3))
 
 
-def _viewed(node: Node, context: Context) -> Projected:
-    found = context.scratch["projected", node.index]
-    assert isinstance(found, Projected)
-    return found
-
-
-def _applies(node: Node, context: Context) -> Refusal | None:
-    found = context.scratch["projected", node.index] = _view(node, context)
-    return found if isinstance(found, Refusal) else None
+_viewed = view_or_error(_view)
 
 
 def _inner(node: Node) -> str:
@@ -135,14 +130,25 @@ def _inner(node: Node) -> str:
     return f"{node.outputs[0]}: queries and keys"
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
-    """Values are averaged; which products of queries and keys are idle is remembered for what reads the input."""
+@per_node
+def _bounds(node: Node, context: Context) -> list[Fact]:
+    """Bound queries, keys and values, each as [heads, size]."""
     view = _viewed(node, context)
     fact = bounds(node, context, view.linear)
-    parts = [Fact(*pair) for pair in zip(view.split(fact.lower), view.split(fact.upper), strict=True)]
-    products = idle(parts[0], parts[1], (view.heads, 1), cancels=True)[:, 0]
-    context.scratch["idle products", node.index] = np.full(products.shape, False) if view.cached else products
-    result = mean(parts[2], True, slack(context, node.inputs[0]))
+    return [Fact(*pair) for pair in zip(view.split(fact.lower), view.split(fact.upper), strict=True)]
+
+
+@per_node
+def _idle(node: Node, context: Context) -> Bools:
+    """Return which products of queries and keys make no difference, [heads, size]."""
+    view, (queries, keys, _) = _viewed(node, context), _bounds(node, context)
+    products = idle(queries, keys, (view.heads, 1), cancels=True)[:, 0]
+    return np.full(products.shape, False) if view.cached else products
+
+
+def _forward(node: Node, context: Context) -> Sequence[Fact]:
+    """Values are averaged."""
+    result = mean(_bounds(node, context)[2], True, slack(context, node.inputs[0]))
     output = Fact(result.lower.reshape(1, 1, -1), result.upper.reshape(1, 1, -1))
     return [unknown(3) if node.input(4) else output, *(unknown(context.rank(name)) for name in node.outputs[1:])]
 
@@ -159,10 +165,7 @@ def _link(node: Node, context: Context) -> None:
     context.shapes[_inner(node)], elements.ids[_inner(node)] = (view.heads, view.size), products
     elements.inner[node.index] = _inner(node)
     values = np.broadcast_to(output.ravel(), (view.heads * view.value_size,)).reshape(view.heads, -1)
-    if view.linear.weight in context.learned.tied:
-        first = context.scratch.setdefault(("tied", view.linear.weight), (inputs, products, output))
-        for own, other in zip((inputs, products, output), first, strict=True):
-            elements.union(own, other)
+    tie_parts(context, view.linear.weight, {("inputs",): inputs, ("products",): products, ("outputs",): output})
     others = [head_classes(node, context, (view.heads, 1), *entry) for entry in view.scores]
     elements.constraints += [
         Products(products, values, ~_idle(node, context)),
@@ -178,11 +181,6 @@ def _link(node: Node, context: Context) -> None:
         ),
         NotEmpty(inputs, output),
     ]
-
-
-def _idle(node: Node, context: Context) -> Bools:
-    found: Bools = context.scratch["idle products", node.index]
-    return found
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -249,7 +247,7 @@ register(
         "Attention",
         domain="com.microsoft",
         infer=_shapes,
-        applies=_applies,
+        applies=refusal_of(_view),
         forward=_forward,
         link=_link,
         need=_need,

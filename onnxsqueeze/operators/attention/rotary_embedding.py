@@ -16,6 +16,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import Heads, heads_of
 from onnxsqueeze.operators.attention.scores import everything
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -68,6 +69,7 @@ class SameInEachHead(Constraint):
         yield self.heads[:, self.pairs[:, 0]], self.heads[:, self.pairs[:, 1]]
 
 
+@per_node
 def _view(node: Node, context: Context) -> Rotation | Refusal:
     tables = (2, 3) if node.domain else (1, 2)
     columns = context.shapes.get(node.inputs[tables[0]], (None,))[-1]
@@ -87,15 +89,7 @@ def _view(node: Node, context: Context) -> Rotation | Refusal:
     return Rotation(operand, result, pairs, tables)
 
 
-def _viewed(node: Node, context: Context) -> Rotation:
-    found = context.scratch["rotation", node.index]
-    assert isinstance(found, Rotation)
-    return found
-
-
-def _applies(node: Node, context: Context) -> Refusal | None:
-    found = context.scratch["rotation", node.index] = _view(node, context)
-    return found if isinstance(found, Refusal) else None
+_viewed = view_or_error(_view)
 
 
 def _forward(node: Node, context: Context) -> Sequence[Fact]:
@@ -175,7 +169,7 @@ def _rule(domain: str, since: int) -> OpRule:
         domain=domain,
         since=since,
         infer=_shape,
-        applies=_applies,
+        applies=refusal_of(_view),
         forward=_forward,
         link=_link,
         need=_need,

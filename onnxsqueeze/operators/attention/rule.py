@@ -24,6 +24,7 @@ from onnxsqueeze.operators.attention.scores import (
     unless_constant,
 )
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.rewriter import Rewriter
 
 
@@ -88,15 +89,11 @@ def _biases(node: Node, context: Context, view: Attention) -> list[Floats]:
 
 
 def _idle(node: Node, context: Context, view: Attention) -> Bools:
-    key = ("idle products", node.index)
-    if key not in context.scratch:
-        if view.rotated:
-            context.scratch[key] = np.full((*view.groups, view.query.size), False)
-        else:
-            queries, keys = (_bounds(node, context, view, operand) for operand in (view.query, view.key))
-            context.scratch[key] = idle(queries, keys, view.groups, view.cancels)
-    found: Bools = context.scratch[key]
-    return found
+    """Return which products make no difference, [groups, heads per group, size]."""
+    if view.rotated:
+        return np.full((*view.groups, view.query.size), False)
+    queries, keys = (_bounds(node, context, view, operand) for operand in (view.query, view.key))
+    return idle(queries, keys, view.groups, view.cancels)
 
 
 def _forward(node: Node, context: Context, view: Attention) -> list[Fact]:
@@ -141,14 +138,16 @@ def _link(node: Node, context: Context, view: Attention) -> None:
     )
 
 
-def _need(node: Node, context: Context, view: Attention, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+def _need(
+    node: Node, context: Context, view: Attention, idle_products: Bools, outputs: Sequence[Bools]
+) -> Sequence[Demand | None]:
     """A head of which anything is needed needs all products that can make a difference to its probabilities.
 
     What is cached has the classes of the keys and values: where it is needed they are kept, and so computed.
     """
     wanted = view.output.table(outputs[0]).reshape(*view.groups, -1)
     heads = any_along(wanted, 2)
-    queries = heads[:, :, None] & ~_idle(node, context, view)
+    queries = heads[:, :, None] & ~idle_products
     keys, values = any_along(queries, 1), any_along(wanted, 1)
     live = [(view.query, queries.reshape(view.query.heads, -1)), (view.key, keys), (view.value, values)]
     if view.caches is not None:
@@ -192,22 +191,21 @@ def _repair(node: Node, context: Context, rewriter: Rewriter, view: Attention) -
 
 def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
     """Return the rule of an attention operator from the function that views its node."""
+    remembered = per_node(view)
+    viewed = view_or_error(remembered)
 
-    def viewed(node: Node, context: Context) -> Attention:
-        found = context.scratch["attention", node.index]
-        assert isinstance(found, Attention)
-        return found
-
-    def applies(node: Node, context: Context) -> Refusal | None:
-        found = context.scratch["attention", node.index] = view(node, context)
-        return found if isinstance(found, Refusal) else None
+    @per_node
+    def idle_products(node: Node, context: Context) -> Bools:
+        return _idle(node, context, viewed(node, context))
 
     return OpRule(
         op,
-        applies=applies,
+        applies=refusal_of(remembered),
         forward=lambda node, context: _forward(node, context, viewed(node, context)),
         link=lambda node, context: _link(node, context, viewed(node, context)),
-        need=lambda node, context, outputs: _need(node, context, viewed(node, context), outputs),
+        need=lambda node, context, outputs: _need(
+            node, context, viewed(node, context), idle_products(node, context), outputs
+        ),
         repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         cancels=lambda node, context: _cancels(node, context, viewed(node, context)),
         contracts=lambda node, context: [viewed(node, context).query.name],

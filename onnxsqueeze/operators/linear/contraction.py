@@ -19,7 +19,9 @@ from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.constraints import Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.memo import view_or_error
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import cancels_in_softmax, row_sums
 
@@ -97,12 +99,7 @@ def _ids(node: Node, context: Context, position: int) -> Classes:
     constant = _constant(node, context, position)
     if constant is None:
         return context.ids(node.inputs[position])
-    key = ("operand", node.index, position)
-    if key not in context.scratch:
-        shape = constant.shape if constant.size <= _MOST_ELEMENTS else (1,) * constant.ndim
-        context.scratch[key] = context.elements.fresh(shape)
-    classes: Classes = context.scratch[key]
-    return classes
+    return own_ids(node, context, position, constant.shape if constant.size <= _MOST_ELEMENTS else (1,) * constant.ndim)
 
 
 def _whole(view: Contraction, node: Node, context: Context) -> list[list[bool]]:
@@ -341,12 +338,7 @@ def _contracts(node: Node, context: Context) -> Sequence[str]:
 
 def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
     """Return the rule of an operator that multiplies two tensors, from the function that names its axes."""
-
-    def viewed(node: Node, context: Context) -> Contraction:
-        found = view(node, context)
-        assert isinstance(found, Contraction)
-        return found
-
+    viewed = view_or_error(view)
     return OpRule(
         op,
         applies=lambda node, context: _applies(view(node, context), node, context),

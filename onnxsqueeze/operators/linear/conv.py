@@ -12,7 +12,7 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.rule import linear_rule
-from onnxsqueeze.operators.linear.view import constant_weight, linear_of
+from onnxsqueeze.operators.linear.view import constant_weight, linear_view
 from onnxsqueeze.operators.windows import pads_image_by_zeros, window_shape
 from onnxsqueeze.rules.contract import Context, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
@@ -59,6 +59,7 @@ def _linear(node: Node, matrix: Array, bordered: bool, restore: Callable[[Array]
     )
 
 
+@linear_view
 def _conv(node: Node, context: Context) -> Linear | Refusal:
     """y[o] = b[o] + sum over i, t of W[o, i, t] x[i, position + t], per group."""
     weight = _common(node, context)
@@ -71,6 +72,7 @@ def _conv(node: Node, context: Context) -> Linear | Refusal:
     return _linear(node, matrix, bordered, lambda array: array.reshape(-1, array.shape[2], *kernel))
 
 
+@linear_view
 def _conv_transpose(node: Node, context: Context) -> Linear | Refusal:
     """The transpose of Conv, W[in, out per group, taps]: positions differ in how many taps reach them."""
     weight = _common(node, context)
@@ -93,7 +95,7 @@ def _conv_shape(node: Node, context: Context) -> Sequence[Shape | None]:
 
 def _alignment(node: Node, context: Context) -> tuple[int, int]:
     """Grouped convolutions, unless depthwise, are blocked group by group."""
-    linear = linear_of(node, context, _conv)
+    linear = _conv(node, context)
     grouped = isinstance(linear, Linear) and linear.groups > 1 and not linear.depthwise
     return (int(node.attributes["group"]), 16) if grouped else (1, 4)
 

@@ -15,7 +15,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.contraction import Contraction, contraction_rule
 from onnxsqueeze.operators.linear.rule import linear_rule
-from onnxsqueeze.operators.linear.view import constant_weight, linear_of
+from onnxsqueeze.operators.linear.view import constant_weight, linear_view
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
@@ -56,6 +56,7 @@ def _axes(node: Node, context: Context) -> Contraction | Refusal:
     return Contraction(found[0][0], found[0][1], found[1])
 
 
+@linear_view
 def _matrix(node: Node, context: Context) -> Linear | Refusal:
     """View an Einsum that replaces one axis of its data by the other one of a constant matrix."""
     found = _axes(node, context)
@@ -135,7 +136,7 @@ def _choose(node: Node, context: Context) -> OpRule:
         return _TRANSPOSES
     if len(node.inputs) != 2:
         return _MULTIPLIES
-    found = linear_of(node, context, _matrix)
+    found = _matrix(node, context)
     matrix = isinstance(found, Linear) or found.reason in (Reason.NOT_FINITE, Reason.UNSUPPORTED_DTYPE)
     return _BY_MATRIX if matrix else _MULTIPLIES
 

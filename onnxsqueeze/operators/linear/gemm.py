@@ -14,7 +14,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.operators.linear.contraction import Contraction, contraction_rule
 from onnxsqueeze.operators.linear.rule import linear_rule
-from onnxsqueeze.operators.linear.view import constant_weight, linear_of
+from onnxsqueeze.operators.linear.view import constant_weight, linear_view
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
@@ -29,6 +29,7 @@ def _same(array: Array) -> Array:
     return array[0, :, :, 0]
 
 
+@linear_view
 def _gemm(node: Node, context: Context) -> Linear | Refusal:
     """Y = alpha A' B' + beta C."""
     left = context.value(node.inputs[0]) is not None
@@ -55,6 +56,7 @@ def _gemm(node: Node, context: Context) -> Linear | Refusal:
     )
 
 
+@linear_view
 def _matmul(node: Node, context: Context) -> Linear | Refusal:
     """numpy.matmul with a constant matrix on one side; axes of length 1 before a matrix mean nothing."""
     left = context.value(node.inputs[0]) is not None
@@ -113,7 +115,7 @@ _OF_TENSORS = contraction_rule("MatMul", _axes)
 
 def _choose(node: Node, context: Context) -> OpRule:
     """A weight that is a matrix is read as such; one that cannot be used is refused for what it is."""
-    found = linear_of(node, context, _matmul)
+    found = _matmul(node, context)
     matrix = isinstance(found, Linear) or found.reason not in (Reason.COMPUTED_WEIGHT, Reason.UNKNOWN_SHAPE)
     return _BY_MATRIX if matrix else _OF_TENSORS
 

@@ -13,11 +13,12 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants
 from onnxsqueeze.operators.linear.repair import absorbs, adopt, mixes, repair
-from onnxsqueeze.operators.linear.view import View, constants, linear_of
+from onnxsqueeze.operators.linear.view import View, constants
 from onnxsqueeze.rules.channels import channel_ids
-from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, Demand, OpRule
+from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
-from onnxsqueeze.rules.tied_weights import tie, tied
+from onnxsqueeze.rules.tied_weights import tie, tie_parts, tied
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -47,10 +48,9 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
     """The users of a stored weight that is to be sliced once keep the same of its inputs and outputs."""
     if linear.groups == 1:
         tie(context, linear.weight, {linear.stored_axis(1): outputs.ravel(), linear.stored_axis(2): inputs.ravel()})
-    elif linear.weight in context.learned.tied:
-        first = context.scratch.setdefault(("tied", linear.weight, linear.matrix.shape), (inputs, outputs))
-        context.elements.union(first[0], inputs)
-        context.elements.union(first[1], outputs)
+    else:
+        layout = linear.matrix.shape
+        tie_parts(context, linear.weight, {("inputs", *layout): inputs, ("outputs", *layout): outputs})
 
 
 def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -69,21 +69,12 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
 
 
 def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
-    """Return the rule of a linear operator from the function that views its node."""
-
-    def viewed(node: Node, context: Context) -> Linear:
-        found = linear_of(node, context, view)
-        assert isinstance(found, Linear)
-        return found
-
-    def applies(node: Node, context: Context) -> Refusal | None:
-        found = linear_of(node, context, view)
-        return found if isinstance(found, Refusal) else None
-
+    """Return the rule of a linear operator from the function that views its node, a `linear_view`."""
+    viewed = view_or_error(view)
     return OpRule(
         op,
         since=since,
-        applies=applies,
+        applies=refusal_of(view),
         forward=lambda node, context: [bounds(node, context, viewed(node, context))],
         link=lambda node, context: link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: need(node, context, viewed(node, context), outputs),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 
 import numpy as np
 
@@ -15,19 +16,22 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_bounds
 from onnxsqueeze.rules.contract import Context, Refusal
+from onnxsqueeze.rules.memo import per_node
 from onnxsqueeze.rules.weight_view import Linear
 
 View = Callable[[Node, Context], "Linear | Refusal"]
 
 
-def linear_of(node: Node, context: Context, view: View) -> Linear | Refusal:
-    """Return the node's linear view, made once."""
-    key = ("linear", node.index)
-    if key not in context.scratch:
+def linear_view(view: View) -> View:
+    """Let a function view a node as linear once, and only where weights and biases are constant and finite."""
+
+    @per_node
+    @wraps(view)
+    def checked(node: Node, context: Context) -> Linear | Refusal:
         found = view(node, context)
-        context.scratch[key] = found if isinstance(found, Refusal) else _checked(found, context)
-    result: Linear | Refusal = context.scratch[key]
-    return result
+        return found if isinstance(found, Refusal) else _checked(found, context)
+
+    return checked
 
 
 def constant_weight(node: Node, context: Context, position: int) -> Array | Refusal:

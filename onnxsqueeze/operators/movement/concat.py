@@ -13,6 +13,7 @@ from onnxsqueeze.abstract.interval import Fact, collapse, compact, hull
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import with_length
+from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.queries import known_axis
@@ -91,20 +92,15 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
 
 def _concat_ids(node: Node, context: Context) -> list[npt.NDArray[np.int64]]:
     """Return the classes of the parts; a constant part gets some of its own."""
-    key = ("parts", node.index)
-    if key not in context.scratch:
-        context.scratch[key] = {}
-    own = context.scratch[key]
     axis = _concat_axis(node, context)
     found = []
     for position, name in enumerate(node.inputs):
         if context.is_activation(name):
             found.append(context.ids(name))
-            continue
-        if position not in own:
+        else:
             length = known_axis(context, name, axis) if _together(node, context) else 1
-            own[position] = context.elements.fresh(with_length((1,) * context.rank(name), axis, length or 1))
-        found.append(own[position])
+            shape = with_length((1,) * context.rank(name), axis, length or 1)
+            found.append(own_ids(node, context, position, shape))
     return found
 
 

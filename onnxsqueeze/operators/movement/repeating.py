@@ -15,6 +15,7 @@ from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.constraints import Broadcast
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
@@ -35,14 +36,11 @@ def _source_ids(node: Node, context: Context) -> Classes:
     value = None if context.is_activation(name) else context.value(name)
     if value is None or value.dtype.kind not in "fV":
         return context.ids(name)
-    key = ("repeated", node.index)
-    if key not in context.scratch:
-        last = max((axis for axis, length in enumerate(value.shape) if length > 1), default=-1)
-        once = last >= 0 and context.shape(node.outputs[0])[last - value.ndim] == value.shape[last]
-        shape = tuple(length if axis == last and once else 1 for axis, length in enumerate(value.shape))
-        context.scratch[key] = context.elements.fresh(shape)
-    classes: Classes = context.scratch[key]
-    return classes
+    last = max((axis for axis, length in enumerate(value.shape) if length > 1), default=-1)
+    once = last >= 0 and context.shape(node.outputs[0])[last - value.ndim] == value.shape[last]
+    return own_ids(
+        node, context, 0, tuple(length if axis == last and once else 1 for axis, length in enumerate(value.shape))
+    )
 
 
 def _link_copies(node: Node, context: Context, ids: Classes) -> None:

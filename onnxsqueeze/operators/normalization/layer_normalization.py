@@ -31,7 +31,7 @@ from onnxsqueeze.operators.normalization.compensated import (
     mix_exact,
 )
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
-from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import KeepWhole
@@ -79,9 +79,8 @@ def _link(node: Node, context: Context) -> None:
         constants = constants_of(context, name)
         ids = context.ids(name).ravel()
         wide = widens(node, context)
-        siblings = context.scratch.setdefault("norms", {})
         context.elements.constraints.append(
-            NormRepresentatives(output, ids, constants, _earlier(node, context), siblings, one=wide)
+            NormRepresentatives(output, ids, constants, _earlier(node, context), siblings_in(context), one=wide)
         )
         if wide:
             context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))

@@ -28,7 +28,7 @@ from onnxsqueeze.operators.normalization.channels import (
     width_of,
 )
 from onnxsqueeze.operators.normalization.removed import Earlier
-from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
@@ -65,7 +65,7 @@ def _link(node: Node, context: Context) -> None:
     if not link_channels(node, context):
         return
     if widens(node, context):
-        ids, siblings = context.ids(name).ravel(), context.scratch.setdefault("norms", {})
+        ids, siblings = context.ids(name).ravel(), siblings_in(context)
         context.elements.constraints.append(
             NormRepresentatives(output, ids, constants_of(context, name), Earlier(), siblings, one=True)
         )

@@ -16,6 +16,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constant_weight
 from onnxsqueeze.rules.contract import Context, Refusal
+from onnxsqueeze.rules.memo import per_node
 
 DATA, KERNEL, RECURRENT, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLE = range(8)
 """The positions of the inputs."""
@@ -113,16 +114,9 @@ class Layer:
         return np.broadcast_to(array, shape).reshape(self.directions, self.units)
 
 
+@per_node
 def layer_of(node: Node, context: Context) -> Layer | Refusal:
-    """Return the view of a recurrent node, made once, or why there is none."""
-    key = ("recurrent", node.index)
-    if key not in context.scratch:
-        context.scratch[key] = _layer(node, context)
-    found: Layer | Refusal = context.scratch[key]
-    return found
-
-
-def _layer(node: Node, context: Context) -> Layer | Refusal:
+    """Return the view of a recurrent node, or why there is none."""
     weights: dict[int, Array] = {}
     for position in (KERNEL, RECURRENT, BIAS, PEEPHOLE):
         if node.input(position):

@@ -33,11 +33,13 @@ from onnxsqueeze.operators.recurrent.layer import (
 from onnxsqueeze.operators.recurrent.repair import repair
 from onnxsqueeze.operators.recurrent.state_bounds import Course, State, course
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
-from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.contract import Context, Demand, OpRule
+from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.tied_weights import tie_parts
 
 _INPUT_AXIS = 2
 _NEW_OPERATORS = 7  # the opset version since which the outputs are always the same three
@@ -65,26 +67,15 @@ class Recurrence(Constraint):
                 return
 
 
-def _viewed(node: Node, context: Context) -> Layer:
-    found = layer_of(node, context)
-    assert isinstance(found, Layer)
-    return found
+_viewed = view_or_error(layer_of)
 
 
-def _applies(node: Node, context: Context) -> Refusal | None:
-    found = layer_of(node, context)
-    return found if isinstance(found, Refusal) else None
-
-
+@per_node
 def _course(node: Node, context: Context) -> Course:
-    key = ("course", node.index)
-    if key not in context.scratch:
-        layer = _viewed(node, context)
-        start = State(*(_initial(node, context, layer, position) for position in (HIDDEN, CELL)))
-        with np.errstate(all="ignore"):
-            context.scratch[key] = course(layer, _features(node, context, layer), start)
-    found: Course = context.scratch[key]
-    return found
+    layer = _viewed(node, context)
+    start = State(*(_initial(node, context, layer, position) for position in (HIDDEN, CELL)))
+    with np.errstate(all="ignore"):
+        return course(layer, _features(node, context, layer), start)
 
 
 def _features(node: Node, context: Context, layer: Layer) -> Fact:
@@ -142,12 +133,9 @@ def _link(node: Node, context: Context) -> None:
     elements.constraints.append(NotEmpty(features, units))
     for ids, reads in zip(units, _reads(node, context), strict=True):
         elements.constraints.append(Recurrence(ids, reads, f"the recurrence of {node.label}"))
-
-    for position, classes in ((KERNEL, features), (KERNEL, units), (RECURRENT, units)):
-        name = node.inputs[position]
-        if name in context.learned.tied:
-            first = context.scratch.setdefault(("tied", name, classes.shape), classes)
-            elements.union(first, classes)
+    own = {("units", *units.shape): units}
+    tie_parts(context, node.inputs[KERNEL], {("inputs", *features.shape): features} | own)
+    tie_parts(context, node.inputs[RECURRENT], own)
 
 
 def _reads(node: Node, context: Context) -> Bools:
@@ -222,7 +210,7 @@ register(
         OpRule(
             op,
             since=_NEW_OPERATORS,
-            applies=_applies,
+            applies=refusal_of(layer_of),
             forward=_forward,
             link=_link,
             need=_need,

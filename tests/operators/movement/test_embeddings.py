@@ -207,7 +207,7 @@ def test_integer_table_stays_with_the_reason() -> None:
     model = network.model(network.head(values), ["N", "T", OUT])
     result = checked(model)
     assert result.plan.empty
-    refusal = Analysis(Graph(load(model))).context.scratch["refusal", 0]
+    refusal = Analysis(Graph(load(model))).context.refusals[0]
     assert refusal == Refusal(Reason.UNSUPPORTED_DTYPE, "Gather int8")
 
 
