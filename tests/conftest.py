@@ -1,9 +1,14 @@
-"""One thread for each worker: several that take turns on one processor wait for each other most of the time."""
+"""The environment of all tests.
+
+One thread for each worker: several that take turns on one processor wait for each other most of the time. And an error
+in a rule is an error: a run would otherwise leave the node as it is, and go on.
+"""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ONNXSQUEEZE_STRICT", "1")
 
 pytest_plugins = ["tests.support.planted.opsets"]

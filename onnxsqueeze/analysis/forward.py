@@ -15,7 +15,7 @@ from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
-from onnxsqueeze.rules.lessons import Learned
+from onnxsqueeze.rules.lessons import Learned, RuleFailed
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.shapes.inference import ShapeInference, fold
 
@@ -31,8 +31,14 @@ class Analysis:
     """
 
     def __init__(self, graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> None:
-        self.graph = graph
-        self.context = Context(graph, learned or Learned())
+        """Run the forward sweep.
+
+        Raises:
+            RuleFailed: see `analysed`, which begins again then.
+        """
+        learned = learned or Learned()
+        self.graph = graph = graph.with_failed(learned.failed)
+        self.context = Context(graph, learned)
         self.rules = self.context.rules
         self.pins: list[Pin] = []
         self._constant: dict[str, Bools] = {}
@@ -66,9 +72,10 @@ class Analysis:
 
     def _forward(self, node: Node) -> None:
         context = self.context
-        self._inference.infer(node, rule_for(node))
-        fold(node, rule_for(node), context)
-        rule = self._resolve(node)
+        registered = rule_for(node)
+        self._inference.infer(node, registered)
+        fold(node, registered, context)
+        rule = self._resolve(node, registered)
         self.rules.append(rule)
         if all(context.value(name) is not None for name in node.outputs if name):
             return
@@ -79,10 +86,11 @@ class Analysis:
                 context.facts[name] = fact
         rule.link(node, context)
 
-    def _resolve(self, node: Node) -> OpRule:
-        rule = rule_for(node)
+    def _resolve(self, node: Node, rule: OpRule) -> OpRule:
         refusal = None
-        if rule is UNKNOWN:
+        if node.failed:
+            refusal = Refusal(Reason.INTERNAL_ERROR, node.operator)
+        elif rule is UNKNOWN:
             refusal = Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
         elif node.captured:
             refusal = Refusal(Reason.SUBGRAPH, node.operator)
@@ -144,3 +152,20 @@ class Analysis:
             if self.context.is_activation(name):
                 demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
                 needs.add(name, demand, self.context.ids(name).shape)
+
+
+def analysed(graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> Analysis:
+    """Run the forward sweep, once more for each rule that fails: its node is an unknown operator from then on.
+
+    Args:
+        graph: of a canonicalized model. keep: names or glob patterns of tensors of which no channel may go.
+        learned: what is known already; ``context.learned`` of the result has the failures too.
+    """
+    learned = learned or Learned()
+    while True:
+        try:
+            return Analysis(graph, keep, learned)
+        except RuleFailed as failure:
+            before, learned = learned, failure.join(learned)
+            if not learned.adds_to(before):
+                raise

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,6 @@ from onnxsqueeze.cli.progress import Steps
 from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from onnxsqueeze.bench import BenchReport
     from onnxsqueeze.pipeline.minimize import Result
     from onnxsqueeze.reporting.report import Report
 
@@ -151,10 +151,11 @@ def minimize(
         steps("writing")
         written, seconds = _save(result, target)
     if quiet and json_path is None:
+        _warn(map(str, result.failures))  # a user should know of them all the same
         return
     report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
     _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
-    _warn(report, quiet)
+    _warn_of(report, quiet, verbose)
     if not quiet and not _is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
@@ -173,7 +174,7 @@ def inspect(source: Path, json_path: Path | None, quiet: bool, verbose: bool, **
     with Steps(quiet) as steps:
         report = onnxsqueeze.inspect(source, progress=steps, **options)
     _write_json(json_path, {"input": str(source), **report.to_dict()})
-    _warn(report, quiet)
+    _warn_of(report, quiet, verbose)
     if not quiet and not _is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
@@ -288,7 +289,7 @@ def bench(
     _write_report(csv_path, report.to_csv())
     if plot_path is not None:
         plot(report, plot_path)
-    _warn(report, quiet)
+    _warn(() if quiet else report.warnings)
     if not quiet and not _is_stdout(json_path) and not _is_stdout(csv_path):
         from onnxsqueeze.cli import tables
 
@@ -376,10 +377,16 @@ def _write_report(path: Path | None, text: str) -> None:
         raise SqueezeError(f"{path}: the report cannot be written: {one_line(error)}") from None
 
 
-def _warn(report: Report | BenchReport, quiet: bool) -> None:
-    if not quiet:
-        for warning in report.warnings:
-            click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)
+def _warn_of(report: Report, quiet: bool, verbose: bool) -> None:
+    """Warn of what a report warns of, with ``quiet`` of internal errors alone; ``verbose`` adds their tracebacks."""
+    _warn(map(str, report.failures) if quiet else report.warnings)
+    for failure in report.failures if verbose else ():
+        click.echo(failure.traceback, nl=False, err=True)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)
 
 
 def _print(text: str) -> None:

@@ -15,6 +15,7 @@ class Reason(Enum):
     KEPT_BY_USER = "kept on request"
     OVERRIDABLE = "an initializer that is also a graph input can be overridden"
     UNKNOWN_OPERATOR = "read by an operator without a rule"
+    INTERNAL_ERROR = "internal error in the rule of"
     SUBGRAPH = "read from inside a subgraph"
     COMPUTED_WEIGHT = "its reader computes its weights at run time"
     NOT_FINITE = "its reader's weights hold NaN or Inf"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +29,8 @@ GUARDED = "GuardedSoftmax"
 class Node:
     """One node: its operator at the opset version that the model imports, and the tensors by name ("" where absent).
 
-    A node of `PATTERN_DOMAIN` stands for the nodes of its ``group``.
+    A node of `PATTERN_DOMAIN` stands for the nodes of its ``group``. One that has ``failed`` is treated as one of an
+    unknown operator: its rule cannot be asked.
     """
 
     index: int
@@ -40,6 +42,7 @@ class Node:
     captured: tuple[str, ...]
     proto: onnx.NodeProto = field(repr=False)
     group: Group | None = field(default=None, repr=False)
+    failed: bool = False
 
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
@@ -91,6 +94,16 @@ class Graph:
         functions = {(_domain(function.domain), function.name) for function in model.skeleton.functions}
         self.nodes = [self._node(index, node, functions) for index, node in enumerate(proto.node)]
         self.producers = {name: node for node in self.nodes for name in node.outputs if name}
+
+    def with_failed(self, failed: Collection[int]) -> Graph:
+        """Return this graph with some nodes, by index, that have failed; the graph itself if there are none."""
+        if not failed:
+            return self
+        graph = copy(self)
+        graph.nodes = [replace(node, failed=True) if node.index in failed else node for node in self.nodes]
+        graph.producers = {name: node for node in graph.nodes for name in node.outputs if name}
+        graph.__dict__.pop("readers", None)  # it was computed for the other nodes
+        return graph
 
     @staticmethod
     def read_names(proto: onnx.GraphProto) -> Iterator[list[str]]:

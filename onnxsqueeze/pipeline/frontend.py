@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
-from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.analysis.forward import Analysis, analysed
 from onnxsqueeze.canonicalization.passes import normalised
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
@@ -31,4 +31,4 @@ def analyse(model: Model, keep: Sequence[str] = ()) -> Analysis:
         model: any; it is not changed.
         keep: names or glob patterns of tensors of which no channel may go.
     """
-    return Analysis(canonical_graph(model, keep), keep)
+    return analysed(canonical_graph(model, keep), keep)

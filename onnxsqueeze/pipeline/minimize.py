@@ -22,6 +22,7 @@ from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
 from onnxsqueeze.reporting.report import Report, make_report
+from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.plan import Plan
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class Result:
         minimized: the smaller model taken apart, for saving without another copy.
         plan: which elements stay, and why.
         make_report: makes the report.
+        failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
     """
 
     minimized: Model
     plan: Plan
     make_report: Callable[[], Report]
+    failures: tuple[Failure, ...] = ()
 
     @cached_property
     def report(self) -> Report:
@@ -112,6 +115,7 @@ def minimize(
     whole = _of_whole_layers(first.analysis, model, wishes)
     best = first if whole is None else better(first, whole)
     minimized = best.model if best.changed else model
+    failures = _failures(first, whole)
     clock.lap("minimize")
     found = None
     if verify and best.changed:
@@ -123,9 +127,9 @@ def minimize(
     def report() -> Report:
         size = encoded_size(minimized)
         made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan))
-        return replace(made, verification=found, seconds=clock.laps)
+        return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
 
-    return Result(minimized, best.plan, report)
+    return Result(minimized, best.plan, report, failures)
 
 
 def inspect(
@@ -183,8 +187,17 @@ def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcom
     A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
     """
     kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in wishes.keep)}
-    whole = with_whole_layers(analysis, model, kept)
+    try:
+        whole = with_whole_layers(analysis, model, kept)
+    except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
+        return None
     return None if whole is None else smallest(analyse(whole, wishes.keep), wishes)
+
+
+def _failures(first: Outcome, whole: Outcome | None) -> tuple[Failure, ...]:
+    """Return what both searches came upon, each once; nodes have other numbers in the other graph."""
+    found = (*first.failures, *(() if whole is None else whole.failures))
+    return tuple({str(failure): failure for failure in found}.values())
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

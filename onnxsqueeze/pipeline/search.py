@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.analysis.forward import Analysis, analysed
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.planning.fixpoint import make_plan, newly_settled
 from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
-from onnxsqueeze.rules.lessons import ConstantWhereKept, Learned, Lesson, NotNarrowed, SliceOnce, Stage, TooLarge
+from onnxsqueeze.rules.lessons import (
+    ConstantWhereKept,
+    Failure,
+    Learned,
+    Lesson,
+    NotNarrowed,
+    SliceOnce,
+    Stage,
+    TooLarge,
+)
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.weight_source import stored
 
@@ -40,12 +49,14 @@ class Outcome:
     Attributes:
         analysis, plan: what was decided. model: what came of it; the analysed one itself where nothing changed.
         copied: the stored weights that became several.
+        failures: what the search came upon in rules, in other attempts too.
     """
 
     analysis: Analysis
     plan: Plan
     model: Model
     copied: frozenset[str] = frozenset()
+    failures: tuple[Failure, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -59,33 +70,39 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
     Raises:
         RuntimeError: if an attempt teaches what was known before, so that the search would never end.
     """
-    learned = Learned()
+    learned = analysis.context.learned
     best: Outcome | None = None
+    lesson: Lesson | None
     while True:
-        attempt = _attempt(analysis, learned, wishes)
-        best, lesson = _weighed(attempt, best, learned) if isinstance(attempt, Outcome) else (best, attempt)
+        try:
+            attempt = _attempt(analysis, learned, wishes)
+            best, lesson = _weighed(attempt, best, learned) if isinstance(attempt, Outcome) else (best, attempt)
+        except Lesson as raised:
+            lesson = raised
         if lesson is None:
             assert best is not None
-            return best
+            return replace(best, failures=tuple(learned.failed.values()))
         before, learned = learned, lesson.join(learned)
         if not learned.adds_to(before):
             raise RuntimeError(f"the search learned nothing new from {lesson!r}")
         if lesson.begins_at is Stage.ANALYSIS:
-            analysis = Analysis(analysis.graph, wishes.keep, learned)
+            analysis = analysed(analysis.graph, wishes.keep, learned)
+            learned = analysis.context.learned
 
 
 def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | Lesson:
-    """Plan and rewrite once."""
+    """Plan and rewrite once.
+
+    Raises:
+        Lesson: where a rule does.
+    """
     choose = narrowing(wishes.round_to) if learned.narrows else None
     plan = make_plan(analysis, rounding(analysis, wishes.round_to), learned.pins, choose, learned.used)
     if plan.empty and not analysis.asked(wishes.options):
         return Outcome(analysis, plan, analysis.graph.model)
     if settled := newly_settled(analysis, plan):
         return ConstantWhereKept(settled)
-    try:
-        return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
-    except Lesson as lesson:
-        return lesson
+    return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
 
 
 def _weighed(outcome: Outcome, best: Outcome | None, learned: Learned) -> tuple[Outcome | None, Lesson | None]:

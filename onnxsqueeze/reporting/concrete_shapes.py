@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxsqueeze.abstract.symbolic import Shape
 
 if TYPE_CHECKING:
     from onnxsqueeze.analysis.forward import Analysis
+    from onnxsqueeze.rules.lessons import Failure
 
 
-def concrete_shapes(analysis: Analysis, dims: Mapping[str, int]) -> tuple[Mapping[str, Shape], dict[str, int]]:
+def concrete_shapes(
+    analysis: Analysis, dims: Mapping[str, int], failures: list[Failure] | None = None
+) -> tuple[Mapping[str, Shape], dict[str, int]]:
     """Return all shapes for one sample, and the sizes that they assume for dynamic dimensions other than the batch.
 
     Args:
         analysis: of the model.
         dims: sizes that the user gave, by the dimension's name.
+        failures: is told of rules that fail; of what lies behind their nodes there are no shapes.
+
+    Raises:
+        RuleFailed: where a rule fails, and ``failures`` is None.
     """
     inputs = analysis.context.shapes
     later = [size for name in analysis.graph.inputs for size in inputs.get(name, ())[1:]]
@@ -28,11 +36,12 @@ def concrete_shapes(analysis: Analysis, dims: Mapping[str, int]) -> tuple[Mappin
     plan = SizePlan.of(declared, {}, {})
     sizes = {name: dims.get(name, _DEFAULT_SIZE) for name, role in plan.roles.items() if role is not Role.BATCH}
     shapes = plan.shapes({**dict.fromkeys(plan.roles, 1), **sizes})
-    return _inferred(analysis, shapes or {}), sizes
+    return _inferred(analysis, shapes or {}, failures), sizes
 
 
-def _inferred(analysis: Analysis, shapes: Mapping[str, Shape]) -> Mapping[str, Shape]:
+def _inferred(analysis: Analysis, shapes: Mapping[str, Shape], failures: list[Failure] | None) -> Mapping[str, Shape]:
     from onnxsqueeze.rules.contract import Context
+    from onnxsqueeze.rules.lessons import RuleFailed
     from onnxsqueeze.rules.registry import rule_for
     from onnxsqueeze.shapes.inference import ShapeInference, fold
 
@@ -40,8 +49,14 @@ def _inferred(analysis: Analysis, shapes: Mapping[str, Shape]) -> Mapping[str, S
     inference = ShapeInference(analysis.graph, context)
     context.shapes.update(shapes)
     for node in analysis.graph.nodes:
-        inference.infer(node, rule_for(node))
-        fold(node, rule_for(node), context)
+        rule = rule_for(node)
+        try:
+            inference.infer(node, rule)
+            fold(node, rule, context)
+        except RuleFailed as error:
+            if failures is None:
+                raise
+            failures.append(replace(error.failure, effect="multiply-accumulates behind it are counted too low"))
     return context.shapes
 
 

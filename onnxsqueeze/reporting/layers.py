@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import OpRule
+from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import placed
 from onnxsqueeze.rules.plan import Plan
@@ -53,19 +54,31 @@ class Layer:
     stayed: Mapping[str, int]
 
 
-def layers_of(analysis: Analysis, plan: Plan, shapes: Mapping[str, Shape]) -> list[Layer]:
+def layers_of(
+    analysis: Analysis, plan: Plan, shapes: Mapping[str, Shape], failures: list[Failure] | None = None
+) -> list[Layer]:
     """Return the rows of all layers, in the graph's order.
 
     Args:
         analysis, plan: what was decided. shapes: of all tensors, for counting multiply-accumulates.
+        failures: is told of layers that are left out because their rules fail.
+
+    Raises:
+        RuleFailed: where a rule fails, and ``failures`` is None.
     """
     context, stays, found = analysis.context, _staying(analysis, plan), []
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         output = next((name for name in node.outputs if name), "")
-        if context.is_activation(output):
+        if not context.is_activation(output):
+            continue
+        try:
             parameters = rule.parameters(node, context)
             if any(parameter.role is Role.WEIGHT for parameter in parameters):
                 found.append(_Row(analysis, plan, node, rule, output, parameters, stays, shapes).layer())
+        except RuleFailed as error:  # the model may be written already
+            if failures is None:
+                raise
+            failures.append(replace(error.failure, effect="the report has no row for it"))
     return found
 
 
@@ -189,4 +202,6 @@ def words(entry: tuple[Reason, str] | None) -> str:
     if entry is None:
         return Reason.COUPLED.value
     reason, detail = entry
+    if reason is Reason.INTERNAL_ERROR:
+        return f"{reason.value} {detail}"
     return f"{reason.value}: {detail}" if detail and reason is not Reason.NEEDED else reason.value

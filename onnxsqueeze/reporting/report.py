@@ -16,6 +16,7 @@ from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
 from onnxsqueeze.reporting.layers import Layer, layers_of, words
+from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Report:
         nodes_before, nodes_after: nodes of the main graph.
         stayed: how many dead or constant elements of all tensors stayed for which reason (with its detail).
         why_nothing: why nothing could go, "" if something did.
-        warnings: what a user should know, one line each.
+        warnings: what a user should know, one line each; those of ``failures`` among them.
+        failures: errors that nobody foresaw in the rules of nodes.
         sizes: the sizes that were assumed for dynamic dimensions other than the batch when MACs were counted.
         verification: what the comparison found, None if it was skipped.
         seconds: duration of each phase.
@@ -51,6 +53,7 @@ class Report:
     stayed: Mapping[str, int]
     why_nothing: str = ""
     warnings: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     verification: VerifyReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -60,10 +63,16 @@ class Report:
         """How many times fewer weight elements are left."""
         return self.weights_before / self.weights_after if self.weights_after else float("inf")
 
+    def with_failures(self, failures: Sequence[Failure]) -> Report:
+        """Return this with more failures, which are warned of."""
+        warnings = (*self.warnings, *map(str, failures))
+        return replace(self, failures=(*self.failures, *failures), warnings=warnings)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data for JSON."""
         data = {name: value for name, value in vars(self).items() if name != "verification"}
         data["layers"] = [asdict(layer) for layer in self.layers]
+        data["failures"] = [asdict(failure) for failure in self.failures]
         data["verification"] = self.verification.to_dict() if self.verification else None
         data["ratio"] = self.ratio if self.weights_after else None
         return data
@@ -84,11 +93,12 @@ def make_report(
         dims: sizes to count MACs for.
         given: the same of the model as it came, where the analysis may be of one whose layers are whole again.
     """
-    shapes, sizes = concrete_shapes(analysis, dims)
-    layers = tuple(layers_of(analysis, plan, shapes))
+    failures: list[Failure] = []
+    shapes, sizes = concrete_shapes(analysis, dims, failures)
+    layers = tuple(layers_of(analysis, plan, shapes, failures))
     first = analysis if given is None else given[0]
     if given is not None and first.graph is not analysis.graph:
-        layers = _as_given(layers, layers_of(*given, concrete_shapes(first, dims)[0]))
+        layers = _as_given(layers, layers_of(*given, concrete_shapes(first, dims, failures)[0], failures))
     original = first.graph.model
     stayed = stayed_reasons(analysis, plan)
     before, after = weight_elements(original), weight_elements(result)
@@ -106,11 +116,13 @@ def make_report(
         why_nothing=_why_nothing(layers, stayed) if plan.empty else "",
         warnings=tuple(_warnings(analysis)),
         sizes=sizes,
-    )
+    ).with_failures(tuple(dict.fromkeys(failures)))
 
 
 def _as_given(layers: Sequence[Layer], given: Sequence[Layer]) -> tuple[Layer, ...]:
     """Say of layers that are whole again what they were in the file, where they stand in the same order."""
+    if len(layers) != len(given):  # a row was left out of one of them
+        return tuple(layers)
     names = ("name", "shape_before", "weights_before", "macs_before", "sparsity")
     return tuple(
         replace(layer, **{name: getattr(before, name) for name in names})

@@ -6,6 +6,7 @@ where the lesson matters:
 
     learned                                              by           begins again at
     ---------------------------------------------------  -----------  ---------------
+    a rule fails at a node (`RuleFailed`)                any          analysis
     constant wherever it is kept (`ConstantWhereKept`)   planning     analysis
     no reader can reconstruct it (`KeepWhole`)           rewriting    analysis
     a stored weight became copies (`SliceOnce`)          costing      analysis
@@ -37,10 +38,33 @@ Used = tuple[Bools, Bools]
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An error that nobody foresaw in the rule of a node.
+
+    Attributes:
+        operator, node: the node's, as a user knows them. callback: the function of the rule that was asked.
+        error: its type and message, one line. traceback: several.
+        effect: what the run did without an answer.
+    """
+
+    operator: str
+    node: str
+    callback: str
+    error: str
+    traceback: str
+    effect: str = "the channels around it stay"
+
+    def __str__(self) -> str:
+        cause = f"internal error in the rule of {self.operator} ({self.node}): {self.error}"
+        return f"{cause}; {self.effect}; please report it with the model"
+
+
+@dataclass(frozen=True)
 class Learned:
     """What earlier attempts at the same graph found out. It only grows.
 
     Attributes:
+        failed: by node index, what its rule raised; it is treated as an unknown operator.
         settled: activations that are constant wherever they are kept.
         tied: stored weights with several users that are to be sliced alike, since copies would be larger.
         widened: activations that are to be whole although what they are computed from is narrowed.
@@ -50,6 +74,7 @@ class Learned:
         narrows: whether layers may compute with a part of their weights.
     """
 
+    failed: Mapping[int, Failure] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
     widened: frozenset[str] = frozenset()
@@ -98,6 +123,19 @@ class Lesson(Exception):
     def join(self, learned: Learned) -> Learned:
         """Return what is known with this lesson; never less than before."""
         raise NotImplementedError
+
+
+class RuleFailed(Lesson):
+    """The rule of a node raised an error that nobody foresaw (see `rules/guard.py`). Whoever asked may be the cause."""
+
+    def __init__(self, node: int, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.node = node
+        self.failure = failure
+
+    def join(self, learned: Learned) -> Learned:
+        """Add the node, unless it was known to fail."""
+        return replace(learned, failed={self.node: self.failure, **learned.failed})
 
 
 class ConstantWhereKept(Lesson):

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TypeProto, ValueInfoProto
 
-from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, Undecided, parsed, symbol
+from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, symbol
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.contract import Context, OpRule
+from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
 
@@ -170,7 +171,7 @@ def evaluated(rule: OpRule, node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     try:
         with np.errstate(all="ignore"):
             return rule.evaluate(node, inputs)
-    except (Undecided, TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
+    except NOT_COMPUTABLE:
         return []
 
 

@@ -11,8 +11,10 @@ from onnx import TensorProto
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.rules.contract import UNKNOWN
+from onnxsqueeze.rules.lessons import RuleFailed
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.shapes.inference import evaluated
 
 FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _BROADCASTS_AS_NUMPY = 7  # the opset since which elementwise operators do
@@ -49,9 +51,13 @@ class Scope:
         rule = UNKNOWN if producer is None else rule_for(producer)
         if producer is not None and Trait.ALIAS in rule.traits:
             return self.constant(producer.inputs[0])
-        if producer is None or producer.inputs or rule.evaluate is None:
+        if producer is None or producer.inputs:
             return None
-        return np.asarray(rule.evaluate(producer, [])[0])
+        try:
+            found = evaluated(rule, producer, [])
+        except RuleFailed:  # the analysis asks again, and learns of it
+            return None
+        return np.asarray(found[0]) if found else None
 
     def number(self, name: str) -> Array | None:
         """Return a constant of one element that gives no operator that reads it another shape, else None."""

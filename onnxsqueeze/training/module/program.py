@@ -9,7 +9,7 @@ from typing import Any
 import torch.fx
 from torch import Tensor
 
-from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.analysis.forward import analysed
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.frontend import canonical_graph
@@ -39,7 +39,7 @@ class Program:
         self.model = model
         graph = canonical_graph(model)
         roles = roles_of(graph)
-        trace = Trace(graph, Analysis(graph), roles)
+        trace = Trace(graph, analysed(graph), roles)
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self._results = [trace.outputs[position] for position in range(len(self.outputs))]
         live = _needed(self._results)
