@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,8 @@ PATTERN_DOMAIN = "onnxsqueeze.pattern"
 """The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
 GUARDED = "GuardedSoftmax"
 """The operator of that domain that is a Softmax with 0 instead of NaN where a whole row is masked."""
+
+_MANY_FAILURES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +98,17 @@ class Graph:
         self.producers = {name: node for node in self.nodes for name in node.outputs if name}
 
     def with_failed(self, failed: Collection[int]) -> Graph:
-        """Return this graph with some nodes, by index, that have failed; the graph itself if there are none."""
+        """Return this graph with some nodes, by index, that have failed; the graph itself if there are none.
+
+        Where many of one operator have, all of its nodes count as such: each would cost an attempt to find it out.
+        """
         if not failed:
             return self
+        counts = Counter((self.nodes[index].domain, self.nodes[index].op) for index in failed)
+        often = {operator for operator, count in counts.items() if count >= _MANY_FAILURES}
+        lost = {node.index for node in self.nodes if (node.domain, node.op) in often}.union(failed)
         graph = copy(self)
-        graph.nodes = [replace(node, failed=True) if node.index in failed else node for node in self.nodes]
+        graph.nodes = [replace(node, failed=True) if node.index in lost else node for node in self.nodes]
         graph.producers = {name: node for node in graph.nodes for name in node.outputs if name}
         graph.__dict__.pop("readers", None)  # it was computed for the other nodes
         return graph
