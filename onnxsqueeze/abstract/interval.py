@@ -108,10 +108,13 @@ def hull(facts: Iterable[Fact]) -> Fact:
 
 
 def collapse(fact: Fact, axes: Iterable[int]) -> Fact:
-    """Return the fact that holds for all positions along ``axes``, each of which gets length 1."""
-    chosen = tuple(axis for axis in axes if fact.lower.shape[axis] > 1)
+    """Return the fact that holds for all positions along ``axes``, each of which gets length 1; of none it says nothing."""
+    chosen = tuple(axis for axis in axes if fact.lower.shape[axis] != 1)
     if not chosen:
         return fact
+    if any(fact.lower.shape[axis] == 0 for axis in chosen):
+        shape = fact.lower.any(axis=chosen, keepdims=True).shape
+        return Fact(np.full(shape, -np.inf), np.full(shape, np.inf))
     lower, upper = fact.lower.min(axis=chosen, keepdims=True), fact.upper.max(axis=chosen, keepdims=True)
     spanned = None if fact.spanned is None else np.asarray(fact.spanned.all(axis=chosen, keepdims=True))
     return Fact(lower, upper, spanned)

@@ -96,6 +96,8 @@ class Analysis:
             refusal = Refusal(Reason.SUBGRAPH, node.operator)
         elif any(name and name not in self.context.shapes for name in (*node.inputs, *node.outputs)):
             refusal = Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+        elif self._touches_empty(node):
+            refusal = Refusal(Reason.EMPTY, node.operator)
         else:
             rule = rule.choose(node, self.context) if rule.choose else rule
             refusal = rule.applies(node, self.context) if rule.applies else None
@@ -103,6 +105,14 @@ class Analysis:
             return rule
         self.context.refusals[node.index] = refusal
         return UNKNOWN
+
+    def _touches_empty(self, node: Node) -> bool:
+        """Whether a node reads or makes an activation without elements, of which a rule could say anything.
+
+        Its axes still have lengths that others rely on: those of nothing along a thousand channels are a thousand.
+        """
+        inputs = [name for name in node.inputs if self.context.is_activation(name)]
+        return any(0 in self.context.shape(name) for name in (*inputs, *node.outputs) if name)
 
     def asked(self, options: Mapping[str, str]) -> list[Node]:
         """Return the nodes that a user's options want rewritten even where nothing leaves them."""

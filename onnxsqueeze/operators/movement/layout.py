@@ -212,7 +212,7 @@ def _constant_target(source: Shape, target: Shape, lengths: Sequence[Dimension |
 
 def _flatten_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
     axis = int(node.attributes.get("axis", 1)) % max(1, inputs[0].ndim + 1)
-    return [inputs[0].reshape(int(np.prod(inputs[0].shape[:axis])), -1)]
+    return [inputs[0].reshape(int(np.prod(inputs[0].shape[:axis])), int(np.prod(inputs[0].shape[axis:])))]
 
 
 def _flatten_infer(node: Node, context: Context) -> Sequence[Shape | None]:
