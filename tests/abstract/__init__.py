@@ -1,0 +1,1 @@
+"""What is known without running a model: sizes, intervals, compact arrays."""
