@@ -108,7 +108,7 @@ def hull(facts: Iterable[Fact]) -> Fact:
 
 
 def collapse(fact: Fact, axes: Iterable[int]) -> Fact:
-    """Return the fact that holds for all positions along ``axes``, each of which gets length 1; of none it says nothing."""
+    """Return the fact that holds for all positions along ``axes``, each of which gets length 1 (nothing for none)."""
     chosen = tuple(axis for axis in axes if fact.lower.shape[axis] != 1)
     if not chosen:
         return fact

@@ -48,8 +48,8 @@ def reshape(array: Array, source: Shape, target: Shape, merge: Merge) -> Array:
     Args:
         merge: brings an array to length 1 along axes whose order the reshape would scramble.
 
-    Along an axis of a size like ``4*batch`` an array may have 4 entries, which repeat. Of a tensor without elements there is
-    nothing to be said: the result has none either.
+    Along an axis of a size like ``4*batch`` an array may have 4 entries, which repeat. Of a tensor without elements
+    there is nothing to be said: the result has none either.
     """
     if 0 in source:
         return array[(slice(0),) * array.ndim].reshape([0 if size == 0 else 1 for size in target])
