@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
-from onnxsqueeze.abstract.interval import Fact, interval, outward
+from onnxsqueeze.abstract.interval import Interval, enclosing, outward
 
 _ERROR = 1e-5  # relative error that a runtime's approximation of a transcendental function may have
 
@@ -19,7 +19,7 @@ _INFINITY = math.inf
 
 
 @dataclass(frozen=True)
-class Curve:
+class ElementwiseFunction:
     """An elementwise function of one tensor.
 
     Attributes:
@@ -78,67 +78,73 @@ def _shrink(x: Floats, bias: float, lambd: float) -> Floats:
     return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0.0))
 
 
-_CURVES: dict[str, Curve] = {
-    "Relu": Curve(lambda x: np.maximum(x, 0.0), low=0.0, exact=True),
-    "LeakyRelu": Curve(lambda x, alpha: np.where(x < 0, alpha * x, x), exact=True, parameters=(("alpha", 0.01),)),
-    "ThresholdedRelu": Curve(
+_CURVES: dict[str, ElementwiseFunction] = {
+    "Relu": ElementwiseFunction(lambda x: np.maximum(x, 0.0), low=0.0, exact=True),
+    "LeakyRelu": ElementwiseFunction(
+        lambda x, alpha: np.where(x < 0, alpha * x, x), exact=True, parameters=(("alpha", 0.01),)
+    ),
+    "ThresholdedRelu": ElementwiseFunction(
         lambda x, alpha: np.where(x > alpha, x, 0.0), 0, exact=True, steps=True, parameters=(("alpha", 1.0),)
     ),
-    "Sigmoid": Curve(_sigmoid, low=0.0, high=1.0),
-    "HardSigmoid": Curve(
+    "Sigmoid": ElementwiseFunction(_sigmoid, low=0.0, high=1.0),
+    "HardSigmoid": ElementwiseFunction(
         lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
         low=0.0,
         high=1.0,
         exact=True,
         parameters=(("alpha", 0.2), ("beta", 0.5)),
     ),
-    "HardSwish": Curve(lambda x: x * np.clip(x / 6 + 0.5, 0.0, 1.0), 0, low=-0.375, above_zero=True),
-    "Tanh": Curve(np.tanh, low=-1.0, high=1.0),
-    "Erf": Curve(_erf, low=-1.0, high=1.0),
-    "Gelu": Curve(_gelu, 0, low=-0.171, above_zero=True, parameters=(("approximate", "none"),)),
-    "Elu": Curve(_elu, parameters=(("alpha", 1.0),)),
-    "Celu": Curve(_celu, parameters=(("alpha", 1.0),)),
-    "Selu": Curve(_selu, parameters=(("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875))),
-    "Softplus": Curve(_softplus, low=0.0),
-    "Softsign": Curve(lambda x: x / (1 + np.abs(x)), low=-1.0, high=1.0),
-    "Mish": Curve(lambda x: x * np.tanh(_softplus(x)), 0, low=-0.309, above_zero=True),
-    "Swish": Curve(lambda x, alpha: x * _sigmoid(alpha * x), 0, parameters=(("alpha", 1.0),)),
-    "Shrink": Curve(_shrink, 0, exact=True, steps=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
-    "Abs": Curve(np.abs, 0, low=0.0, exact=True),
-    "Neg": Curve(np.negative, -1, exact=True),
-    "Ceil": Curve(np.ceil, exact=True, steps=True, rounding=True),
-    "Floor": Curve(np.floor, exact=True, steps=True, rounding=True),
-    "Round": Curve(np.round, exact=True, steps=True, rounding=True),
-    "Sign": Curve(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
-    "Exp": Curve(np.exp, low=0.0),
-    "Log": Curve(np.log),
-    "Sqrt": Curve(np.sqrt, low=0.0),
-    "Reciprocal": Curve(np.reciprocal, 0),
-    "Sin": Curve(np.sin, 0, -1.0, 1.0),
-    "Cos": Curve(np.cos, 0, -1.0, 1.0),
-    "Tan": Curve(np.tan, 0),
-    "Asin": Curve(np.arcsin),
-    "Acos": Curve(np.arccos, -1),
-    "Atan": Curve(np.arctan),
-    "Sinh": Curve(np.sinh),
-    "Cosh": Curve(np.cosh, 0, low=1.0),
-    "Asinh": Curve(np.arcsinh),
-    "Acosh": Curve(np.arccosh, 0),
-    "Atanh": Curve(np.arctanh),
+    "HardSwish": ElementwiseFunction(lambda x: x * np.clip(x / 6 + 0.5, 0.0, 1.0), 0, low=-0.375, above_zero=True),
+    "Tanh": ElementwiseFunction(np.tanh, low=-1.0, high=1.0),
+    "Erf": ElementwiseFunction(_erf, low=-1.0, high=1.0),
+    "Gelu": ElementwiseFunction(_gelu, 0, low=-0.171, above_zero=True, parameters=(("approximate", "none"),)),
+    "Elu": ElementwiseFunction(_elu, parameters=(("alpha", 1.0),)),
+    "Celu": ElementwiseFunction(_celu, parameters=(("alpha", 1.0),)),
+    "Selu": ElementwiseFunction(
+        _selu, parameters=(("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875))
+    ),
+    "Softplus": ElementwiseFunction(_softplus, low=0.0),
+    "Softsign": ElementwiseFunction(lambda x: x / (1 + np.abs(x)), low=-1.0, high=1.0),
+    "Mish": ElementwiseFunction(lambda x: x * np.tanh(_softplus(x)), 0, low=-0.309, above_zero=True),
+    "Swish": ElementwiseFunction(lambda x, alpha: x * _sigmoid(alpha * x), 0, parameters=(("alpha", 1.0),)),
+    "Shrink": ElementwiseFunction(_shrink, 0, exact=True, steps=True, parameters=(("bias", 0.0), ("lambd", 0.5))),
+    "Abs": ElementwiseFunction(np.abs, 0, low=0.0, exact=True),
+    "Neg": ElementwiseFunction(np.negative, -1, exact=True),
+    "Ceil": ElementwiseFunction(np.ceil, exact=True, steps=True, rounding=True),
+    "Floor": ElementwiseFunction(np.floor, exact=True, steps=True, rounding=True),
+    "Round": ElementwiseFunction(np.round, exact=True, steps=True, rounding=True),
+    "Sign": ElementwiseFunction(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
+    "Exp": ElementwiseFunction(np.exp, low=0.0),
+    "Log": ElementwiseFunction(np.log),
+    "Sqrt": ElementwiseFunction(np.sqrt, low=0.0),
+    "Reciprocal": ElementwiseFunction(np.reciprocal, 0),
+    "Sin": ElementwiseFunction(np.sin, 0, -1.0, 1.0),
+    "Cos": ElementwiseFunction(np.cos, 0, -1.0, 1.0),
+    "Tan": ElementwiseFunction(np.tan, 0),
+    "Asin": ElementwiseFunction(np.arcsin),
+    "Acos": ElementwiseFunction(np.arccos, -1),
+    "Atan": ElementwiseFunction(np.arctan),
+    "Sinh": ElementwiseFunction(np.sinh),
+    "Cosh": ElementwiseFunction(np.cosh, 0, low=1.0),
+    "Asinh": ElementwiseFunction(np.arcsinh),
+    "Acosh": ElementwiseFunction(np.arccosh, 0),
+    "Atanh": ElementwiseFunction(np.arctanh),
 }
 
 
-def curve_of(op: str) -> Curve:
+def elementwise_function_of(op: str) -> ElementwiseFunction:
     """Return the function that an operator of this module computes."""
     return _CURVES[op]
 
 
-def image(fact: Fact, function: Callable[[Floats], Floats], curve: Curve, direction: int) -> Fact:
-    """Return the fact of the function's values."""
+def interval_of(
+    interval: Interval, function: Callable[[Floats], Floats], curve: ElementwiseFunction, direction: int
+) -> Interval:
+    """Return the interval of the function's values."""
     if curve.steps:
-        fact = _apart(fact, function)
-    constant = fact.constant
-    at_lower, at_upper = function(fact.lower), function(fact.upper)
+        interval = _apart(interval, function)
+    constant = interval.constant
+    at_lower, at_upper = function(interval.lower), function(interval.upper)
     if direction > 0:
         lower, upper = at_lower, at_upper
     elif direction < 0:
@@ -149,12 +155,12 @@ def image(fact: Fact, function: Callable[[Floats], Floats], curve: Curve, direct
         upper = np.where(constant, at_lower, top)
     lower, upper = np.where(np.isnan(lower), curve.low, lower), np.where(np.isnan(upper), curve.high, upper)
     if curve.exact:
-        return interval(lower, upper)
+        return enclosing(lower, upper)
     return outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
 
 
-def _apart(fact: Fact, function: Callable[[Floats], Floats]) -> Fact:
+def _apart(interval: Interval, function: Callable[[Floats], Floats]) -> Interval:
     """Widen constants by what rounding may make of them where the function jumps nearby; 0 is exact."""
-    below, above = (fact.lower - np.abs(fact.lower) * _ERROR, fact.upper + np.abs(fact.upper) * _ERROR)
-    jumps = fact.constant & (np.abs(function(above) - function(below)) > np.abs(above - below) * 2)
-    return Fact(np.where(jumps, below, fact.lower), np.where(jumps, above, fact.upper))
+    below, above = (interval.lower - np.abs(interval.lower) * _ERROR, interval.upper + np.abs(interval.upper) * _ERROR)
+    jumps = interval.constant & (np.abs(function(above) - function(below)) > np.abs(above - below) * 2)
+    return Interval(np.where(jumps, below, interval.lower), np.where(jumps, above, interval.upper))

@@ -1,1 +1,1 @@
-"""The two sweeps over a graph: forward for facts and classes, backward for liveness. They know no operator."""
+"""The two sweeps over a graph: forward for intervals and classes, backward for liveness. They know no operator."""

@@ -12,33 +12,33 @@ from onnxsqueeze.rules.contract import Demand
 
 
 @dataclass
-class Needs:
+class Liveness:
     """The backward sweep's answer.
 
     Attributes:
         live: by tensor, the elements that something depends on (compact, as its classes are).
-        firm: those of them that some reader cannot do without, unless they are constant.
+        required: those of them that some reader cannot do without, unless they are constant.
         holds: elements that stay although they are constant, with the reason and its detail.
     """
 
     live: dict[str, Bools]
-    firm: dict[str, Bools]
+    required: dict[str, Bools]
     holds: list[tuple[str, Bools, Reason, str]]
 
-    def add(self, name: str, demand: Demand, shape: tuple[int, ...], firm: bool = True) -> None:
-        """Join a reader's demand with those of the others; it is not ``firm`` if it only passes on what others fold."""
+    def add(self, name: str, demand: Demand, shape: tuple[int, ...], required: bool = True) -> None:
+        """Join a reader's demand with the others'; it is not ``required`` if it only passes on what others fold."""
         live = needed = _fitted(demand.live, shape)
-        if not firm:
+        if not required:
             needed = np.zeros(shape, dtype=bool)
         elif demand.folds is not None:
             needed = live & ~fit_all(demand.folds, shape)
-        apart = live is not needed or self.live.get(name) is not self.firm.get(name)
+        apart = live is not needed or self.live.get(name) is not self.required.get(name)
         self.live[name] = self.live[name] | live if name in self.live else live
         if apart:
-            self.firm[name] = self.firm[name] | needed if name in self.firm else needed
+            self.required[name] = self.required[name] | needed if name in self.required else needed
         else:
-            self.firm[name] = self.live[name]
-        if firm and demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
+            self.required[name] = self.live[name]
+        if required and demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
             self.holds.append((name, hold, demand.reason, demand.detail))
 
 

@@ -1,4 +1,4 @@
-"""The two sweeps: forward for shapes, values, facts and classes; backward for what is needed. They know no operator."""
+"""The two sweeps: forward for shapes, values, intervals and classes; backward for liveness. They know no operator."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, fit_all
-from onnxsqueeze.abstract.interval import unknown
-from onnxsqueeze.analysis.backward import Needs
+from onnxsqueeze.abstract.interval import top
+from onnxsqueeze.analysis.backward import Liveness
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
@@ -24,7 +24,7 @@ class Analysis:
     """What is known of a graph after the forward sweep, and the backward sweep over it.
 
     Attributes:
-        context: shapes, values, facts and classes.
+        context: shapes, values, intervals and classes.
         rules: the rule that holds for each node, UNKNOWN where none does.
         pins: tensors that never change.
         labels: the class of each identifier in ``context.elements.ids``. classes: their number.
@@ -62,7 +62,7 @@ class Analysis:
 
     def _activate(self, name: str) -> None:
         rank = self.context.rank(name)
-        self.context.facts[name] = unknown(rank)
+        self.context.intervals[name] = top(rank)
         self.context.elements.ids[name] = self.context.elements.fresh((1,) * rank)
 
     def _pin_requested(self, patterns: Sequence[str]) -> None:
@@ -80,10 +80,10 @@ class Analysis:
         if all(context.value(name) is not None for name in node.outputs if name):
             return
         with np.errstate(all="ignore"):
-            facts = rule.forward(node, context)
-        for name, fact in zip(node.outputs, facts, strict=False):
+            intervals = rule.forward(node, context)
+        for name, interval in zip(node.outputs, intervals, strict=False):
             if name:
-                context.facts[name] = fact
+                context.intervals[name] = interval
         rule.link(node, context)
 
     def _resolve(self, node: Node, rule: OpRule) -> OpRule:
@@ -99,7 +99,7 @@ class Analysis:
         elif self._touches_empty(node):
             refusal = Refusal(Reason.EMPTY, node.operator)
         else:
-            rule = rule.choose(node, self.context) if rule.choose else rule
+            rule = rule.dispatch(node, self.context) if rule.dispatch else rule
             refusal = rule.applies(node, self.context) if rule.applies else None
         if refusal is None:
             return rule
@@ -114,10 +114,10 @@ class Analysis:
         inputs = [name for name in node.inputs if self.context.is_activation(name)]
         return any(0 in self.context.shape(name) for name in (*inputs, *node.outputs) if name)
 
-    def asked(self, options: Mapping[str, str]) -> list[Node]:
+    def requested(self, options: Mapping[str, str]) -> list[Node]:
         """Return the nodes that a user's options want rewritten even where nothing leaves them."""
         rules = zip(self.graph.nodes, self.rules, strict=True)
-        return [node for node, rule in rules if rule.asked is not None and rule.asked(node, options)]
+        return [node for node, rule in rules if rule.requested is not None and rule.requested(node, options)]
 
     def classes_of(self, name: str) -> npt.NDArray[np.int64]:
         """Return the class of each element of an activation (compact)."""
@@ -127,23 +127,27 @@ class Analysis:
     def constant(self, name: str) -> Bools:
         """Return which elements of an activation are constant, at the granularity of its classes."""
         if name not in self._constant:
-            self._constant[name] = fit_all(self.context.fact(name).constant, self.context.ids(name).shape)
+            self._constant[name] = fit_all(self.context.interval(name).constant, self.context.ids(name).shape)
         return self._constant[name]
 
-    def backward(self, kept: Bools) -> Needs:
+    def backward(self, kept: Bools) -> Liveness:
         """Return what is needed of each activation if at least the classes in ``kept`` stay."""
-        needs = Needs({}, {}, [])
+        liveness = Liveness({}, {}, [])
         for name in self.graph.outputs:
             if self.context.is_activation(name):
-                needs.add(name, Demand(np.full((), True)), self.context.ids(name).shape)
+                liveness.add(name, Demand(np.full((), True)), self.context.ids(name).shape)
         for node in reversed(self.graph.nodes):
-            outputs = [self._wanted(name, needs.firm, kept) for name in node.outputs]
-            spanned = any(name in needs.live and needs.live[name] is not needs.firm[name] for name in node.outputs)
+            outputs = [self._wanted(name, liveness.required, kept) for name in node.outputs]
+            reconstructible = any(
+                name in liveness.live and liveness.live[name] is not liveness.required[name] for name in node.outputs
+            )
             if any(output.any() for output in outputs):
-                self._spread(node, outputs, needs)
-            if spanned:
-                self._spread(node, [self._wanted(name, needs.live, kept) for name in node.outputs], needs, firm=False)
-        return needs
+                self._spread(node, outputs, liveness)
+            if reconstructible:
+                self._spread(
+                    node, [self._wanted(name, liveness.live, kept) for name in node.outputs], liveness, required=False
+                )
+        return liveness
 
     def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools) -> Bools:
         """An element is computed if it is live and no constant, or if it stays for whatever reason."""
@@ -152,16 +156,16 @@ class Analysis:
         stays = kept[self.classes_of(name)]
         return (live[name] & ~self.constant(name)) | stays if name in live else stays
 
-    def _spread(self, node: Node, outputs: Sequence[Bools], needs: Needs, firm: bool = True) -> None:
+    def _spread(self, node: Node, outputs: Sequence[Bools], liveness: Liveness, required: bool = True) -> None:
         demands = self.rules[node.index].need(node, self.context, outputs)
         for name, demand in zip(node.inputs, demands, strict=False):
             if name and demand is not None and self.context.is_activation(name):
-                needs.add(name, demand, self.context.ids(name).shape, firm)
+                liveness.add(name, demand, self.context.ids(name).shape, required)
         everything = np.full((), True)
         for name in node.captured:
             if self.context.is_activation(name):
                 demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
-                needs.add(name, demand, self.context.ids(name).shape)
+                liveness.add(name, demand, self.context.ids(name).shape)
 
 
 def analysed(graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> Analysis:

@@ -26,7 +26,7 @@ from onnxsqueeze.model.node_group import Fusion
 from onnxsqueeze.rules.registry import rules
 
 
-def normalised(model: Model, keep: Sequence[str] = ()) -> Graph:
+def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     """Return the graph of a model that is easier to analyse; of the argument itself if that already is.
 
     Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
@@ -42,7 +42,7 @@ def _without_skips(model: Model) -> Model:
         return model
     graph = Graph(model)
     scope = Scope(graph)
-    parts = {node.index: found for node in graph.nodes if (found := skip_normalization.taken_apart(node, scope))}
+    parts = {node.index: found for node in graph.nodes if (found := skip_normalization.unfused(node, scope))}
     if not parts:
         return model
     nodes = [

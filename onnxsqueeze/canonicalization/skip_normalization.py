@@ -45,7 +45,7 @@ class Parts:
         return name
 
 
-def taken_apart(node: Node, scope: Scope) -> Parts | None:
+def unfused(node: Node, scope: Scope) -> Parts | None:
     """Return what computes the same as a SkipLayerNormalization or a SkipSimplifiedLayerNormalization.
 
     None for any other node, for one whose mean or deviation is written, and where the standard of the model's opset has

@@ -20,7 +20,7 @@ from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.rules.queries import known_axis
-from onnxsqueeze.rules.weight_source import stored, uses
+from onnxsqueeze.rules.weight_source import source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 Places = npt.NDArray[np.int64]
@@ -102,7 +102,7 @@ def _layer(
 ) -> _Layer | None:
     """Return a layer with a Gather beside it; one that stands between two layers (``read``) is in front of one."""
     context, graph = analysis.context, analysis.graph
-    source = stored(graph, linear.weight, context.rank(linear.weight))
+    source = source_of(graph, linear.weight, context.rank(linear.weight))
     if linear.groups > 1 or source is None or node.domain != ONNX_DOMAIN:
         return None
     matrix, before = linear.matrix, graph.producers.get(linear.data)
@@ -145,7 +145,7 @@ def _behind(
     """Return a Gather that alone reads a layer, if it takes only rows of zeros more than once."""
     output = node.outputs[0]
     reader = analysis.graph.sole_reader(output)
-    if reader is None or reader[1] != 0 or output in keep or linear.idle_bias or linear.bias_scale == 0:
+    if reader is None or reader[1] != 0 or output in keep or linear.zero_bias or linear.bias_scale == 0:
         return None
     found = _gathered(analysis, reader[0], linear.output_axis)
     if (
@@ -186,7 +186,7 @@ def _added(analysis: Analysis, gather: Node, linear: Linear, keep: Collection[st
 def _alone(analysis: Analysis, layer: _Layer, layers: list[_Layer]) -> bool:
     """Whether everything that reads the weight, and what is gathered in front of the layer, is such a layer."""
     graph, same = analysis.graph, [other for other in layers if other.source == layer.source]
-    if uses(graph, layer.source, shapes=False) > len(same) or layer.source in graph.outputs:
+    if use_count(graph, layer.source, shapes=False) > len(same) or layer.source in graph.outputs:
         return False
     if any(not np.array_equal(other.initializer, layer.initializer) for other in same):
         return False

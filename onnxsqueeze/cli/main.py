@@ -28,7 +28,7 @@ from onnxsqueeze.cli.options import (
     sizes_option,
     verification_options,
 )
-from onnxsqueeze.cli.progress import Steps
+from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def minimize(
     target = output or default_output(source)
     _check_output(source, target, force)
     _check_json_path(json_path, source, target)
-    with Steps(quiet) as steps:
+    with ProgressBar(quiet) as steps:
         try:
             options.update(layernorm=layernorm, samples=samples or 2)
             result = onnxsqueeze.minimize(source, verify=not no_verify, progress=steps, **options)
@@ -171,7 +171,7 @@ def inspect(source: Path, json_path: Path | None, quiet: bool, verbose: bool, **
     """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
     _check_report_options(json_path, quiet, verbose)
     _check_json_path(json_path, source)
-    with Steps(quiet) as steps:
+    with ProgressBar(quiet) as steps:
         report = onnxsqueeze.inspect(source, progress=steps, **options)
     _write_json(json_path, {"input": str(source), **report.to_dict()})
     _warn_of(report, quiet, verbose)
@@ -198,7 +198,7 @@ def verify(
     """Compare B.onnx with A.onnx: the same signature and, on the same inputs, the same outputs up to rounding."""
     _check_report_options(json_path, quiet, verbose)
     _check_json_path(json_path, original, other)
-    with Steps(quiet) as steps:
+    with ProgressBar(quiet) as steps:
         report = onnxsqueeze.verify(original, other, samples=samples or 2, progress=steps, **options)
     _write_json(json_path, {"original": str(original), "other": str(other), **report.to_dict()})
     if not quiet and not _is_stdout(json_path):
@@ -241,7 +241,7 @@ def deploy(
 
     precision = "float16" if fp16 else "int8" if int8 else "unchanged"
     how = deployment.Options(precision, samples=samples or 2, **options)
-    with Steps(quiet) as steps:
+    with ProgressBar(quiet) as steps:
         manifest = deployment.deploy(source, target, output, how, force=force, progress=steps)
     _write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
     if not quiet and not _is_stdout(json_path):
@@ -280,7 +280,7 @@ def bench(
         from onnxsqueeze.bench.plotting import check_plot, plot
 
         check_plot(plot_path)
-    with Steps(quiet) as steps:
+    with ProgressBar(quiet) as steps:
         benchmark = Benchmark(models, runtimes, Settings(**options), steps)
         with suppress(KeyboardInterrupt):  # what was measured until then is worth telling
             benchmark.run()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PATIENCE = 1.0  # seconds of work before anything is shown
 
 
-class Steps:
+class ProgressBar:
     """Shows on stderr what is being done, once that has taken over a second, and erases it at the end.
 
     Call it with the name of each step as it begins, and with the fraction done where that is known. It does nothing
@@ -28,7 +28,7 @@ class Steps:
         self._timer: Timer | None = None
         self._bar: Progress | None = None
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx.numpy_helper
 
 from onnxsqueeze.abstract.compact import Array
-from onnxsqueeze.abstract.interval import Fact, between
+from onnxsqueeze.abstract.interval import Interval, bounded
 from onnxsqueeze.abstract.symbolic import Shape, as_values, known, product
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -19,7 +19,7 @@ from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
-from onnxsqueeze.shapes.computed_shapes import patch_sizes
+from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
 def _constant(node: Node, inputs: Sequence[Array]) -> Sequence[Any]:
@@ -44,9 +44,9 @@ def _filled(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
     return [np.full(inputs[0].astype(np.int64), _fill(node).ravel()[0])]
 
 
-def _filled_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _filled_interval(node: Node, context: Context) -> Sequence[Interval]:
     value = float(_fill(node).astype(np.float64).ravel()[0])
-    return [between(value, value, context.rank(node.outputs[0]))]
+    return [bounded(value, value, context.rank(node.outputs[0]))]
 
 
 def _filled_shape(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -126,10 +126,10 @@ register(
         "ConstantOfShape",
         evaluate=_filled,
         infer=_filled_shape,
-        forward=_filled_fact,
+        forward=_filled_interval,
         need=lambda node, context, outputs: held_sizes(node),
-        repair=patch_sizes,  # the value broadcasts, so only the requested lengths change
-        sizes=0,
+        repair=repair_requested_shape,  # the value broadcasts, so only the requested lengths change
+        shape_input=0,
     ),
     OpRule(
         "Shape",
@@ -138,7 +138,7 @@ register(
         need=lambda node, context, outputs: [None],
         repair=_shape_repair,
         absorbs=_only_sizes,
-        mixes=_only_sizes,
+        reconstructs=_only_sizes,
         traits=frozenset({Trait.READS_SHAPE}),
     ),
     OpRule(
@@ -147,7 +147,7 @@ register(
         applies=_known_size,
         need=lambda node, context, outputs: [None],
         absorbs=_only_sizes,
-        mixes=_only_sizes,
+        reconstructs=_only_sizes,
         traits=frozenset({Trait.READS_SHAPE}),
     ),
     OpRule("Range", evaluate=_range, infer=_range_shape),

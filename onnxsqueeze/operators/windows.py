@@ -79,7 +79,7 @@ def _mode(node: Node) -> str:
 def pads_image_by_zeros(node: Node, context: Context) -> bool:
     """Whether a node pads nothing but space, by zeros, for one convolution alone: it is that convolution's padding.
 
-    Its output is then taken to have the facts of its input, and the convolution knows that its border sees zeros.
+    Its output is then taken to have the intervals of its input, and the convolution knows that its border sees zeros.
     """
     if node.op != "Pad" or node.domain or _mode(node) != "constant" or _value(node, context) != 0.0:
         return False

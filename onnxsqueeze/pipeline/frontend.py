@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
 from onnxsqueeze.analysis.forward import Analysis, analysed
-from onnxsqueeze.canonicalization.passes import normalised
+from onnxsqueeze.canonicalization.passes import canonicalized
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
 
@@ -21,7 +21,7 @@ def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
         model: any; it is not changed.
         keep: names or glob patterns of tensors that no group of nodes may swallow.
     """
-    return normalised(model, keep)
+    return canonicalized(model, keep)
 
 
 def analyse(model: Model, keep: Sequence[str] = ()) -> Analysis:

@@ -9,7 +9,7 @@ from math import prod
 from onnxsqueeze.analysis.forward import Analysis, analysed
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.planning.fixpoint import make_plan, newly_settled
+from onnxsqueeze.planning.fixpoint import make_plan, newly_constant
 from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rules.lessons import (
@@ -23,7 +23,7 @@ from onnxsqueeze.rules.lessons import (
     TooLarge,
 )
 from onnxsqueeze.rules.plan import Plan
-from onnxsqueeze.rules.weight_source import stored
+from onnxsqueeze.rules.weight_source import source_of
 
 _SMALL_SHARE = 64  # copies of less than this part of a model do not matter
 
@@ -98,10 +98,10 @@ def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | 
     """
     choose = narrowing(wishes.round_to) if learned.narrows else None
     plan = make_plan(analysis, rounding(analysis, wishes.round_to), learned.pins, choose, learned.used)
-    if plan.empty and not analysis.asked(wishes.options):
+    if plan.empty and not analysis.requested(wishes.options):
         return Outcome(analysis, plan, analysis.graph.model)
-    if settled := newly_settled(analysis, plan):
-        return ConstantWhereKept(settled)
+    if constant := newly_constant(analysis, plan):
+        return ConstantWhereKept(constant)
     return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
 
 
@@ -148,7 +148,9 @@ def _around(analysis: Analysis, weights: Collection[str]) -> set[str]:
     """Return the activations that are read or made by the users of some stored weights."""
     context, found = analysis.context, set()
     for node in analysis.graph.nodes:
-        sources = [stored(analysis.graph, name, context.rank(name)) for name in node.inputs if name in context.shapes]
+        sources = [
+            source_of(analysis.graph, name, context.rank(name)) for name in node.inputs if name in context.shapes
+        ]
         if any(source is not None and source.name in weights for source in sources):
             found |= {name for name in (*node.inputs, *node.outputs) if name and context.is_activation(name)}
     return found

@@ -16,7 +16,7 @@ from onnxsqueeze.rules.contract import UNKNOWN, Context
 from onnxsqueeze.rules.traits import Trait
 
 
-def idle_summands(context: Context, labels: Classes, name: str) -> Iterator[tuple[int, int]]:
+def cancelled_summands(context: Context, labels: Classes, name: str) -> Iterator[tuple[int, int]]:
     """Yield the constant summands of the keys in a tensor, which the one that reads it cancels.
 
     They are followed back through what only moves or scales the keys, as long as nothing else reads them. The reader

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
-from onnxsqueeze.analysis.backward import Needs
+from onnxsqueeze.analysis.backward import Liveness
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraint import Constraint, Kept, Phase
 from onnxsqueeze.coupling.constraints import Box
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
-from onnxsqueeze.planning.cancelled_bias import idle_summands
-from onnxsqueeze.planning.narrowing import Choose, _narrowings
+from onnxsqueeze.planning.cancelled_bias import cancelled_summands
+from onnxsqueeze.planning.narrowing import NarrowingPolicy, _narrowings
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.plan import Plan
@@ -24,7 +24,7 @@ def make_plan(
     analysis: Analysis,
     policy: Sequence[Constraint] = (),
     pins: Sequence[Pin] = (),
-    choose: Choose | None = None,
+    choose: NarrowingPolicy | None = None,
     used: Mapping[int, Used] | None = None,
 ) -> Plan:
     """Find the smallest set of classes that must stay; with ``choose`` also what may go that no tensor loses by.
@@ -37,17 +37,17 @@ def make_plan(
     kept = _pinned(analysis, [*analysis.pins, *pins])
     constraints = _constraints(analysis, policy)
     while True:
-        needs = analysis.backward(kept.mask)
+        liveness = analysis.backward(kept.mask)
         before = int(kept.mask.sum())
-        kept.live = needs.live
-        _keep_needed(analysis, needs, kept)
+        kept.live = liveness.live
+        _keep_needed(analysis, liveness, kept)
         _enforce(constraints, kept)
         if int(kept.mask.sum()) == before:
-            plan = _frozen(analysis, kept, needs)
+            plan = _frozen(analysis, kept, liveness)
             return plan if choose is None else _beside_tensors(analysis, plan, choose, used or {})
 
 
-def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
+def newly_constant(analysis: Analysis, plan: Plan) -> frozenset[str]:
     """Return the activations of which every element that stays is constant, but not every one that goes.
 
     Whoever combines such a tensor with others can take it for a constant, which another analysis then does.
@@ -57,7 +57,7 @@ def newly_settled(analysis: Analysis, plan: Plan) -> frozenset[str]:
         constant = analysis.constant(name)
         if mask.any() and not constant.all() and constant[np.broadcast_to(mask, constant.shape)].all():
             found.add(name)
-    return frozenset(found) - analysis.context.learned.settled
+    return frozenset(found) - analysis.context.learned.constant
 
 
 def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
@@ -112,11 +112,11 @@ def _stepwise(boxes: Sequence[Box], classes: int) -> list[Box]:
     return sorted(found, key=lambda box: box.row_length)
 
 
-def _keep_needed(analysis: Analysis, needs: Needs, kept: Kept) -> None:
-    for name, hold, reason, detail in needs.holds:
+def _keep_needed(analysis: Analysis, liveness: Liveness, kept: Kept) -> None:
+    for name, hold, reason, detail in liveness.holds:
         kept.add(analysis.classes_of(name)[hold], reason, detail)
-    for name, firm in needs.firm.items():
-        kept.add(analysis.classes_of(name)[firm & ~analysis.constant(name)], Reason.NEEDED, name)
+    for name, required in liveness.required.items():
+        kept.add(analysis.classes_of(name)[required & ~analysis.constant(name)], Reason.NEEDED, name)
 
 
 def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
@@ -143,7 +143,7 @@ def _settle(constraints: Sequence[Constraint], kept: Kept) -> None:
             return
 
 
-def _frozen(analysis: Analysis, kept: Kept, needs: Needs) -> Plan:
+def _frozen(analysis: Analysis, kept: Kept, liveness: Liveness) -> Plan:
     masks, reasons = {}, {}
     for name in analysis.context.elements.ids:
         classes = analysis.classes_of(name)
@@ -151,16 +151,16 @@ def _frozen(analysis: Analysis, kept: Kept, needs: Needs) -> Plan:
         reasons[name] = kept.reasons[classes.ravel()].reshape(classes.shape)
         if not mask.all():
             masks[name] = mask
-    return Plan(masks, reasons, needs.live)
+    return Plan(masks, reasons, liveness.live)
 
 
-def _beside_tensors(analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]) -> Plan:
+def _beside_tensors(analysis: Analysis, plan: Plan, choose: NarrowingPolicy, used: Mapping[int, Used]) -> Plan:
     """Decide on the parts of weights, and on summands that make no difference, around what stays of the tensors."""
-    idle: dict[int, int] = {}
+    cancelled: dict[int, int] = {}
     for node in analysis.graph.nodes:
         rule = analysis.rules[node.index]
         if rule.cancels is not None and analysis.context.is_activation(node.outputs[0]):
             for position in rule.cancels(node, analysis.context):
-                idle.update(idle_summands(analysis.context, analysis.labels, node.inputs[position]))
+                cancelled.update(cancelled_summands(analysis.context, analysis.labels, node.inputs[position]))
     narrowings, whole = _narrowings(analysis, plan, choose, used)
-    return replace(plan, narrowings=narrowings, whole=whole, idle=idle)
+    return replace(plan, narrowings=narrowings, whole=whole, cancelled=cancelled)

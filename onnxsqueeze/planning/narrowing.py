@@ -15,7 +15,7 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import Narrowing, Plan
-from onnxsqueeze.rules.weight_source import stored, uses
+from onnxsqueeze.rules.weight_source import source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
@@ -96,12 +96,12 @@ def _is_table(linear: Linear, context: Context) -> bool:
     return any(length != 1 for length in shape[:-1])
 
 
-Choose = Callable[[Candidate], "Narrowing | Reason"]
+NarrowingPolicy = Callable[[Candidate], "Narrowing | Reason"]
 """Of the narrowest part that a layer could compute with, decides on a part that pays, or why none does."""
 
 
 def _narrowings(
-    analysis: Analysis, plan: Plan, choose: Choose, used: Mapping[int, Used]
+    analysis: Analysis, plan: Plan, choose: NarrowingPolicy, used: Mapping[int, Used]
 ) -> tuple[dict[int, Narrowing], dict[int, tuple[Reason, int]]]:
     """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies."""
     users: dict[str, dict[int, Candidate]] = defaultdict(dict)
@@ -124,8 +124,8 @@ def _narrowings(
 
 
 def _users_of(analysis: Analysis, weight: str) -> int:
-    source = stored(analysis.graph, weight, analysis.context.rank(weight))
-    return 1 if source is None else uses(analysis.graph, source.name, shapes=False)
+    source = source_of(analysis.graph, weight, analysis.context.rank(weight))
+    return 1 if source is None else use_count(analysis.graph, source.name, shapes=False)
 
 
 def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:

@@ -14,7 +14,7 @@ from onnxsqueeze.coupling.constraints import RoundUp
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.planning.narrowing import Candidate, Choose
+from onnxsqueeze.planning.narrowing import Candidate, NarrowingPolicy
 from onnxsqueeze.rules.plan import Narrowing
 
 _PRODUCTS_PER_ELEMENT = 512  # that take as long as gathering an element along the last axis, and what follows from it
@@ -47,7 +47,7 @@ def _multiple(round_to: str | int) -> int:
     return multiple
 
 
-def narrowing(round_to: str | int) -> Choose:
+def narrowing(round_to: str | int) -> NarrowingPolicy:
     """Return what decides which layers compute with a part of their weights.
 
     Args:
@@ -102,11 +102,11 @@ def _narrowed(
         rows, away = candidate.kept_out, (away[0], 0)
     if not pays(candidate.last[0], away[0] * int(rows.sum()) * taps, int(columns.sum())):
         columns, away = candidate.kept_in, (0, away[1])
-    return Narrowing(columns, rows, part.standing if away[1] else -1) if any(away) else Reason.SLOWER
+    return Narrowing(columns, rows, part.shared_zero_row if away[1] else -1) if any(away) else Reason.SLOWER
 
 
 def _filled(chosen: Bools, kept: Bools, count: Callable[[int, int], int]) -> Bools:
-    """Choose a few more of what stays."""
+    """NarrowingPolicy a few more of what stays."""
     missing = count(int(chosen.sum()), int(kept.sum())) - int(chosen.sum())
     result: Bools = chosen.copy()
     result[np.flatnonzero(kept & ~chosen)[:missing]] = True
@@ -170,7 +170,7 @@ def _automatic(analysis: Analysis) -> Sequence[Constraint]:
 
 def _not_paying(analysis: Analysis) -> Iterator[Constraint]:
     for node in analysis.graph.nodes:
-        pays = analysis.rules[node.index].pays
+        pays = analysis.rules[node.index].worthwhile
         if pays is not None and analysis.context.is_activation(node.outputs[0]):
             yield from pays(node, analysis.context)
 

@@ -51,10 +51,10 @@ def _touched(node: Node, editor: Editor) -> bool:
     inner = editor.context.elements.inner.get(node.index, "")
     if any(editor.narrowed(name) for name in (*node.inputs, *node.outputs, inner)):
         return True
-    asked = editor.context.rules[node.index].asked
+    asked = editor.context.rules[node.index].requested
     if asked is not None and asked(node, editor.options):
         return True
-    return any(editor.taken_offset(name) or editor.mixture(name) for name in node.inputs)
+    return any(editor.deferred_offset(name) or editor.deferred_reconstruction(name) for name in node.inputs)
 
 
 def _initializers(

@@ -12,18 +12,18 @@ from onnx import ModelProto, helper
 from onnxsqueeze.abstract.compact import Array, Bools, fits
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rewriting.deferred import Handing
-from onnxsqueeze.rewriting.plan_view import Remaining
-from onnxsqueeze.rewriting.slicing import kept_part
+from onnxsqueeze.rewriting.deferred import Deferred
+from onnxsqueeze.rewriting.plan_view import PlanView
+from onnxsqueeze.rewriting.slicing import slice_to_mask
 from onnxsqueeze.rewriting.surgery import Surgery
 from onnxsqueeze.rules.lessons import Lesson, Used
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.rewriter import Offset
-from onnxsqueeze.shapes.computed_shapes import Sizes
+from onnxsqueeze.shapes.computed_shapes import NarrowedShapes
 
 
-class Editor(Remaining, Handing, Surgery):
+class Editor(PlanView, Deferred, Surgery):
     """The `Rewriter` that repairs are handed. All names and axes are those of the original graph.
 
     ``options`` are a user's choices among forms that a rule can write, by name; ``used`` says by node index where more
@@ -31,22 +31,22 @@ class Editor(Remaining, Handing, Surgery):
     """
 
     def __init__(self, analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> None:
-        Remaining.__init__(self, analysis.context, plan)
-        Handing.__init__(self, analysis.context)
+        PlanView.__init__(self, analysis.context, plan)
+        Deferred.__init__(self, analysis.context)
         Surgery.__init__(self, analysis.context)
         self.options = options or {}
         self.used: dict[int, Used] = {}
 
     @cached_property
-    def shapes(self) -> Sizes:
+    def shapes(self) -> NarrowedShapes:
         """The shapes and sizes that the narrowed model computes."""
-        return Sizes(self.context, self)
+        return NarrowedShapes(self.context, self)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         return helper.tensor_dtype_to_np_dtype(self.context.dtypes[name])
 
     def sliced(self, array: Array, name: str) -> Array:
-        return kept_part(array, self.mask(name))
+        return slice_to_mask(array, self.mask(name))
 
     def check_finite(
         self, array: Array, dtype: np.dtype[Any], lesson: Callable[[], Lesson], before: Array | None = None
@@ -57,7 +57,7 @@ class Editor(Remaining, Handing, Surgery):
     def offset(self, node: Node, offset: Offset, bias_position: int, dtype: np.dtype[Any]) -> None:
         output = node.outputs[0]
         if self._graph.sole_reader(output) is not None and absorbed_by_readers(self.context, output, offset.axis):
-            self.hand_on(output, offset)
+            self.defer_offset(output, offset)
             return
         self.check_finite(offset.vector, dtype, offset.lesson)
         if bias_position >= 0:

@@ -12,7 +12,7 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Plan
 
 
-class Remaining:
+class PlanView:
     """Answers about the tensors of a graph of which a plan leaves only a part."""
 
     def __init__(self, context: Context, plan: Plan) -> None:

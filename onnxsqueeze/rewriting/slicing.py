@@ -8,7 +8,7 @@ from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.coupling.constraints import outer
 
 
-def kept_part(array: Array, mask: Bools) -> Array:
+def slice_to_mask(array: Array, mask: Bools) -> Array:
     """Return the part of an array that a mask of what it broadcasts against keeps (compact, of no smaller rank)."""
     if mask.all() or array.ndim == 0:
         return array

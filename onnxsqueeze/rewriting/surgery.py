@@ -23,7 +23,7 @@ from onnxsqueeze.model import local_functions
 from onnxsqueeze.rewriting.export import exported_nodes
 from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.weight_source import stored, uses
+from onnxsqueeze.rules.weight_source import source_of, use_count
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 
@@ -64,8 +64,8 @@ class Surgery:
 
     def set_constant(self, node: Node, position: int, array: Array) -> None:
         name, hint = node.input(position), f"{node.label}.constant"
-        source = stored(self._graph, name, array.ndim) if name not in self._graph.initializers else None
-        if source is None or self.context.rank(name) != array.ndim or uses(self._graph, source.name) < 2:
+        source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
+        if source is None or self.context.rank(name) != array.ndim or use_count(self._graph, source.name) < 2:
             self._put(node, position, self._constant(array, name, hint))
             return
         constant: gs.Tensor = self._constant(array.transpose(np.argsort(source.order)), source.name, hint)
@@ -219,7 +219,7 @@ class Surgery:
     def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
         """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""
         array = np.ascontiguousarray(array).reshape(array.shape)
-        shared = array.size <= _SMALL or uses(self._graph, source) > 1
+        shared = array.size <= _SMALL or use_count(self._graph, source) > 1
         header = f"{source}|{array.dtype}|{array.shape}"
         key = (
             (header, hashlib.blake2b(array.tobytes()).digest()) if shared else (f"{header}|{len(self._constants)}", b"")

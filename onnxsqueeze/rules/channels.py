@@ -13,9 +13,9 @@ from onnxsqueeze.rules.memo import per_node
 
 def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floats]:
     """Return the bounds of each channel of a tensor, whatever the position: vectors of length C, or 1 if alike."""
-    fact = context.fact(name)
-    others = tuple(other for other in range(fact.lower.ndim) if other != axis)
-    return fact.lower.min(axis=others), fact.upper.max(axis=others)
+    interval = context.interval(name)
+    others = tuple(other for other in range(interval.lower.ndim) if other != axis)
+    return interval.lower.min(axis=others), interval.upper.max(axis=others)
 
 
 def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats
-from onnxsqueeze.abstract.interval import Fact, exactly, unknown
+from onnxsqueeze.abstract.interval import Interval, constant_interval, top
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -34,7 +34,7 @@ class Demand:
     Attributes:
         live: elements whose value the node's needed outputs depend on. A constant may still be absorbed.
         hold: elements that must stay even if they are constant, with the reason and its detail.
-        folds: elements that vary, and may go all the same: the node computes with a `Mixture` of others for them.
+        folds: elements that vary, and may go all the same: the node computes with a `Reconstruction` of them.
     """
 
     live: Bools
@@ -53,9 +53,9 @@ class Refusal:
 
 
 class Context:
-    """What one analysis has found of a graph so far: shapes, data types, values, facts, classes.
+    """What one analysis has found of a graph so far: shapes, data types, values, intervals, classes.
 
-    The drivers fill it node by node: shape inference writes shapes, data types and values, the forward sweep facts,
+    The drivers fill it node by node: shape inference writes shapes, data types and values, the forward sweep intervals,
     rules and refusals. Of the callbacks of an `OpRule` two write to it as well:
 
     - ``infer`` may set the values of its node's outputs where nothing else knows them (sizes, a constant that is cast).
@@ -64,16 +64,16 @@ class Context:
       of the input's own; whoever took the finer one before holds other members of the same classes. What a node
       computes inside (``elements.inner``) gets its shape and its classes here too.
 
-    All others only read. But what they ask for may be made when it is first asked for: facts and classes of constants,
+    All others only read. But what they ask for may be made when it is first asked for: intervals of constants, classes,
     and what the decorators of `onnxsqueeze.rules.memo` remember.
 
     Attributes:
         graph: the graph.
         learned: what earlier attempts at the same graph found out.
         elements: the classes and the constraints between them.
-        shapes, dtypes, values, facts: by tensor.
-        rules: by node index the rule in force, as ``choose`` and ``applies`` resolved it; UNKNOWN after a refusal, and
-            for a node that no output depends on. What holds whether or not a rule applies is asked of the registered
+        shapes, dtypes, values, intervals: by tensor.
+        rules: by node index the rule in force, as ``dispatch`` and ``applies`` resolved it; UNKNOWN after a refusal,
+            and for a node that no output depends on. What holds whether or not a rule applies is asked of the registered
             one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits and the like.
         refusals: by node index, why its rule was refused.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
@@ -87,7 +87,7 @@ class Context:
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
         self.values: dict[str, Array] = {}
-        self.facts: dict[str, Fact] = {}
+        self.intervals: dict[str, Interval] = {}
         self.rules: list[OpRule] = []
         self.refusals: dict[int, Refusal] = {}
         self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
@@ -115,23 +115,23 @@ class Context:
         array = self.value(name) if name else None
         return None if array is None else [int(entry) for entry in array.ravel()]
 
-    def fact(self, name: str) -> Fact:
+    def interval(self, name: str) -> Interval:
         """Return what is known of a tensor's values."""
-        if name not in self.facts:
+        if name not in self.intervals:
             array = self.value(name)
             numeric = array is not None and array.dtype.kind in "fiubV"
-            self.facts[name] = exactly(array) if numeric and array is not None else unknown(self.rank(name))
-        return self.facts[name]
+            self.intervals[name] = constant_interval(array) if numeric and array is not None else top(self.rank(name))
+        return self.intervals[name]
 
     def operand(self, name: str) -> Array | None:
         """Return a constant operand: a constant tensor's value, or the compact one of an activation found constant."""
         array = self.value(name)
-        if array is not None or name not in self.facts:
+        if array is not None or name not in self.intervals:
             return array
-        fact = self.facts[name]
-        if name in self.learned.settled:
-            return np.where(fact.constant, fact.lower, 0.0)
-        return fact.lower if fact.wholly_constant else None
+        interval = self.intervals[name]
+        if name in self.learned.constant:
+            return np.where(interval.constant, interval.lower, 0.0)
+        return interval.lower if interval.wholly_constant else None
 
     def shape(self, name: str) -> Shape:
         """Return a tensor's shape; call only where the rank is known."""
@@ -157,7 +157,7 @@ class Context:
 Evaluate = Callable[[Node, Sequence[Any]], Sequence[Any]]
 Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
 Applies = Callable[[Node, Context], "Refusal | None"]
-Forward = Callable[[Node, Context], Sequence[Fact]]
+Forward = Callable[[Node, Context], Sequence[Interval]]
 Link = Callable[[Node, Context], None]
 Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
 Repair = Callable[[Node, Context, "Rewriter"], None]
@@ -165,7 +165,7 @@ Absorbs = Callable[[Node, Context, int, int], bool]
 Carries = Callable[[Node, Context, int, int], "int | None"]
 Adopts = Callable[[Node, Context, "Rewriter", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
-Pays = Callable[[Node, Context], "Sequence[Constraint]"]
+Worthwhile = Callable[[Node, Context], "Sequence[Constraint]"]
 LinearView = Callable[[Node, Context], "Linear"]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
@@ -174,12 +174,12 @@ MovedBack = Callable[[Node, Context, Array], "Array | None"]
 Expects = Callable[[Node, Graph, int, int], "int | None"]
 Position = Callable[[Node, Context], "int | None"]
 Cancels = Callable[[Node, Context], Sequence[int]]
-Asked = Callable[[Node, Mapping[str, str]], bool]
-Choose = Callable[[Node, Context], "OpRule"]
+Requested = Callable[[Node, Mapping[str, str]], bool]
+Dispatch = Callable[[Node, Context], "OpRule"]
 
 
-def _forward_unknown(node: Node, context: Context) -> Sequence[Fact]:
-    return [unknown(context.rank(name)) for name in node.outputs]
+def _forward_unknown(node: Node, context: Context) -> Sequence[Interval]:
+    return [top(context.rank(name)) for name in node.outputs]
 
 
 def _link_opaque(node: Node, context: Context) -> None:
@@ -231,20 +231,20 @@ class OpRule:
         evaluate: numpy semantics on constant inputs (None where absent); folds constants and sizes.
         infer: output shapes where onnx's own inference cannot see symbolic sizes; an entry None leaves it to onnx.
         applies: a refusal, where the rule cannot hold for this node.
-        forward: facts of the outputs from those of the inputs.
+        forward: intervals of the outputs from those of the inputs.
         link: gives each output its element classes and couples those of the inputs.
         need: what is needed of each input, given what is needed of each output.
         repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
-        sizes: the position of the input that requests the output's shape, if there is one (see `Sizes`).
+        shape_input: the position of the input that requests the output's shape, if there is one (see `NarrowedShapes`).
         absorbs: whether the node can take up a vector that its input at a position should still be increased by along
             an axis (its repair then asks the rewriter for it).
-        mixes: whether the node can compute with a `Mixture` of the channels that its input at a position has along an
+        reconstructs: whether the node can compute with a `Reconstruction` of the channels that an input has along an
             axis (its repair then asks the rewriter for it).
         carries: the axis of the outputs along which an axis of the input at a position goes on, if the node does
             nothing to its channels but to copy them to other places, or to average over places.
         adopts: adds a vector along an axis to what the node writes, by its own constants; False if it cannot.
         alignment: (groups, the multiple that onnxruntime's blocked kernels want of an image's channels per group).
-        pays: constraints that keep channels whose removal would not make the node's surroundings faster.
+        worthwhile: constraints that keep channels whose removal would not make the node's surroundings faster.
         parameters: the constants of a node, what each does and whose channels they belong to: for reports, costs, and
             the units of training.
         contracts: the inputs whose channels a node sums over, unless ``linear`` says so.
@@ -263,8 +263,8 @@ class OpRule:
         optional_bias: the constant summand of a layer that may do without it, so that it broadcasts against the output.
         expects: how many channels along the last axis a node reads of its input at a position, whose rank is known or
             0, as far as constants say.
-        asked: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
-        choose: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
+        requested: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
+        dispatch: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
     """
 
     op: str
@@ -278,13 +278,13 @@ class OpRule:
     link: Link = field(default=_link_opaque)
     need: Need = field(default=_need_everything)
     repair: Repair = field(default=_repair_nothing)
-    sizes: int | None = None
+    shape_input: int | None = None
     absorbs: Absorbs | None = None
-    mixes: Absorbs | None = None
+    reconstructs: Absorbs | None = None
     carries: Carries | None = None
     adopts: Adopts | None = None
     alignment: Alignment | None = None
-    pays: Pays | None = None
+    worthwhile: Worthwhile | None = None
     parameters: Parameters = field(default=_no_parameters)
     contracts: Contracts | None = None
     linear: LinearView | None = None
@@ -298,8 +298,8 @@ class OpRule:
     adds_constant: Position | None = None
     optional_bias: Callable[[Node, Context], Array | None] | None = None
     expects: Expects | None = None
-    asked: Asked | None = None
-    choose: Choose | None = None
+    requested: Requested | None = None
+    dispatch: Dispatch | None = None
 
 
 UNKNOWN = OpRule(op="")

@@ -65,9 +65,9 @@ class Learned:
 
     Attributes:
         failed: by node index, what its rule raised; it is treated as an unknown operator.
-        settled: activations that are constant wherever they are kept.
+        constant: activations that are constant wherever they are kept.
         tied: stored weights with several users that are to be sliced alike, since copies would be larger.
-        widened: activations that are to be whole although what they are computed from is narrowed.
+        whole: activations that are to be whole although what they are computed from is narrowed.
         summands: activations that are constant and added where they are, since no other constant can hold the sum.
         pins: elements that must stay.
         used: by node index, the columns and rows of a layer's weight that are no zeros once channels have gone.
@@ -75,9 +75,9 @@ class Learned:
     """
 
     failed: Mapping[int, Failure] = field(default_factory=dict)
-    settled: frozenset[str] = frozenset()
+    constant: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
-    widened: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
     summands: frozenset[str] = frozenset()
     pins: tuple[Pin, ...] = ()
     used: Mapping[int, Used] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class ConstantWhereKept(Lesson):
 
     def join(self, learned: Learned) -> Learned:
         """Add the tensors."""
-        return replace(learned, settled=learned.settled | self.tensors)
+        return replace(learned, constant=learned.constant | self.tensors)
 
 
 class KeepWhole(Lesson):
@@ -159,11 +159,11 @@ class KeepWhole(Lesson):
 
     def join(self, learned: Learned) -> Learned:
         """Add the tensor."""
-        return replace(learned, widened=learned.widened | {self.tensor})
+        return replace(learned, whole=learned.whole | {self.tensor})
 
 
 class SliceOnce(Lesson):
-    """Stored weights became several, since their users kept different parts."""
+    """WeightSource weights became several, since their users kept different parts."""
 
     def __init__(self, weights: Collection[str]) -> None:
         super().__init__(*weights)

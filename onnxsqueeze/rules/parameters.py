@@ -35,7 +35,7 @@ def linear_classes(linear: Linear, rows: Classes, data: Classes) -> tuple[Classe
     if linear.groups == 1:
         rank = linear.restore(np.empty(linear.matrix.shape, dtype=bool)).ndim
         found = [placed(rows, rank, linear.stored_axis(1))]
-        return tuple(found if linear.lookup else [*found, placed(data, rank, linear.stored_axis(2))])
+        return tuple(found if linear.is_table else [*found, placed(data, rank, linear.stored_axis(2))])
     shape = linear.matrix.shape
     out, inner = linear.per_group(rows, True), linear.per_group(data, False)
     arrays = [np.broadcast_to(out[:, :, None, None], shape)]
@@ -48,10 +48,10 @@ def linear_parameters(node: Node, context: Context, linear: Linear) -> list[Para
     """Return the weight and the bias of a linear layer."""
     output = node.outputs[0]
     rows = along(context, output, linear.output_axis)
-    data = rows[:1] if linear.lookup else along(context, linear.data, linear.data_axis)
+    data = rows[:1] if linear.is_table else along(context, linear.data, linear.data_axis)
     others = tuple(axis for axis in range(context.rank(output)) if axis != linear.output_axis)
     classes = linear_classes(linear, rows, data)
-    multiplied = None if linear.lookup else (output, others)
+    multiplied = None if linear.is_table else (output, others)
     found = [Parameter(linear.weight, linear.position, Role.WEIGHT, classes, multiplied)]
     if linear.bias:
         shape = context.shape(linear.bias)

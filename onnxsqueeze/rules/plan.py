@@ -19,12 +19,12 @@ class Narrowing:
     Attributes:
         columns: the channels that it reads [in], among those that stay in the data.
         rows: the outputs that it computes [out], among those that stay.
-        standing: the output, a row of zeros, that is computed for all that are not; -1 if all are.
+        shared_zero_row: the output, a row of zeros, that is computed for all that are not; -1 if all are.
     """
 
     columns: Bools
     rows: Bools
-    standing: int = -1
+    shared_zero_row: int = -1
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Plan:
         live: what is needed of each tensor if just this stays (compact).
         narrowings: by node index, the part of its weight that a layer computes with where the tensors stay whole.
         whole: by node index, why a layer with rows or columns of zeros computes with all of its weight, and how many.
-        idle: by node index, the input that is a constant summand which makes no difference; -1 where there is none yet,
-            and none is to be made.
+        cancelled: by node index, the input that is a constant summand which makes no difference; -1 where there is
+            none yet, and none is to be made.
     """
 
     masks: Mapping[str, Bools]
@@ -47,16 +47,16 @@ class Plan:
     live: Mapping[str, Bools]
     narrowings: Mapping[int, Narrowing] = field(default_factory=dict)
     whole: Mapping[int, tuple[Reason, int]] = field(default_factory=dict)
-    idle: Mapping[int, int] = field(default_factory=dict)
+    cancelled: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         """Whether nothing goes."""
-        return not (self.masks or self.narrowings or any(map(self.drops_summand, self.idle)))
+        return not (self.masks or self.narrowings or any(map(self.drops_summand, self.cancelled)))
 
     def drops_summand(self, index: int) -> bool:
         """Whether a node is to do without one of its inputs."""
-        return self.idle.get(index, -1) >= 0
+        return self.cancelled.get(index, -1) >= 0
 
     def kept(self, name: str, axis: int, rank: int) -> Bools:
         """Return which positions along an axis stay in a tensor; of length 1 where they stay or go together."""

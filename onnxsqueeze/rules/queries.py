@@ -12,27 +12,28 @@ from onnxsqueeze.rules.contract import Context, Demand
 from onnxsqueeze.rules.memo import per_tensor
 
 
-def absorbed_by_readers(context: Context, name: str, axis: int, mixed: bool = False) -> bool:
+def absorbed_by_readers(context: Context, name: str, axis: int, deferred: bool = False) -> bool:
     """Whether every reader of a tensor, and no graph output, can take up what should be done to it along an axis.
 
-    That is a vector to be added, or with ``mixed`` a `Mixture`. Who only carries the axis on leaves it to its readers.
+    That is a vector to be added, or with ``deferred`` a `Reconstruction`. Who only carries the axis on leaves it to its
+    readers.
     """
-    return _absorbed(context, name, axis, mixed)
+    return _absorbed(context, name, axis, deferred)
 
 
 @per_tensor
-def _absorbed(context: Context, name: str, axis: int, mixed: bool) -> bool:
+def _absorbed(context: Context, name: str, axis: int, deferred: bool) -> bool:
     if name in context.graph.outputs:
         return False
     for reader, position in context.graph.readers.get(name, ()):
         rule = context.rules[reader.index]
-        takes = rule.mixes if mixed else rule.absorbs
+        takes = rule.reconstructs if deferred else rule.absorbs
         if position >= 0 and takes is not None and takes(reader, context, position, axis):
             continue
         onward = None if position < 0 or rule.carries is None else rule.carries(reader, context, position, axis)
         if onward is None:
             return False
-        if not all(_absorbed(context, output, onward, mixed) for output in reader.outputs if output):
+        if not all(_absorbed(context, output, onward, deferred) for output in reader.outputs if output):
             return False
     return True
 

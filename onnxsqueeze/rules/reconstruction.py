@@ -16,7 +16,7 @@ from onnxsqueeze.abstract.compact import Floats
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Reconstruction:
     """``original[i] = offset[i] + own[i] * present[i] + sum_k share[i, k] * present[representatives[k]]``.
 
     Attributes:

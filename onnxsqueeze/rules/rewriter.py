@@ -18,7 +18,7 @@ from onnxsqueeze.abstract.symbolic import Dimension, Shape
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.lessons import Lesson
 from onnxsqueeze.rules.plan import Plan
-from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     import onnx
@@ -130,17 +130,17 @@ class Rewriter(Protocol):
 
     # What one node leaves to the nodes behind it.
 
-    def hand_on(self, name: str, offset: Offset) -> None:
+    def defer_offset(self, name: str, offset: Offset) -> None:
         """Leave it to the readers of a tensor, who all can, to take up a vector that it should be increased by."""
 
-    def taken_offset(self, name: str) -> Offset | None:
+    def deferred_offset(self, name: str) -> Offset | None:
         """Return the vector that the readers of ``name`` must take up; None if there is none."""
 
-    def mix(self, name: str, mixture: Mixture) -> None:
-        """Leave it to the readers of a tensor, who all can, to compute with a mixture of what is left of it."""
+    def defer_reconstruction(self, name: str, reconstruction: Reconstruction) -> None:
+        """Leave it to the readers of a tensor, who all can, to reconstruct what they need from what is left of it."""
 
-    def mixture(self, name: str) -> Mixture | None:
-        """Return the mixture that the readers of ``name`` must compute with; None if it holds what it always did."""
+    def deferred_reconstruction(self, name: str) -> Reconstruction | None:
+        """Return what the readers of ``name`` must reconstruct; None if it holds what it always did."""
 
     def offset(self, node: Node, offset: Offset, bias_position: int, dtype: np.dtype[Any]) -> None:
         """Add a vector along an axis of the first output of a linear node.

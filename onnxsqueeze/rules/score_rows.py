@@ -40,10 +40,10 @@ def never_masked(context: Context, name: str, axis: int) -> bool:
 
 def finite(context: Context, name: str) -> bool:
     """Whether a tensor holds no infinity, for finite inputs and while no sum overflows."""
-    value, fact, node = context.value(name), context.fact(name), context.graph.producers.get(name)
+    value, interval, node = context.value(name), context.interval(name), context.graph.producers.get(name)
     if value is not None:
         return bool(np.isfinite(value.astype(np.float64)).all())
-    if bool(np.isfinite(fact.lower).all() and np.isfinite(fact.upper).all()) or name in context.graph.inputs:
+    if bool(np.isfinite(interval.lower).all() and np.isfinite(interval.upper).all()) or name in context.graph.inputs:
         return True
     if node is None or node.captured:
         return False

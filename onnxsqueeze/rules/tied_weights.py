@@ -1,4 +1,4 @@
-"""Stored weights with several users that are sliced once for all of them.
+"""WeightSource weights with several users that are sliced once for all of them.
 
 `Context.tied` holds for each part of such a weight (what lies along one of its axes, or one role of the classes around
 it) those classes that its first user gave to it; the classes of every other user are united with them.
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.rules.weight_source import Stored, stored
+from onnxsqueeze.rules.weight_source import WeightSource, source_of
 
 if TYPE_CHECKING:
     from onnxsqueeze.rules.contract import Context
 
 
-def tied(context: Context, name: str) -> Stored | None:
+def tied(context: Context, name: str) -> WeightSource | None:
     """Return where a constant comes from if that is a stored weight which is to be sliced once for all its users."""
     if not context.learned.tied:
         return None
-    found = stored(context.graph, name, context.rank(name))
+    found = source_of(context.graph, name, context.rank(name))
     return found if found is not None and found.name in context.learned.tied else None
 
 

@@ -10,7 +10,7 @@ from onnxsqueeze.rules.traits import Trait
 
 
 @dataclass(frozen=True)
-class Stored:
+class WeightSource:
     """Where a constant comes from.
 
     Attributes:
@@ -22,7 +22,7 @@ class Stored:
     order: tuple[int, ...]
 
 
-def stored(graph: Graph, name: str, rank: int) -> Stored | None:
+def source_of(graph: Graph, name: str, rank: int) -> WeightSource | None:
     """Return the initializer that a constant of some rank is, as it stands or transposed; None if it is computed."""
     order = list(range(rank))
     while name not in graph.initializers:
@@ -33,10 +33,10 @@ def stored(graph: Graph, name: str, rank: int) -> Stored | None:
         moved = permutes(producer, rank)
         order = [moved[axis] for axis in order]
         name = producer.inputs[0]
-    return Stored(name, tuple(order))
+    return WeightSource(name, tuple(order))
 
 
-def uses(graph: Graph, name: str, shapes: bool = True) -> int:
+def use_count(graph: Graph, name: str, shapes: bool = True) -> int:
     """Return how many nodes read a constant, as it stands or transposed, and make something else of it.
 
     Without ``shapes`` those that only ask for its shape do not count.
@@ -45,7 +45,7 @@ def uses(graph: Graph, name: str, shapes: bool = True) -> int:
     for reader, _ in graph.readers.get(name, ()):
         rule = rule_for(reader)
         if rule.permutes is not None:
-            total += uses(graph, reader.outputs[0], shapes)
+            total += use_count(graph, reader.outputs[0], shapes)
         else:
             total += shapes or Trait.READS_SHAPE not in rule.traits
     return total

@@ -21,11 +21,11 @@ class Linear:
         data, weight, bias: names of the tensors ("" without a bias). position: the weight's input position.
         data_axis, output_axis: the contracted axis of the data and the one that the weight makes.
         matrix: the weight as a view [groups, out, in, taps].
-        bordered: positions may see fewer taps than others, so that no bias can stand for a constant input.
+        zero_padded: positions may see fewer taps than others, so that no bias can stand for a constant input.
         scale: factor on the product (Gemm's alpha). bias_scale: factor on the bias (Gemm's beta).
         bias_position: the input that a bias may be added at, -1 where the operator has none.
-        idle_bias: whether zeros that the graph computes stand there, as exporters write them; they count as no bias.
-        lookup: whether rows are read by their numbers, so that nothing is multiplied.
+        zero_bias: whether zeros that the graph computes stand there, as exporters write them; they count as no bias.
+        is_table: whether rows are read by their numbers, so that nothing is multiplied.
         restore: brings an array [groups, out, in, taps] back to the weight's layout.
     """
 
@@ -36,13 +36,13 @@ class Linear:
     data_axis: int
     output_axis: int
     matrix: Array
-    bordered: bool
+    zero_padded: bool
     restore: Callable[[Array], Array]
     scale: float = 1.0
     bias_scale: float = 1.0
     bias_position: int = 2
-    idle_bias: bool = False
-    lookup: bool = False
+    zero_bias: bool = False
+    is_table: bool = False
 
     @property
     def groups(self) -> int:
@@ -55,9 +55,9 @@ class Linear:
         return self.groups > 1 and self.matrix.shape[1:3] == (1, 1)
 
     @property
-    def mixable(self) -> bool:
+    def one_matrix(self) -> bool:
         """Whether one matrix reads all channels, the same at all positions."""
-        return self.groups == 1 and not self.bordered
+        return self.groups == 1 and not self.zero_padded
 
     def signs(self) -> tuple[Bools, Bools]:
         """Return where some tap is positive and where some is negative, [groups, out, in]."""

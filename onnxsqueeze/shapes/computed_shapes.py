@@ -20,7 +20,7 @@ from onnxsqueeze.rules.rewriter import Request, Rewriter, ShapesAfter
 from onnxsqueeze.shapes.inference import evaluated, fold
 
 
-class Sizes:
+class NarrowedShapes:
     """The sizes that the narrowed model computes.
 
     Attributes:
@@ -95,7 +95,9 @@ class Sizes:
         """Whether every reader of a requested shape wants the same of it."""
         context = self._original
         readers = [(node, place) for node, place in context.graph.readers[name] if not self._gone(node)]
-        if name in context.graph.outputs or any(place != context.rules[node.index].sizes for node, place in readers):
+        if name in context.graph.outputs or any(
+            place != context.rules[node.index].shape_input for node, place in readers
+        ):
             return False
         return all(self.request(node).wanted == request.wanted for node, _ in readers)
 
@@ -131,7 +133,7 @@ class Sizes:
         if self._computes_sizes(node):
             repaired = self._touched(node) and not (self._constant(node) and self._reads_gone(node))
             return not (changed and repaired) and self._recomputes(node)
-        if changed != [self._original.rules[node.index].sizes] or any(name in sources for name in node.captured):
+        if changed != [self._original.rules[node.index].shape_input] or any(name in sources for name in node.captured):
             return False
         name = node.inputs[changed[0]]
         if self.narrowed.values[name].shape != self._original.values[name].shape:
@@ -174,7 +176,7 @@ class Sizes:
         return all(self._rewriter.plan.gone(name) for name in node.outputs if name)
 
 
-def patch_sizes(node: Node, context: Context, rewriter: Rewriter, otherwise: Array | None = None) -> None:
+def repair_requested_shape(node: Node, context: Context, rewriter: Rewriter, otherwise: Array | None = None) -> None:
     """Put the requested shape of a node right where it does not name the lengths that its output shall have.
 
     Args:
@@ -205,7 +207,7 @@ def patch_sizes(node: Node, context: Context, rewriter: Rewriter, otherwise: Arr
 
 def slot(node: Node, context: Context) -> int:
     """Return the position of the input at which a node requests a shape."""
-    place = context.rules[node.index].sizes
+    place = context.rules[node.index].shape_input
     assert place is not None
     return place
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxsqueeze.graph.graph import Graph, tensor_attribute
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
-from onnxsqueeze.rules.weight_source import stored
+from onnxsqueeze.rules.weight_source import source_of
 
 
 def length_expected(graph: Graph, name: str, rank: int) -> int | None:
@@ -23,7 +23,7 @@ def length_expected(graph: Graph, name: str, rank: int) -> int | None:
 
 def stored_length(graph: Graph, weight: str, axis: int) -> int | None:
     """Return the length of an axis of a stored weight of rank 2, None for any other tensor."""
-    found = stored(graph, weight, 2)
+    found = source_of(graph, weight, 2)
     shape = graph.initializers[found.name].shape if found is not None else ()
     return int(shape[found.order[axis]]) if found is not None and len(shape) == 2 else None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.abstract.compact import any_along, compacted, fit_all, fit_any
-from onnxsqueeze.abstract.interval import collapse, compact, exactly, hull, unknown
+from onnxsqueeze.abstract.interval import collapse, compact, constant_interval, hull, top
 from onnxsqueeze.abstract.reshaping import blocks, reshape
 from onnxsqueeze.abstract.symbolic import symbol
 
@@ -42,17 +42,17 @@ def test_reshape(source: tuple[Any, ...], target: tuple[Any, ...], varies: bool)
 
 
 def test_collapsing_nothing_says_nothing() -> None:
-    fact = collapse(exactly(np.zeros((2, 0, 3))), (1,))
-    assert fact.lower.shape == (2, 1, 3)
-    assert np.isneginf(fact.lower).all() and np.isposinf(fact.upper).all()
-    assert collapse(exactly(np.zeros((2, 0))), (0,)).lower.shape == (1, 0)
+    interval = collapse(constant_interval(np.zeros((2, 0, 3))), (1,))
+    assert interval.lower.shape == (2, 1, 3)
+    assert np.isneginf(interval.lower).all() and np.isposinf(interval.upper).all()
+    assert collapse(constant_interval(np.zeros((2, 0))), (0,)).lower.shape == (1, 0)
 
 
 def test_intervals_of_nothing() -> None:
-    fact = exactly(np.zeros((0, 3)))
-    assert compact(fact).lower.size == 0
-    assert hull([fact, unknown(2)]).lower.shape == (0, 3)
-    assert fact.wholly_constant
+    interval = constant_interval(np.zeros((0, 3)))
+    assert compact(interval).lower.size == 0
+    assert hull([interval, top(2)]).lower.shape == (0, 3)
+    assert interval.wholly_constant
 
 
 def test_masks_of_nothing() -> None:

@@ -122,7 +122,7 @@ def test_long_work_shows_a_progress_bar_which_then_vanishes(monkeypatch: pytest.
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(steps, "_PATIENCE", 0.0)
     monkeypatch.setenv("TERM", "xterm")
-    with steps.Steps(quiet=False) as progress:
+    with steps.ProgressBar(quiet=False) as progress:
         progress("running the original", 0.25)
         deadline = time.monotonic() + 30
         while "running the original" not in terminal.getvalue():
@@ -136,7 +136,7 @@ def test_long_work_shows_a_progress_bar_which_then_vanishes(monkeypatch: pytest.
 def test_no_progress_bar_where_it_is_unwanted(monkeypatch: pytest.MonkeyPatch, quiet: bool, stream: StringIO) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(steps, "_PATIENCE", 0.0)
-    with steps.Steps(quiet) as progress:
+    with steps.ProgressBar(quiet) as progress:
         progress("loading")
         time.sleep(0.2)  # far longer than a bar without patience needs
     assert stream.getvalue() == ""

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from coupling.relations import PROPERTY
 from onnxsqueeze.coupling.classes import Elements, connected
 from onnxsqueeze.coupling.constraint import Classes
+from tests.coupling.relations import PROPERTY
 
 
 @st.composite

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxsqueeze.pipeline.frontend  # noqa: F401  (imports all operators, and so all constraints)
-from coupling.relations import (
+from onnxsqueeze.coupling.classes import connected
+from onnxsqueeze.coupling.constraint import Classes, Constraint, Phase
+from onnxsqueeze.coupling.constraints import Box, Broadcast, Copies, Groups, NotEmpty, Representative, Rows
+from onnxsqueeze.operators.attention.heads import HeadSizes
+from onnxsqueeze.operators.attention.packed_attention import Products
+from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
+from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
+from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
+from tests.coupling.relations import (
     DRAWN,
     PROPERTY,
     Bools,
@@ -24,14 +32,6 @@ from coupling.relations import (
     kept_sets,
     masks,
 )
-from onnxsqueeze.coupling.classes import connected
-from onnxsqueeze.coupling.constraint import Classes, Constraint, Phase
-from onnxsqueeze.coupling.constraints import Box, Broadcast, Copies, Groups, NotEmpty, Representative, Rows
-from onnxsqueeze.operators.attention.heads import HeadSizes
-from onnxsqueeze.operators.attention.packed_attention import Products
-from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
-from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
-from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
 
 FORCED = [kind for kind in DRAWN if kind.phase is Phase.FORCED]
 MONOTONE = [*FORCED, Products, Recurrence]

@@ -170,17 +170,17 @@ PLANTED = {
     "need": Planted(activated),
     "repair": Planted(activated),
     "absorbs": Planted(lambda: chain("Gemm"), "Gemm"),
-    "mixes": Planted(normalized, "Gemm", round_to=1),
+    "reconstructs": Planted(normalized, "Gemm", round_to=1),
     "carries": Planted(lambda: chain("Gemm", "Identity"), "Identity"),
     "adopts": Planted(joined, "Gemm"),
     "alignment": Planted(activated),
-    "pays": Planted(activated),
+    "worthwhile": Planted(activated),
     "parameters": Planted(activated),
     "linear": Planted(lambda: chain("Gemm"), "Gemm"),
     "cancels": Planted(activated),
     "permutes": Planted(transposed, "Transpose", felt=False),
-    "asked": Planted(untouched, felt=False),
-    "choose": Planted(lambda: chain("MatMul"), "MatMul"),
+    "requested": Planted(untouched, felt=False),
+    "dispatch": Planted(lambda: chain("MatMul"), "MatMul"),
 }
 ELSEWHERE = {"contracts", "moved_back", "scales", "adds_constant", "optional_bias", "expects"}
 """Those that training alone asks, or only of certain graphs."""
@@ -205,9 +205,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, op: str, name: str, raised: Callable[
 _NOTHING: dict[str, Any] = {
     "alignment": (1, 1),
     "applies": None,
-    "asked": False,
+    "requested": False,
     "cancels": (),
-    "pays": (),
+    "worthwhile": (),
 }
 
 
@@ -222,7 +222,7 @@ def outputs(model: ModelProto) -> Any:
 
 
 def test_every_function_of_the_record_is_planted_or_asked_elsewhere() -> None:
-    no_functions = {"op", "domain", "since", "until", "sizes", "narrows", "traits"}
+    no_functions = {"op", "domain", "since", "until", "shape_input", "narrows", "traits"}
     assert PLANTED.keys() | ELSEWHERE | {"rows"} == {field.name for field in fields(OpRule)} - no_functions
 
 

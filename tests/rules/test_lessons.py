@@ -60,7 +60,7 @@ def test_what_was_learned_is_never_lost(lessons: list[Lesson], lesson: Lesson) -
     """Joining what was known into what is known adds nothing."""
     before = learned(lessons)
     after = lesson.join(before)
-    assert before.settled <= after.settled and before.tied <= after.tied and before.widened <= after.widened
+    assert before.constant <= after.constant and before.tied <= after.tied and before.whole <= after.whole
     assert set(before.pins) <= set(after.pins) and before.narrows >= after.narrows
     for index, (columns, rows) in before.used.items():
         assert (columns <= after.used[index][0]).all() and (rows <= after.used[index][1]).all()
@@ -71,10 +71,10 @@ def test_the_order_of_lessons_does_not_matter(order: list[int], lessons: list[Le
     one, other = learned(lessons), learned([lessons[place] for place in order])
     assert not one.with_pins(other.pins).adds_to(one.with_pins(other.pins))
     assert set(one.pins) == set(other.pins)
-    assert (one.settled, one.tied, one.widened, one.narrows) == (
-        other.settled,
+    assert (one.constant, one.tied, one.whole, one.narrows) == (
+        other.constant,
         other.tied,
-        other.widened,
+        other.whole,
         other.narrows,
     )
     assert not other.with_used(one.used).adds_to(other) or set(one.pins) != set(other.pins)

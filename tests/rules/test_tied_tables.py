@@ -23,7 +23,7 @@ def head(network: TableNetwork, stream: str, table: str, way: str) -> str:
     return network.node("MatMul", stream, transposed)
 
 
-def mixed(network: TableNetwork, stream: str, gone: np.ndarray) -> str:
+def deferred(network: TableNetwork, stream: str, gone: np.ndarray) -> str:
     """Make a new stream of as many channels, of which ``gone`` are constant."""
     matrix = network.drawn(network.width, network.width)
     matrix[:, gone] = 0
@@ -53,7 +53,7 @@ def test_users_that_disagree(way: str) -> None:
     network = TableNetwork(9, 3)
     both, other = network.gone[:1], np.setdiff1d(np.arange(9), network.gone)[:2]
     table = network.table(40, 0.5)
-    stream = mixed(network, network.node("Gather", table, network.input(["N"])), np.concatenate([both, other]))
+    stream = deferred(network, network.node("Gather", table, network.input(["N"])), np.concatenate([both, other]))
     model = network.model(head(network, stream, table, way), ["N", 40])
     result = minimize(model).model
     assert deviation(run(model, feeds(model)), run(result, feeds(model))) <= SINGLE
@@ -69,7 +69,7 @@ def test_copies_where_they_are_smaller(way: str) -> None:
     table = network.weight(network.drawn(ROWS, 9))
     values = network.weights[table]
     values[:, network.gone] = 0.4
-    stream = mixed(network, network.node("Gather", table, network.input(["N"])), np.append(needed, network.gone[:3]))
+    stream = deferred(network, network.node("Gather", table, network.input(["N"])), np.append(needed, network.gone[:3]))
     model = network.model(head(network, stream, table, way), ["N", ROWS])
     result = minimize(model).model
     assert deviation(run(model, feeds(model)), run(result, feeds(model))) <= SINGLE

@@ -29,8 +29,8 @@ def _attends(node: Node, context: Context) -> bool:
         return True
     mask = context.value(node.inputs[3])
     if mask is None:
-        fact = context.fact(node.inputs[3])
-        return context.dtypes[node.inputs[3]] != TensorProto.BOOL and bool(np.isfinite(fact.lower).all())
+        interval = context.interval(node.inputs[3])
+        return context.dtypes[node.inputs[3]] != TensorProto.BOOL and bool(np.isfinite(interval.lower).all())
     seen = mask if mask.dtype == bool else mask.astype(np.float64) > -np.inf
     return bool((seen[..., 0] if node.attributes.get("is_causal", 0) else seen.any(axis=-1)).all())
 

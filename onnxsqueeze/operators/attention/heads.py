@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, collapse
+from onnxsqueeze.abstract.interval import Interval, collapse
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraint import NO_CLASSES, Classes, Constraint, Kept, Row
 from onnxsqueeze.coupling.constraints import filled
@@ -52,10 +52,10 @@ class Heads:
         row[self.start : self.start + table.size] = table.ravel()
         return row[None, None, :]
 
-    def bounds(self, context: Context) -> Fact:
+    def bounds(self, context: Context) -> Interval:
         """Return what is known of each element, whatever the position, as [heads, size]."""
-        fact = collapse(context.fact(self.name), self._others)
-        return Fact(self.table(fact.lower), self.table(fact.upper))
+        interval = collapse(context.interval(self.name), self._others)
+        return Interval(self.table(interval.lower), self.table(interval.upper))
 
     def classes(self, context: Context) -> Classes:
         """Return the class of each element as [heads, size]; those of one element at all positions become one."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, all_finite, any_along
-from onnxsqueeze.abstract.interval import Fact, unknown
+from onnxsqueeze.abstract.interval import Interval, top
 from onnxsqueeze.abstract.symbolic import Shape, symbol
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.constraints import NotEmpty
@@ -18,9 +18,9 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import HeadSizes
 from onnxsqueeze.operators.attention.scores import (
     Scores,
+    cancelled_products,
     everything,
     head_classes,
-    idle,
     mean,
     per_head,
     scores_demand,
@@ -28,7 +28,7 @@ from onnxsqueeze.operators.attention.scores import (
     slice_scores,
 )
 from onnxsqueeze.operators.linear.bounds import bounds
-from onnxsqueeze.operators.linear.repair import absorbs, mixes, repair
+from onnxsqueeze.operators.linear.repair import absorbs, reconstructs, repair
 from onnxsqueeze.operators.linear.rule import need
 from onnxsqueeze.operators.linear.view import constant_weight
 from onnxsqueeze.rules.channels import channel_ids
@@ -115,7 +115,7 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
         data_axis=2,
         output_axis=2,
         matrix=weight.T[None, :, :, None],
-        bordered=False,
+        zero_padded=False,
         restore=_restore,
     )
     cached = bool(node.input(4)) or any(node.outputs[1:])
@@ -131,26 +131,26 @@ def _inner(node: Node) -> str:
 
 
 @per_node
-def _bounds(node: Node, context: Context) -> list[Fact]:
+def _bounds(node: Node, context: Context) -> list[Interval]:
     """Bound queries, keys and values, each as [heads, size]."""
     view = _viewed(node, context)
-    fact = bounds(node, context, view.linear)
-    return [Fact(*pair) for pair in zip(view.split(fact.lower), view.split(fact.upper), strict=True)]
+    interval = bounds(node, context, view.linear)
+    return [Interval(*pair) for pair in zip(view.split(interval.lower), view.split(interval.upper), strict=True)]
 
 
 @per_node
-def _idle(node: Node, context: Context) -> Bools:
+def _cancelled(node: Node, context: Context) -> Bools:
     """Return which products of queries and keys make no difference, [heads, size]."""
     view, (queries, keys, _) = _viewed(node, context), _bounds(node, context)
-    products = idle(queries, keys, (view.heads, 1), cancels=True)[:, 0]
+    products = cancelled_products(queries, keys, (view.heads, 1), cancels=True)[:, 0]
     return np.full(products.shape, False) if view.cached else products
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Values are averaged."""
     result = mean(_bounds(node, context)[2], True, slack(context, node.inputs[0]))
-    output = Fact(result.lower.reshape(1, 1, -1), result.upper.reshape(1, 1, -1))
-    return [unknown(3) if node.input(4) else output, *(unknown(context.rank(name)) for name in node.outputs[1:])]
+    output = Interval(result.lower.reshape(1, 1, -1), result.upper.reshape(1, 1, -1))
+    return [top(3) if node.input(4) else output, *(top(context.rank(name)) for name in node.outputs[1:])]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -168,7 +168,7 @@ def _link(node: Node, context: Context) -> None:
     tie_parts(context, view.linear.weight, {("inputs",): inputs, ("products",): products, ("outputs",): output})
     others = [head_classes(node, context, (view.heads, 1), *entry) for entry in view.scores]
     elements.constraints += [
-        Products(products, values, ~_idle(node, context)),
+        Products(products, values, ~_cancelled(node, context)),
         HeadSizes(
             products[:, None],
             products,
@@ -190,7 +190,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     row = np.broadcast_to(outputs[0].ravel() | shown, (view.heads * view.value_size,))
     values = row.reshape(view.heads, -1)
     heads = any_along(values, 1)
-    products = heads[:, None] & ~_idle(node, context)
+    products = heads[:, None] & ~_cancelled(node, context)
     wanted = np.concatenate([products.ravel(), products.ravel(), values.ravel()])
     demands: list[Demand | None] = [everything(node) for _ in node.inputs]
     demands[0] = need(node, context, view.linear, [wanted])[0]
@@ -255,6 +255,8 @@ register(
         absorbs=lambda node, context, position, axis: absorbs(_viewed(node, context).linear, node, position, axis),
         parameters=_parameters,
         contracts=lambda node, context: [node.inputs[0]],
-        mixes=lambda node, context, position, axis: mixes(_viewed(node, context).linear, node, position, axis),
+        reconstructs=lambda node, context, position, axis: reconstructs(
+            _viewed(node, context).linear, node, position, axis
+        ),
     )
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -92,15 +92,15 @@ def _view(node: Node, context: Context) -> Rotation | Refusal:
 _viewed = view_or_error(_view)
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A pair of zeros stays one; of any other the two bounds are lost. What is not turned passes."""
     view = _viewed(node, context)
-    fact = view.operand.bounds(context)
-    lower, upper = fact.lower.copy(), fact.upper.copy()
+    interval = view.operand.bounds(context)
+    lower, upper = interval.lower.copy(), interval.upper.copy()
     zero = ((lower == 0) & (upper == 0))[:, view.pairs].all(axis=2)[:, :, None]
     lower[:, view.pairs] = np.where(zero, 0.0, -np.inf)
     upper[:, view.pairs] = np.where(zero, 0.0, np.inf)
-    return [Fact(view.result.placed(lower), view.result.placed(upper))]
+    return [Interval(view.result.placed(lower), view.result.placed(upper))]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -131,7 +131,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     hold = np.full(live.shape, False)
     hold[:, view.pairs] = turned[:, :, None]
     placed, held = view.operand.placed(live), view.operand.placed(hold)
-    held = held & context.fact(node.inputs[0]).constant
+    held = held & context.interval(node.inputs[0]).constant
     demands: list[Demand | None] = [everything(node) for _ in node.inputs]
     demands[0] = Demand(placed, held, Reason.CONSTANT_READ, node.operator)
     for position in view.tables:
@@ -141,7 +141,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
 
 def _columns_needed(node: Node, context: Context, position: int, turned: Bools) -> Demand:
     live = turned.reshape((1,) * (context.rank(node.inputs[position]) - 1) + (-1,))
-    return Demand(live, live & context.fact(node.inputs[position]).constant, Reason.CONSTANT_READ, node.operator)
+    return Demand(live, live & context.interval(node.inputs[position]).constant, Reason.CONSTANT_READ, node.operator)
 
 
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:

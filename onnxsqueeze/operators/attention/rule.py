@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, Floats, any_along
-from onnxsqueeze.abstract.interval import Fact, cancelled, hull, outward, unknown
+from onnxsqueeze.abstract.interval import Interval, hull, outward, sum_is_unsure, top
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import Heads, HeadSizes
 from onnxsqueeze.operators.attention.scores import (
     Scores,
+    cancelled_products,
     everything,
     head_classes,
-    idle,
     mean,
     scores_demand,
     slack,
@@ -69,16 +69,16 @@ class Attention:
 View = Callable[[Node, Context], "Attention | Refusal"]
 
 
-def _bounds(node: Node, context: Context, view: Attention, operand: Heads) -> Fact:
+def _bounds(node: Node, context: Context, view: Attention, operand: Heads) -> Interval:
     """Bound queries, keys or values as [heads, size], with the node's own bias and what is cached."""
-    fact = operand.bounds(context)
+    interval = operand.bounds(context)
     if view.bias >= 0:
         summand = _biases(node, context, view)[operand.position].reshape(operand.heads, operand.size)
-        sure = fact.constant & ~cancelled(fact.lower + summand, np.abs(fact.lower) + np.abs(summand))
-        fact = outward(fact.lower + summand, fact.upper + summand, sure, 1e-5)
+        sure = interval.constant & ~sum_is_unsure(interval.lower + summand, np.abs(interval.lower) + np.abs(summand))
+        interval = outward(interval.lower + summand, interval.upper + summand, sure, 1e-5)
     if view.caches is not None and operand is not view.query:
-        fact = hull([fact, view.caches[operand is view.value].bounds(context)])
-    return fact
+        interval = hull([interval, view.caches[operand is view.value].bounds(context)])
+    return interval
 
 
 def _biases(node: Node, context: Context, view: Attention) -> list[Floats]:
@@ -88,27 +88,27 @@ def _biases(node: Node, context: Context, view: Attention) -> list[Floats]:
     return np.split(bias, np.cumsum(lengths)[:2])
 
 
-def _idle(node: Node, context: Context, view: Attention) -> Bools:
+def _cancelled(node: Node, context: Context, view: Attention) -> Bools:
     """Return which products make no difference, [groups, heads per group, size]."""
     if view.rotated:
         return np.full((*view.groups, view.query.size), False)
     queries, keys = (_bounds(node, context, view, operand) for operand in (view.query, view.key))
-    return idle(queries, keys, view.groups, view.cancels)
+    return cancelled_products(queries, keys, view.groups, view.cancels)
 
 
-def _forward(node: Node, context: Context, view: Attention) -> list[Fact]:
+def _forward(node: Node, context: Context, view: Attention) -> list[Interval]:
     values = _bounds(node, context, view, view.value)
     result = mean(values, view.averages, slack(context, view.query.name))
     lower, upper = (np.repeat(bound, view.groups[1], axis=0) for bound in (result.lower, result.upper))
-    facts = [Fact(view.output.placed(lower), view.output.placed(upper))]
+    intervals = [Interval(view.output.placed(lower), view.output.placed(upper))]
     if any(node.outputs[1:]):
-        keys = unknown(4) if view.rotated else _cached(_bounds(node, context, view, view.key))
-        facts += [keys, _cached(values)]
-    return facts
+        keys = top(4) if view.rotated else _cached(_bounds(node, context, view, view.key))
+        intervals += [keys, _cached(values)]
+    return intervals
 
 
-def _cached(fact: Fact) -> Fact:
-    return Fact(fact.lower[None, :, None, :], fact.upper[None, :, None, :])
+def _cached(interval: Interval) -> Interval:
+    return Interval(interval.lower[None, :, None, :], interval.upper[None, :, None, :])
 
 
 def _link(node: Node, context: Context, view: Attention) -> None:
@@ -139,7 +139,7 @@ def _link(node: Node, context: Context, view: Attention) -> None:
 
 
 def _need(
-    node: Node, context: Context, view: Attention, idle_products: Bools, outputs: Sequence[Bools]
+    node: Node, context: Context, view: Attention, cancelled_products: Bools, outputs: Sequence[Bools]
 ) -> Sequence[Demand | None]:
     """A head of which anything is needed needs all products that can make a difference to its probabilities.
 
@@ -147,7 +147,7 @@ def _need(
     """
     wanted = view.output.table(outputs[0]).reshape(*view.groups, -1)
     heads = any_along(wanted, 2)
-    queries = heads[:, :, None] & ~idle_products
+    queries = heads[:, :, None] & ~cancelled_products
     keys, values = any_along(queries, 1), any_along(wanted, 1)
     live = [(view.query, queries.reshape(view.query.heads, -1)), (view.key, keys), (view.value, values)]
     if view.caches is not None:
@@ -195,8 +195,8 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
     viewed = view_or_error(remembered)
 
     @per_node
-    def idle_products(node: Node, context: Context) -> Bools:
-        return _idle(node, context, viewed(node, context))
+    def cancelled_products(node: Node, context: Context) -> Bools:
+        return _cancelled(node, context, viewed(node, context))
 
     return OpRule(
         op,
@@ -204,7 +204,7 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
         forward=lambda node, context: _forward(node, context, viewed(node, context)),
         link=lambda node, context: _link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: _need(
-            node, context, viewed(node, context), idle_products(node, context), outputs
+            node, context, viewed(node, context), cancelled_products(node, context), outputs
         ),
         repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         cancels=lambda node, context: _cancels(node, context, viewed(node, context)),

@@ -1,4 +1,4 @@
-"""Softmax of products of queries and keys, and what is added to them: facts and demands of any such operator.
+"""Softmax of products of queries and keys, and what is added to them: intervals and demands of any such operator.
 
 A product makes no difference where it is 0, and also where the keys are one constant at all positions: that adds one
 number to all scores of a query, which softmax cancels. Rows of probabilities sum to 1, so that a constant among the
@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.abstract.interval import Fact, hull, outward
+from onnxsqueeze.abstract.interval import Interval, hull, outward
 from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -22,17 +22,17 @@ Scores = tuple[tuple[int, int], ...]
 """(input position, axis) of each input that has one entry for each head."""
 
 
-def idle(queries: Fact, keys: Fact, groups: tuple[int, int], cancels: bool) -> Bools:
+def cancelled_products(queries: Interval, keys: Interval, groups: tuple[int, int], cancels: bool) -> Bools:
     """Return which products q k make no difference to the probabilities, as [groups, heads per group, size]."""
     zero = (queries.lower == 0) & (queries.upper == 0)
     alike = keys.constant if cancels else (keys.lower == 0) & (keys.upper == 0)
     return np.asarray(zero.reshape(*groups, -1) | alike[:, None, :])
 
 
-def mean(values: Fact, averages: bool, relative: float) -> Fact:
+def mean(values: Interval, averages: bool, relative: float) -> Interval:
     """Bound a mean of values by the values; without ``averages`` it may also be 0."""
     if not averages:
-        values = hull([values, Fact(np.zeros(values.lower.shape), np.zeros(values.lower.shape))])
+        values = hull([values, Interval(np.zeros(values.lower.shape), np.zeros(values.lower.shape))])
     return outward(values.lower, values.upper, values.constant, relative)
 
 
@@ -69,7 +69,7 @@ def scores_demand(node: Node, context: Context, position: int, axis: int, heads:
 
 def unless_constant(node: Node, context: Context, position: int, live: Bools) -> Demand:
     """A constant that makes a difference stays: nothing in the node could stand for it."""
-    constant = context.fact(node.inputs[position]).constant
+    constant = context.interval(node.inputs[position]).constant
     return Demand(live, live & constant, Reason.CONSTANT_READ, node.operator)
 
 

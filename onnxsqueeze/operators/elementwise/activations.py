@@ -11,8 +11,8 @@ import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.abstract.compact import Array, Floats
-from onnxsqueeze.abstract.curves import _CURVES, Curve, image
-from onnxsqueeze.abstract.interval import Fact, outward, unknown
+from onnxsqueeze.abstract.curves import _CURVES, ElementwiseFunction, interval_of
+from onnxsqueeze.abstract.interval import Interval, outward, top
 from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
@@ -25,19 +25,19 @@ from onnxsqueeze.rules.score_rows import all_finite_inputs
 from onnxsqueeze.rules.traits import Trait
 
 
-def _function(node: Node, curve: Curve) -> Callable[[Floats], Floats]:
+def _function(node: Node, curve: ElementwiseFunction) -> Callable[[Floats], Floats]:
     given = [node.attributes.get(name, default) for name, default in curve.parameters]
     return lambda x: curve.value(x, *given)
 
 
-def _direction(node: Node, curve: Curve) -> int:
+def _direction(node: Node, curve: ElementwiseFunction) -> int:
     """A negative slope or scale makes a rising function fall somewhere."""
     given = [node.attributes.get(name, default) for name, default in curve.parameters]
     signs = [value for (name, _), value in zip(curve.parameters, given, strict=True) if name in ("alpha", "gamma")]
     return 0 if any(isinstance(value, float) and value < 0 for value in signs) else curve.direction
 
 
-def _rule(op: str, curve: Curve) -> OpRule:
+def _rule(op: str, curve: ElementwiseFunction) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         function = _function(node, curve)
         if inputs[0].dtype == object and curve.rounding:
@@ -45,8 +45,8 @@ def _rule(op: str, curve: Curve) -> OpRule:
             return [np.asarray(entries, dtype=object)]
         return [function(inputs[0].astype(np.float64)).astype(inputs[0].dtype)]
 
-    def forward(node: Node, context: Context) -> Sequence[Fact]:
-        return [image(context.fact(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
+    def forward(node: Node, context: Context) -> Sequence[Interval]:
+        return [interval_of(context.interval(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
     return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
 
@@ -55,8 +55,8 @@ def _same_axis(node: Node, context: Context, position: int, axis: int) -> int | 
     return axis if position == 0 else None
 
 
-def _keep(node: Node, context: Context) -> Sequence[Fact]:
-    return [context.fact(node.inputs[0])]
+def _keep(node: Node, context: Context) -> Sequence[Interval]:
+    return [context.interval(node.inputs[0])]
 
 
 def _cast_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -77,13 +77,13 @@ _SIZE_TYPES = {
 }
 
 
-def _cast_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _cast_interval(node: Node, context: Context) -> Sequence[Interval]:
     """Between floating types a Cast rounds; to integers and booleans it is left unknown unless constant."""
     floating = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
-    fact = context.fact(node.inputs[0])
+    interval = context.interval(node.inputs[0])
     if node.attributes["to"] in floating and context.dtypes[node.inputs[0]] in floating:
-        return [outward(fact.lower, fact.upper, fact.constant, 2.0**-7)]
-    return [unknown(fact.lower.ndim)]
+        return [outward(interval.lower, interval.upper, interval.constant, 2.0**-7)]
+    return [top(interval.lower.ndim)]
 
 
 def _mask_unused(node: Node, context: Context) -> Refusal | None:
@@ -103,8 +103,8 @@ def _dropout_ids(node: Node, context: Context) -> None:
             context.elements.ids[name] = context.ids(node.inputs[0])
 
 
-def _dropout_facts(node: Node, context: Context) -> Sequence[Fact]:
-    return [context.fact(node.inputs[0]), unknown(context.rank(node.inputs[0]))][: len(node.outputs)]
+def _dropout_intervals(node: Node, context: Context) -> Sequence[Interval]:
+    return [context.interval(node.inputs[0]), top(context.rank(node.inputs[0]))][: len(node.outputs)]
 
 
 def _cast_like_infer(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -128,11 +128,11 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         return [function(inputs[0])]
 
-    def forward(node: Node, context: Context) -> Sequence[Fact]:
-        fact = context.fact(node.inputs[0])
-        shape, constant = fact.lower.shape, fact.constant
-        at = function(np.where(constant, fact.lower, 0.0)).astype(np.float64)
-        return [Fact(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
+    def forward(node: Node, context: Context) -> Sequence[Interval]:
+        interval = context.interval(node.inputs[0])
+        shape, constant = interval.lower.shape, interval.constant
+        at = function(np.where(constant, interval.lower, 0.0)).astype(np.float64)
+        return [Interval(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
     traits = frozenset({Trait.TESTS_NAN} if op == "IsNaN" else ())
     return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, traits=traits)
@@ -157,7 +157,7 @@ register(
     OpRule(
         "Cast",
         evaluate=_cast_value,
-        forward=_cast_fact,
+        forward=_cast_interval,
         link=pass_ids,
         need=pass_need,
         traits=frozenset({Trait.COPIES}),
@@ -173,7 +173,7 @@ register(
         "Dropout",
         since=7,
         applies=_mask_unused,
-        forward=_dropout_facts,
+        forward=_dropout_intervals,
         link=_dropout_ids,
         need=pass_need,
         carries=_same_axis,

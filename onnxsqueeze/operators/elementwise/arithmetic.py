@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.arithmetic import _all_constant, _divide, _least, _most, _negated, add, times
 from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.abstract.interval import Fact, cancelled, hull, interval
+from onnxsqueeze.abstract.interval import Interval, enclosing, hull, sum_is_unsure
 from onnxsqueeze.abstract.symbolic import Symbolic, Undecided
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.elementwise import broadcasting
@@ -33,26 +33,28 @@ from onnxsqueeze.rules.score_rows import all_finite_inputs, finite, never_masked
 from onnxsqueeze.rules.traits import Trait
 
 
-def _pair(combine: Callable[[Fact, Fact], Fact]) -> Combine:
-    return lambda node, facts: combine(facts[0], facts[1])
+def _pair(combine: Callable[[Interval, Interval], Interval]) -> Combine:
+    return lambda node, intervals: combine(intervals[0], intervals[1])
 
 
-def _many(combine: Callable[[Fact, Fact], Fact]) -> Combine:
-    return lambda node, facts: reduce(combine, facts)
+def _many(combine: Callable[[Interval, Interval], Interval]) -> Combine:
+    return lambda node, intervals: reduce(combine, intervals)
 
 
-def _mean(node: Node, facts: Sequence[Fact]) -> Fact:
-    total = reduce(add, facts)
-    return Fact(total.lower / len(facts), total.upper / len(facts))
+def _mean(node: Node, intervals: Sequence[Interval]) -> Interval:
+    total = reduce(add, intervals)
+    return Interval(total.lower / len(intervals), total.upper / len(intervals))
 
 
 def _constant_only(function: Callable[..., Array], low: float = -np.inf, high: float = np.inf) -> Combine:
     """Bounds that say nothing but for constants."""
 
-    def bounds(node: Node, facts: Sequence[Fact]) -> Fact:
-        constant = _all_constant(facts)
-        at = np.asarray(function(*(np.where(fact.constant, fact.lower, 1.0) for fact in facts))).astype(np.float64)
-        return interval(np.where(constant, at, low), np.where(constant, at, high))
+    def bounds(node: Node, intervals: Sequence[Interval]) -> Interval:
+        constant = _all_constant(intervals)
+        at = np.asarray(function(*(np.where(interval.constant, interval.lower, 1.0) for interval in intervals))).astype(
+            np.float64
+        )
+        return enclosing(np.where(constant, at, low), np.where(constant, at, high))
 
     return bounds
 
@@ -61,43 +63,43 @@ def _compared(function: Callable[..., Any]) -> Combine:
     """Constants compare as they do in any precision if they are clearly apart."""
     decided = _constant_only(function, 0.0, 1.0)
 
-    def bounds(node: Node, facts: Sequence[Fact]) -> Fact:
-        fact, (left, right) = decided(node, facts), facts
-        close = cancelled(left.lower - right.lower, np.abs(left.lower) + np.abs(right.lower))
-        return Fact(np.where(close, 0.0, fact.lower), np.where(close, 1.0, fact.upper))
+    def bounds(node: Node, intervals: Sequence[Interval]) -> Interval:
+        interval, (left, right) = decided(node, intervals), intervals
+        close = sum_is_unsure(left.lower - right.lower, np.abs(left.lower) + np.abs(right.lower))
+        return Interval(np.where(close, 0.0, interval.lower), np.where(close, 1.0, interval.upper))
 
     return bounds
 
 
-def _prelu(node: Node, facts: Sequence[Fact]) -> Fact:
-    data, slope = facts
-    above = Fact(np.maximum(data.lower, 0.0), np.maximum(data.upper, 0.0))
-    below = times(Fact(np.minimum(data.lower, 0.0), np.minimum(data.upper, 0.0)), slope)
+def _prelu(node: Node, intervals: Sequence[Interval]) -> Interval:
+    data, slope = intervals
+    above = Interval(np.maximum(data.lower, 0.0), np.maximum(data.upper, 0.0))
+    below = times(Interval(np.minimum(data.lower, 0.0), np.minimum(data.upper, 0.0)), slope)
     positive, negative = data.lower >= 0, data.upper <= 0
     both = hull([above, below])
     lower = np.where(positive, above.lower, np.where(negative, below.lower, both.lower))
-    return Fact(lower, np.where(positive, above.upper, np.where(negative, below.upper, both.upper)))
+    return Interval(lower, np.where(positive, above.upper, np.where(negative, below.upper, both.upper)))
 
 
-def _where(node: Node, facts: Sequence[Fact]) -> Fact:
-    condition, chosen, other = facts
+def _where(node: Node, intervals: Sequence[Interval]) -> Interval:
+    condition, chosen, other = intervals
     both = hull([chosen, other])
     yes, no = condition.constant & (condition.lower != 0), condition.constant & (condition.lower == 0)
     lower = np.where(yes, chosen.lower, np.where(no, other.lower, both.lower))
-    return Fact(lower, np.where(yes, chosen.upper, np.where(no, other.upper, both.upper)))
+    return Interval(lower, np.where(yes, chosen.upper, np.where(no, other.upper, both.upper)))
 
 
-def _where_reads(node: Node, facts: Sequence[Fact]) -> Sequence[Bools | None]:
+def _where_reads(node: Node, intervals: Sequence[Interval]) -> Sequence[Bools | None]:
     """A constant condition reads one side only; equal constants on both sides make the condition idle."""
-    condition, chosen, other = facts
+    condition, chosen, other = intervals
     yes, no = condition.constant & (condition.lower != 0), condition.constant & (condition.lower == 0)
     same = chosen.constant & other.constant & (chosen.lower == other.lower)
     return [~same, ~no & ~same, ~yes & ~same]
 
 
-def _product_reads(node: Node, facts: Sequence[Fact]) -> Sequence[Bools | None]:
+def _product_reads(node: Node, intervals: Sequence[Interval]) -> Sequence[Bools | None]:
     """If one side of a product is the constant 0, the other side is dead."""
-    left, right = facts
+    left, right = intervals
     return [~(right.constant & (right.lower == 0)), ~(left.constant & (left.lower == 0))]
 
 
@@ -170,7 +172,7 @@ _POINTWISE: dict[str, Pointwise] = {
     "Max": Pointwise(_nary(np.maximum), _many(_most)),
     "Mean": Pointwise(lambda node, *inputs: (sum(inputs) / len(inputs)).astype(inputs[0].dtype), _mean),
     "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _constant_only(np.power)),
-    "Mod": Pointwise(_modulo, lambda node, facts: _unknown_like(facts)),
+    "Mod": Pointwise(_modulo, lambda node, intervals: _unknown_like(intervals)),
     "PRelu": Pointwise(lambda node, x, slope: np.where(x < 0, x * slope, x).astype(x.dtype), _prelu),
     "Where": Pointwise(lambda node, c, x, y: np.asarray(np.where(c, x, y)), _where, _where_reads),
     "Equal": Pointwise(_equal, _compared(np.equal)),
@@ -181,16 +183,16 @@ _POINTWISE: dict[str, Pointwise] = {
     "And": _logic(np.logical_and),
     "Or": _logic(np.logical_or),
     "Xor": _logic(np.logical_xor),
-    "BitShift": Pointwise(_shift, lambda node, facts: _unknown_like(facts)),
-    "BitwiseAnd": Pointwise(_plain(np.bitwise_and), lambda node, facts: _unknown_like(facts)),
-    "BitwiseOr": Pointwise(_plain(np.bitwise_or), lambda node, facts: _unknown_like(facts)),
-    "BitwiseXor": Pointwise(_plain(np.bitwise_xor), lambda node, facts: _unknown_like(facts)),
+    "BitShift": Pointwise(_shift, lambda node, intervals: _unknown_like(intervals)),
+    "BitwiseAnd": Pointwise(_plain(np.bitwise_and), lambda node, intervals: _unknown_like(intervals)),
+    "BitwiseOr": Pointwise(_plain(np.bitwise_or), lambda node, intervals: _unknown_like(intervals)),
+    "BitwiseXor": Pointwise(_plain(np.bitwise_xor), lambda node, intervals: _unknown_like(intervals)),
 }
 
 
-def _unknown_like(facts: Sequence[Fact]) -> Fact:
-    shape = np.broadcast_shapes(*(fact.lower.shape for fact in facts))
-    return Fact(np.full(shape, -np.inf), np.full(shape, np.inf))
+def _unknown_like(intervals: Sequence[Interval]) -> Interval:
+    shape = np.broadcast_shapes(*(interval.lower.shape for interval in intervals))
+    return Interval(np.full(shape, -np.inf), np.full(shape, np.inf))
 
 
 def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
@@ -211,8 +213,8 @@ def _single_axis(shape: tuple[int, ...]) -> int | None:
 
 def _repair_add(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the constant and add what a linear producer handed on; a branch that became a constant moves on."""
-    if node.index in rewriter.plan.idle:
-        rewriter.bypass(node, 1 - rewriter.plan.idle[node.index])
+    if node.index in rewriter.plan.cancelled:
+        rewriter.bypass(node, 1 - rewriter.plan.cancelled[node.index])
         return
     operands = constant_operands(node, context)
     for position, (name, operand) in enumerate(zip(node.inputs, operands, strict=True)):
@@ -224,7 +226,7 @@ def _repair_add(node: Node, context: Context, rewriter: Rewriter) -> None:
             return
     broadcasting.repair(node, context, rewriter)
     for position, name in enumerate(node.inputs):
-        taken = rewriter.taken_offset(name)
+        taken = rewriter.deferred_offset(name)
         if taken is None:
             continue
         operand = operands[1 - position]
@@ -261,7 +263,7 @@ def _repair_sum(node: Node, context: Context, rewriter: Rewriter) -> None:
 def _moved_on(node: Node, position: int, operand: Array, context: Context, rewriter: Rewriter) -> bool:
     """Let the producer or the readers take up a branch that became a constant, so that the Add falls away."""
     data, output = node.inputs[1 - position], node.outputs[0]
-    if rewriter.taken_offset(data) is not None or context.shape(data) != context.shape(output):
+    if rewriter.deferred_offset(data) is not None or context.shape(data) != context.shape(output):
         return False
     if node.inputs[position] in context.learned.summands:
         return False
@@ -279,7 +281,7 @@ def _moved_on(node: Node, position: int, operand: Array, context: Context, rewri
         rewriter.bypass(node, 1 - position)
         return True
     if absorbed_by_readers(context, output, axis):
-        rewriter.hand_on(output, Offset(axis, flat, partial(KeepSummand, node.inputs[position])))
+        rewriter.defer_offset(output, Offset(axis, flat, partial(KeepSummand, node.inputs[position])))
         rewriter.bypass(node, 1 - position)
         return True
     return False
@@ -412,17 +414,17 @@ register(
 )
 
 
-def _clip_bounds(node: Node, facts: Sequence[Fact]) -> Fact:
+def _clip_bounds(node: Node, intervals: Sequence[Interval]) -> Interval:
     """min(max(x, low), high), either bound optional."""
-    result = facts[0]
-    if len(facts) > 1 and node.input(1):
-        result = _most(result, facts[1])
-    return _least(result, facts[2]) if len(facts) > 2 and node.input(2) else result
+    result = intervals[0]
+    if len(intervals) > 1 and node.input(1):
+        result = _most(result, intervals[1])
+    return _least(result, intervals[2]) if len(intervals) > 2 and node.input(2) else result
 
 
-def _clip_by_attributes(node: Node, facts: Sequence[Fact]) -> Fact:
+def _clip_by_attributes(node: Node, intervals: Sequence[Interval]) -> Interval:
     low, high = (_limit(node, name, value) for name, value in (("min", -np.inf), ("max", np.inf)))
-    return Fact(np.clip(facts[0].lower, low, high), np.clip(facts[0].upper, low, high))
+    return Interval(np.clip(intervals[0].lower, low, high), np.clip(intervals[0].upper, low, high))
 
 
 def _limit(node: Node, name: str, default: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, unknown
+from onnxsqueeze.abstract.interval import Interval, top
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 from onnxsqueeze.coupling.constraints import Broadcast
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -18,8 +18,8 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.rewriter import Rewriter
 
-Combine = Callable[[Node, Sequence[Fact]], Fact]
-Reads = Callable[[Node, Sequence[Fact]], "Sequence[Bools | None]"]
+Combine = Callable[[Node, Sequence[Interval]], Interval]
+Reads = Callable[[Node, Sequence[Interval]], "Sequence[Bools | None]"]
 
 
 def aligned(array: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
@@ -27,9 +27,9 @@ def aligned(array: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def aligned_fact(fact: Fact, rank: int) -> Fact:
-    """Return a fact with leading axes of length 1 up to a rank."""
-    return Fact(aligned(fact.lower, rank), aligned(fact.upper, rank))
+def aligned_interval(interval: Interval, rank: int) -> Interval:
+    """Return a interval with leading axes of length 1 up to a rank."""
+    return Interval(aligned(interval.lower, rank), aligned(interval.upper, rank))
 
 
 def _padded_shape(context: Context, name: str, rank: int) -> tuple[Dimension, ...]:
@@ -171,7 +171,8 @@ class Pointwise:
     """An operator of several broadcasting tensors.
 
     Attributes:
-        value: its numpy form. bounds: the fact of the output from those of the inputs, aligned to the output's rank.
+        value: its numpy form.
+        bounds: the interval of the output from those of the inputs, aligned to the output's rank.
         reads: which elements of each input can matter; None for all.
     """
 
@@ -186,17 +187,17 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Any]) -> Sequence[Array]:
         return [pointwise.value(node, *inputs)]
 
-    def facts(node: Node, context: Context) -> list[Fact]:
+    def intervals(node: Node, context: Context) -> list[Interval]:
         rank = context.rank(node.outputs[0])
-        return [aligned_fact(context.fact(name), rank) if name else unknown(rank) for name in node.inputs]
+        return [aligned_interval(context.interval(name), rank) if name else top(rank) for name in node.inputs]
 
-    def forward(node: Node, context: Context) -> Sequence[Fact]:
-        return [pointwise.bounds(node, facts(node, context))]
+    def forward(node: Node, context: Context) -> Sequence[Interval]:
+        return [pointwise.bounds(node, intervals(node, context))]
 
     def need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
         rank = context.rank(node.outputs[0])
         operands = constant_operands(node, context)
-        masks = pointwise.reads(node, facts(node, context)) if pointwise.reads else [None] * len(operands)
+        masks = pointwise.reads(node, intervals(node, context)) if pointwise.reads else [None] * len(operands)
         demands: list[Demand | None] = []
         for name, operand, mask in zip(node.inputs, operands, masks, strict=True):
             if not name or operand is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, Floats, any_along
-from onnxsqueeze.abstract.interval import Fact, cancelled, interval
+from onnxsqueeze.abstract.interval import Interval, enclosing, sum_is_unsure
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.channels import channel_bounds
@@ -39,10 +39,10 @@ def bias_of(linear: Linear, context: Context) -> tuple[Floats, Floats]:
     return linear.per_group(lower, True), linear.per_group(upper, True)
 
 
-def bounds(node: Node, context: Context, linear: Linear) -> Fact:
+def bounds(node: Node, context: Context, linear: Linear) -> Interval:
     """Bound the outputs: a weight contributes its channel's bounds only where it is not zero."""
     lower, upper = (linear.per_group(bound, False) for bound in channel_bounds(context, linear.data, linear.data_axis))
-    if linear.bordered:
+    if linear.zero_padded:
         lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
     positive, negative = linear.signs()
     if linear.scale < 0:
@@ -66,25 +66,25 @@ def bounds(node: Node, context: Context, linear: Linear) -> Fact:
             least_terms + np.abs(bias_low[group, rows]),
             most_terms + np.abs(bias_high[group, rows]),
         )
-        fixed = constant[group, rows] = constant[group, rows] & ~cancelled(least, least_terms)
+        fixed = constant[group, rows] = constant[group, rows] & ~sum_is_unsure(least, least_terms)
         low[group, rows] = np.where(fixed, least, least - slack * least_terms)
         high[group, rows] = np.where(fixed, least, most + slack * most_terms)
     low[open_below], high[open_above] = -np.inf, np.inf
     return _along(linear, context, node, _parted(low, high, constant))
 
 
-def _parted(lower: Floats, upper: Floats, constant: Bools) -> Fact:
+def _parted(lower: Floats, upper: Floats, constant: Bools) -> Interval:
     """Separate bounds that rounding made equal although the value varies."""
     met = (lower == upper) & ~constant
-    return interval(
+    return enclosing(
         np.where(met, np.nextafter(lower, -np.inf), lower), np.where(met, np.nextafter(upper, np.inf), upper)
     )
 
 
-def _along(linear: Linear, context: Context, node: Node, fact: Fact) -> Fact:
+def _along(linear: Linear, context: Context, node: Node, interval: Interval) -> Interval:
     shape = [1] * context.rank(node.outputs[0])
     shape[linear.output_axis] = -1
-    return Fact(fact.lower.reshape(shape), fact.upper.reshape(shape))
+    return Interval(interval.lower.reshape(shape), interval.upper.reshape(shape))
 
 
 def _chunks(linear: Linear, rows: Bools) -> Sequence[tuple[int, npt.NDArray[np.int64]]]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, all_finite, fit_any
-from onnxsqueeze.abstract.interval import Fact, outward
+from onnxsqueeze.abstract.interval import Interval, outward
 from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.constraints import Rows
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -133,34 +133,34 @@ def _applies(view: Contraction | Refusal, node: Node, context: Context) -> Refus
     return None
 
 
-def _facts(view: Contraction, node: Node, context: Context) -> list[Fact]:
-    """Return the joint facts of both operands."""
-    facts = [context.fact(name) for name in node.inputs]
+def _intervals(view: Contraction, node: Node, context: Context) -> list[Interval]:
+    """Return the joint intervals of both operands."""
+    intervals = [context.interval(name) for name in node.inputs]
     return [
-        Fact(view.spread(fact.lower, letters), view.spread(fact.upper, letters))
-        for fact, letters in zip(facts, view.operands, strict=True)
+        Interval(view.spread(interval.lower, letters), view.spread(interval.upper, letters))
+        for interval, letters in zip(intervals, view.operands, strict=True)
     ]
 
 
-def _nonzero(fact: Fact) -> Bools:
-    nonzero: Bools = ~(fact.constant & (fact.lower == 0))
+def _nonzero(interval: Interval) -> Bools:
+    nonzero: Bools = ~(interval.constant & (interval.lower == 0))
     return nonzero
 
 
-def _forward(view: Contraction, node: Node, context: Context) -> Sequence[Fact]:
+def _forward(view: Contraction, node: Node, context: Context) -> Sequence[Interval]:
     """A sum of products is 0 if in each of them one side is; an average of values stays within their bounds."""
-    facts = _facts(view, node, context)
-    reads = any_product(_nonzero(facts[0]), _nonzero(facts[1]), view.summed)
+    intervals = _intervals(view, node, context)
+    reads = any_product(_nonzero(intervals[0]), _nonzero(intervals[1]), view.summed)
     lower, upper = np.where(reads, -np.inf, 0.0), np.where(reads, np.inf, 0.0)
-    found = Fact(lower, upper)
+    found = Interval(lower, upper)
     for position in (0, 1):
-        average = _averaged(view, node, context, position, facts[1 - position])
+        average = _averaged(view, node, context, position, intervals[1 - position])
         if average is not None:
             found = _narrower(found, average)
-    return [Fact(view.gathered(found.lower, view.output), view.gathered(found.upper, view.output))]
+    return [Interval(view.gathered(found.lower, view.output), view.gathered(found.upper, view.output))]
 
 
-def _averaged(view: Contraction, node: Node, context: Context, position: int, values: Fact) -> Fact | None:
+def _averaged(view: Contraction, node: Node, context: Context, position: int, values: Interval) -> Interval | None:
     """Bound what comes out where the rows of one operand are shares, none negative, of (at most) 1."""
     own = view.operands[position]
     if len(view.summed) != 1 or view.letters[-1] not in own:
@@ -175,11 +175,11 @@ def _averaged(view: Contraction, node: Node, context: Context, position: int, va
     return outward(lower, upper, (lower == upper) & np.isfinite(lower), _ROUNDING)
 
 
-def _narrower(left: Fact, right: Fact) -> Fact:
+def _narrower(left: Interval, right: Interval) -> Interval:
     """Two bounds of one value hold both; a constant stays what it is."""
     lower, upper = np.maximum(left.lower, right.lower), np.minimum(left.upper, right.upper)
     fixed = right.constant & ~left.constant
-    return Fact(np.where(fixed, right.lower, lower), np.where(fixed, right.upper, upper))
+    return Interval(np.where(fixed, right.lower, lower), np.where(fixed, right.upper, upper))
 
 
 def _link(view: Contraction, node: Node, context: Context) -> None:
@@ -273,28 +273,28 @@ def _need(view: Contraction, node: Node, context: Context, outputs: Sequence[Boo
     A key that is the same for all positions adds one number to a whole row of scores.
     """
     wanted = view.spread(outputs[0], view.output)
-    facts = _facts(view, node, context)
-    level = [_level(view, node, context, position, fact) for position, fact in enumerate(facts)]
+    intervals = _intervals(view, node, context)
+    level = [_level(view, node, context, position, interval) for position, interval in enumerate(intervals)]
     demands: list[Demand | None] = []
     for position, own in enumerate(view.operands):
-        fact, other = facts[position], 1 - position
-        live = any_product(wanted, _nonzero(facts[other]) & ~level[other], view.absent(own))
-        hold = live & fact.constant & _nonzero(fact) & ~level[position]
+        interval, other = intervals[position], 1 - position
+        live = any_product(wanted, _nonzero(intervals[other]) & ~level[other], view.absent(own))
+        hold = live & interval.constant & _nonzero(interval) & ~level[position]
         live, hold = view.gathered(live, own), view.gathered(hold, own)
         demands.append(Demand(live, hold, Reason.CONSTANT_READ, node.operator))
     return demands
 
 
-def _level(view: Contraction, node: Node, context: Context, position: int, fact: Fact) -> Bools:
+def _level(view: Contraction, node: Node, context: Context, position: int, interval: Interval) -> Bools:
     """Mark the constants of the operand with the output's last axis which only move whole rows that a softmax reads."""
     own, other = view.operands[position], view.operands[1 - position]
     nothing = np.zeros((1,) * len(view.letters), dtype=bool)
-    if not view.output or view.output[-1] not in own or view.output[-1] in other or not fact.constant.any():
+    if not view.output or view.output[-1] not in own or view.output[-1] in other or not interval.constant.any():
         return nothing
     if not cancels_in_softmax(context, node.outputs[0]):
         return nothing
     axis = len(view.output) - 1
-    low, high = fact.lower.min(axis=axis, keepdims=True), fact.upper.max(axis=axis, keepdims=True)
+    low, high = interval.lower.min(axis=axis, keepdims=True), interval.upper.max(axis=axis, keepdims=True)
     alike: Bools = (low == high) & np.isfinite(low)
     return alike
 

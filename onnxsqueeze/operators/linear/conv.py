@@ -45,7 +45,7 @@ def _behind_pad(node: Node, context: Context) -> bool:
     return producer is not None and pads_image_by_zeros(producer, context)
 
 
-def _linear(node: Node, matrix: Array, bordered: bool, restore: Callable[[Array], Array]) -> Linear:
+def _linear(node: Node, matrix: Array, zero_padded: bool, restore: Callable[[Array], Array]) -> Linear:
     return Linear(
         data=node.inputs[0],
         weight=node.inputs[1],
@@ -54,7 +54,7 @@ def _linear(node: Node, matrix: Array, bordered: bool, restore: Callable[[Array]
         data_axis=1,
         output_axis=1,
         matrix=matrix,
-        bordered=bordered,
+        zero_padded=zero_padded,
         restore=restore,
     )
 
@@ -68,8 +68,8 @@ def _conv(node: Node, context: Context) -> Linear | Refusal:
     out, inner, *kernel = weight.shape
     groups = int(node.attributes.get("group", 1))
     matrix = weight.reshape(groups, out // groups, inner, -1)
-    bordered = _pads_zeros(node, tuple(kernel)) or _behind_pad(node, context)
-    return _linear(node, matrix, bordered, lambda array: array.reshape(-1, array.shape[2], *kernel))
+    zero_padded = _pads_zeros(node, tuple(kernel)) or _behind_pad(node, context)
+    return _linear(node, matrix, zero_padded, lambda array: array.reshape(-1, array.shape[2], *kernel))
 
 
 @linear_view
@@ -81,9 +81,9 @@ def _conv_transpose(node: Node, context: Context) -> Linear | Refusal:
     inner, out, *kernel = weight.shape
     groups = int(node.attributes.get("group", 1))
     matrix = weight.reshape(groups, inner // groups, out, -1).transpose(0, 2, 1, 3)
-    bordered = bool(np.prod(kernel) > 1 or any(stride > 1 for stride in node.attributes.get("strides", ())))
+    zero_padded = bool(np.prod(kernel) > 1 or any(stride > 1 for stride in node.attributes.get("strides", ())))
     return _linear(
-        node, matrix, bordered, lambda array: array.transpose(0, 2, 1, 3).reshape(-1, array.shape[1], *kernel)
+        node, matrix, zero_padded, lambda array: array.transpose(0, 2, 1, 3).reshape(-1, array.shape[1], *kernel)
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.contraction import Contraction, contraction_rule
@@ -83,7 +83,7 @@ def _matrix(node: Node, context: Context) -> Linear | Refusal:
         data_axis=data.index(read[0]),
         output_axis=found.output.index(made[0]),
         matrix=(weight if out_first else weight.T)[None, :, :, None],
-        bordered=False,
+        zero_padded=False,
         restore=lambda array: array[0, :, :, 0] if out_first else array[0, :, :, 0].T,
     )
 
@@ -103,9 +103,9 @@ def _transposed(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.ND
     return moved
 
 
-def _transpose_forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = context.fact(node.inputs[0])
-    return [Fact(_transposed(node, context, fact.lower), _transposed(node, context, fact.upper))]
+def _transpose_forward(node: Node, context: Context) -> Sequence[Interval]:
+    interval = context.interval(node.inputs[0])
+    return [Interval(_transposed(node, context, interval.lower), _transposed(node, context, interval.upper))]
 
 
 def _transpose_link(node: Node, context: Context) -> None:
@@ -151,7 +151,7 @@ register(
         "Einsum",
         since=12,
         evaluate=_value,
-        choose=_choose,
+        dispatch=_choose,
         rows=ScoreRows(finite=lambda node, context: True),
     )
 )

@@ -48,7 +48,7 @@ def _gemm(node: Node, context: Context) -> Linear | Refusal:
         data_axis=int(transposed[1]) if left else int(not transposed[0]),
         output_axis=0 if left else 1,
         matrix=(weight if out_first else weight.T)[None, :, :, None],
-        bordered=False,
+        zero_padded=False,
         restore=_same if out_first else _swap,
         scale=float(node.attributes.get("alpha", 1.0)),
         bias_scale=float(node.attributes.get("beta", 1.0)),
@@ -84,7 +84,7 @@ def _matmul(node: Node, context: Context) -> Linear | Refusal:
         data_axis=context.rank(data) - from_end,
         output_axis=context.rank(output) - from_end,
         matrix=(matrix if left else matrix.T)[None, :, :, None],
-        bordered=False,
+        zero_padded=False,
         restore=restore,
     )
 
@@ -139,5 +139,5 @@ _SUMS = ScoreRows(finite=lambda node, context: True)
 
 register(
     replace(linear_rule("Gemm", _gemm), expects=_gemm_expects, optional_bias=_gemm_bias, rows=_SUMS),
-    replace(_BY_MATRIX, evaluate=_matmul_value, choose=_choose, expects=_matmul_expects, rows=_SUMS),
+    replace(_BY_MATRIX, evaluate=_matmul_value, dispatch=_choose, expects=_matmul_expects, rows=_SUMS),
 )

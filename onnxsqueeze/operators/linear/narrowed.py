@@ -24,8 +24,8 @@ def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kep
     """
     rows, columns = part.rows[kept_out], part.columns[kept_in]
     empty = ~rows
-    if part.standing >= 0:
-        empty[np.count_nonzero(kept_out[: part.standing])] = True
+    if part.shared_zero_row >= 0:
+        empty[np.count_nonzero(kept_out[: part.shared_zero_row])] = True
     if weight[:, empty].any() or weight[:, :, ~columns].any():
         used_in, used_out = kept_in.copy(), kept_out.copy()
         used_in[kept_in], used_out[kept_out] = any_along(weight != 0, (0, 1, 3)), any_along(weight != 0, (0, 2, 3))
@@ -42,9 +42,9 @@ def select(node: Node, rewriter: Rewriter, linear: Linear, part: Narrowing, kept
 
 def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
     """Bring the output back to the width that stays of it; where biases of the rows of zeros differ, add them there."""
-    if part.standing < 0:
+    if part.shared_zero_row < 0:
         return
-    rows, standing = part.rows[kept], int(np.count_nonzero(kept[: part.standing]))
+    rows, standing = part.rows[kept], int(np.count_nonzero(kept[: part.shared_zero_row]))
     bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     if bias is not None and bias.ndim and bias.shape[-1] == len(rows):
         empty = ~rows

@@ -16,7 +16,7 @@ from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
-from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
@@ -34,18 +34,18 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
         kept_out = linear.per_group(rewriter.kept(node.outputs[0], linear.output_axis), True)
     part = rewriter.plan.narrowings.get(node.index)
     values = np.where(kept_in, 0.0, np.nan_to_num(constants(linear, context)))
-    mixture = rewriter.mixture(linear.data)
-    if mixture is not None:
-        values = mixture.offset[None].copy()
-    taken = rewriter.taken_offset(linear.data)
+    reconstruction = rewriter.deferred_reconstruction(linear.data)
+    if reconstruction is not None:
+        values = reconstruction.offset[None].copy()
+    taken = rewriter.deferred_offset(linear.data)
     removed = np.where(kept_in, 0.0, values)
     blame = partial(_heaviest, linear, removed) if taken is None or removed.any() else taken.lesson
     _reweight(node, context, rewriter, linear, kept_out, kept_in, values, blame)
     if taken is not None:
         values[kept_in] = np.broadcast_to(taken.vector, (int(kept_in.sum()),))
-    rebias = taken is not None or mixture is not None or rewriter.plan.drops_summand(node.index)
+    rebias = taken is not None or reconstruction is not None or rewriter.plan.drops_summand(node.index)
     if rebias or not (kept_in.all() and kept_out.all()):
-        shift = np.zeros(kept_out.shape) if linear.bordered else _shift(linear, values)
+        shift = np.zeros(kept_out.shape) if linear.zero_padded else _shift(linear, values)
         onward = partial(FoldOverflow, linear.data) if removed.any() else blame  # who takes it up knows no channels
         _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), blame)
     if part is not None:
@@ -64,12 +64,14 @@ def _heaviest(linear: Linear, removed: Floats) -> Lesson:
     return FoldOverflow(linear.data, (linear.data_axis, int(heaviest)))
 
 
-def _mixed(linear: Linear, mixture: Mixture, rewriter: Rewriter, blame: Callable[[], Lesson]) -> Linear:
+def _reconstructing(
+    linear: Linear, reconstruction: Reconstruction, rewriter: Rewriter, blame: Callable[[], Lesson]
+) -> Linear:
     """Let the representatives' columns do what those of the other channels did through them."""
-    columns = mixture.folded(linear.matrix)
+    columns = reconstruction.folded(linear.matrix)
     rewriter.check_finite(columns, linear.matrix.dtype, blame)
     matrix = linear.matrix.copy()
-    matrix[:, :, mixture.representatives] = columns.astype(matrix.dtype)
+    matrix[:, :, reconstruction.representatives] = columns.astype(matrix.dtype)
     return replace(linear, matrix=matrix)
 
 
@@ -84,13 +86,13 @@ def _reweight(
     blame: Callable[[], Lesson],
 ) -> None:
     """Slice the weight, and let it do what removed channels did through those that stand for them."""
-    mixture, part = rewriter.mixture(linear.data), rewriter.plan.narrowings.get(node.index)
-    if mixture is not None:
-        linear = _mixed(linear, mixture, rewriter, blame)
-    if mixture is None and part is None and kept_out.all() and kept_in.all():
+    reconstruction, part = rewriter.deferred_reconstruction(linear.data), rewriter.plan.narrowings.get(node.index)
+    if reconstruction is not None:
+        linear = _reconstructing(linear, reconstruction, rewriter, blame)
+    if reconstruction is None and part is None and kept_out.all() and kept_in.all():
         return
     weight = _sliced(linear.matrix, kept_out, kept_in)
-    if linear.bordered:
+    if linear.zero_padded:
         weight = _behind_representative(node, linear, context, kept_out, kept_in, values, weight)
     if part is not None:
         weight = narrowed(node, rewriter, weight, part, kept_in[0], kept_out[0])
@@ -157,11 +159,11 @@ def _rebias(
     blame: Callable[[], Lesson],
 ) -> None:
     """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
-    if node.index in rewriter.plan.idle:
-        rewriter.drop_inputs(node, [position for position in [rewriter.plan.idle[node.index]] if position >= 0])
+    if node.index in rewriter.plan.cancelled:
+        rewriter.drop_inputs(node, [position for position in [rewriter.plan.cancelled[node.index]] if position >= 0])
         return
     shift = folded.vector[kept_out]
-    if linear.idle_bias:
+    if linear.zero_bias:
         rewriter.drop_inputs(node, [linear.bias_position])
     if not linear.bias:
         if shift.any():
@@ -186,12 +188,12 @@ def _rebias(
 
 def absorbs(linear: Linear, node: Node, position: int, axis: int) -> bool:
     """A vector on the inputs becomes one on the outputs, where all positions see all taps."""
-    return node.inputs[position] == linear.data and axis == linear.data_axis and not linear.bordered
+    return node.inputs[position] == linear.data and axis == linear.data_axis and not linear.zero_padded
 
 
-def mixes(linear: Linear, node: Node, position: int, axis: int) -> bool:
-    """A mixture of channels is taken up by the weights, where all of them are read through one matrix."""
-    return absorbs(linear, node, position, axis) and linear.mixable
+def reconstructs(linear: Linear, node: Node, position: int, axis: int) -> bool:
+    """A reconstruction of channels is taken up by the weights, where all of them are read through one matrix."""
+    return absorbs(linear, node, position, axis) and linear.one_matrix
 
 
 def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis: int, vector: Floats) -> bool:
@@ -199,7 +201,7 @@ def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis
     bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     scale = linear.bias_scale if linear.bias else 1.0
     part = rewriter.plan.narrowings.get(node.index)
-    if part is not None and part.standing >= 0:
+    if part is not None and part.shared_zero_row >= 0:
         return False  # the bias behind it is of another width
     if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False

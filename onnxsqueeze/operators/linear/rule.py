@@ -12,7 +12,7 @@ from onnxsqueeze.coupling.constraints import Groups, NotEmpty, Representative
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants
-from onnxsqueeze.operators.linear.repair import absorbs, adopt, mixes, repair
+from onnxsqueeze.operators.linear.repair import absorbs, adopt, reconstructs, repair
 from onnxsqueeze.operators.linear.view import View, constants
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
@@ -38,7 +38,7 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
     else:
         elements.constraints.append(NotEmpty(inputs, ids))
-    if linear.bordered:
+    if linear.zero_padded:
         values = read_constants(linear, node, context)
         if values.any():
             elements.constraints.append(Representative(linear.data, inputs, values))
@@ -62,9 +62,9 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     shape[linear.data_axis] = -1
     live = live.reshape(shape)
     uneven = live & np.isnan(constants(linear, context)).reshape(shape)
-    fact = context.fact(linear.data)
-    folds = fact.spanned if linear.mixable and tied(context, linear.weight) is None else None
-    demand = Demand(live, uneven & fact.constant, Reason.CONSTANT_VARIES, node.operator, folds)
+    interval = context.interval(linear.data)
+    folds = interval.reconstructible if linear.one_matrix and tied(context, linear.weight) is None else None
+    demand = Demand(live, uneven & interval.constant, Reason.CONSTANT_VARIES, node.operator, folds)
     return [demand if name == linear.data else None for name in node.inputs]
 
 
@@ -83,8 +83,8 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         adopts=lambda node, context, rewriter, axis, vector: adopt(
             node, context, rewriter, viewed(node, context), axis, vector
         ),
-        mixes=lambda node, context, position, axis: (
-            mixes(viewed(node, context), node, position, axis)
+        reconstructs=lambda node, context, position, axis: (
+            reconstructs(viewed(node, context), node, position, axis)
             and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
         ),
         linear=viewed,

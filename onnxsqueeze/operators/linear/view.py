@@ -51,7 +51,7 @@ def _checked(linear: Linear, context: Context) -> Linear | Refusal:
     if linear.bias and context.value(linear.bias) is None:
         return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
     if linear.bias and linear.bias not in context.graph.initializers and not np.any(context.value(linear.bias)):
-        return replace(linear, bias="", idle_bias=True)
+        return replace(linear, bias="", zero_bias=True)
     return linear
 
 

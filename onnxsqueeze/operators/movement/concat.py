@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.abstract.interval import Fact, collapse, compact, hull
+from onnxsqueeze.abstract.interval import Interval, collapse, compact, hull
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import with_length
@@ -54,16 +54,20 @@ def _parts(node: Node, context: Context, arrays: Sequence[npt.NDArray[Any]]) -> 
     return np.concatenate(spread, axis=axis)
 
 
-def _concat_forward(node: Node, context: Context) -> Sequence[Fact]:
-    facts = [context.fact(name) for name in node.inputs]
+def _concat_forward(node: Node, context: Context) -> Sequence[Interval]:
+    intervals = [context.interval(name) for name in node.inputs]
     if not _together(node, context):
         axis = _concat_axis(node, context)
-        return [hull(collapse(fact, (axis,)) for fact in facts)]
-    lower, upper = (_parts(node, context, bounds) for bounds in ([f.lower for f in facts], [f.upper for f in facts]))
-    spanned = [np.broadcast_to(f.spanned, f.lower.shape) for f in facts if f.spanned is not None]
-    if len(spanned) < len(facts) or not _rearranges(node, context):
-        return [compact(Fact(lower, upper))]
-    return [compact(Fact(lower, upper, _parts(node, context, spanned)))]
+        return [hull(collapse(interval, (axis,)) for interval in intervals)]
+    lower, upper = (
+        _parts(node, context, bounds) for bounds in ([f.lower for f in intervals], [f.upper for f in intervals])
+    )
+    reconstructible = [
+        np.broadcast_to(f.reconstructible, f.lower.shape) for f in intervals if f.reconstructible is not None
+    ]
+    if len(reconstructible) < len(intervals) or not _rearranges(node, context):
+        return [compact(Interval(lower, upper))]
+    return [compact(Interval(lower, upper, _parts(node, context, reconstructible)))]
 
 
 def _rearranges(node: Node, context: Context) -> bool:

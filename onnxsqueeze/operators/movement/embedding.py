@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, all_finite, fits
-from onnxsqueeze.abstract.interval import Fact, compact, exactly
+from onnxsqueeze.abstract.interval import Interval, compact, constant_interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -19,7 +19,7 @@ from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
-from onnxsqueeze.rules.weight_source import stored, uses
+from onnxsqueeze.rules.weight_source import source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -71,19 +71,21 @@ def _spread(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArra
     return array.reshape(array.shape[:axis] + (1,) * rank + array.shape[axis + 1 :])
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A column lies between the least and the greatest of its entries, since any row may be asked for."""
     table, axis = _table(node, context), _axis(node, context)
     indices = _rows(node, context)
     if indices is not None:
         rows = indices.astype(np.int64)
         if rows.size * table.size <= _MOST_ENTRIES * table.shape[axis]:
-            entries = compact(exactly(np.take(table, rows, axis=axis)))
+            entries = compact(constant_interval(np.take(table, rows, axis=axis)))
             if entries.lower.size <= table.size:  # else its readers would store more than the table
                 return [entries]
         table = np.take(table, np.unique(rows % table.shape[axis]), axis=axis)
     lower, upper = table.min(axis=axis, keepdims=True), table.max(axis=axis, keepdims=True)
-    return [Fact(_spread(node, context, lower.astype(np.float64)), _spread(node, context, upper.astype(np.float64)))]
+    return [
+        Interval(_spread(node, context, lower.astype(np.float64)), _spread(node, context, upper.astype(np.float64)))
+    ]
 
 
 _MOST_ENTRIES = 1 << 20  # of rows that constant indices ask for, which are then told apart
@@ -127,8 +129,8 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
 def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector: Floats) -> bool:
     """Add a vector to every row, unless the table has another reader."""
     name, indexed, rank = node.inputs[0], _axis(node, context), _rows_rank(node, context)
-    table, source = rewriter.constant_at(node, 0), stored(context.graph, name, context.rank(name))
-    if table is None or source is None or uses(context.graph, source.name) != 1:
+    table, source = rewriter.constant_at(node, 0), source_of(context.graph, name, context.rank(name))
+    if table is None or source is None or use_count(context.graph, source.name) != 1:
         return False
     if indexed <= axis < indexed + rank:
         return False
@@ -160,10 +162,10 @@ def _view(node: Node, context: Context) -> Linear:
         data_axis=0,
         output_axis=column if column < axis else column + rank - 1,
         matrix=matrix[None, :, :, None],
-        bordered=False,
+        zero_padded=False,
         restore=restore,
         bias_position=-1,
-        lookup=True,
+        is_table=True,
     )
 
 

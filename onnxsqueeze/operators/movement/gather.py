@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.abstract.interval import Fact, collapse, moved
+from onnxsqueeze.abstract.interval import Interval, collapse, rearranged
 from onnxsqueeze.coupling.constraints import Copies
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -64,13 +64,13 @@ def _gather_array(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.
     return np.take(array, indices.astype(np.int64), axis=axis)
 
 
-def _gather_forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = context.fact(node.inputs[0])
+def _gather_forward(node: Node, context: Context) -> Sequence[Interval]:
+    interval = context.interval(node.inputs[0])
     if _anywhere(node, context):
-        fact = collapse(fact, (_gather_axis(node, context),))
-    fact = moved(fact, lambda array: _gather_array(node, context, array))
+        interval = collapse(interval, (_gather_axis(node, context),))
+    interval = rearranged(interval, lambda array: _gather_array(node, context, array))
     # what leaves as one of several copies is still there in the original, so that nothing else stands for it
-    return [fact if _repeated(node, context) is None else Fact(fact.lower, fact.upper)]
+    return [interval if _repeated(node, context) is None else Interval(interval.lower, interval.upper)]
 
 
 def _gather_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -164,7 +164,7 @@ _GATHER = OpRule(
     need=_gather_need,
     repair=_gather_repair,
     carries=_gather_carries,
-    choose=_gather_choose,
+    dispatch=_gather_choose,
     moved_back=_moved_back,
 )
 

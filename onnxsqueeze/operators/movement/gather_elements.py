@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
@@ -33,18 +33,18 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     if not context.is_activation(data):
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.op} from a constant")
     axis, ids = _axis(node, context.rank(data)), context.ids(data)
-    if ids.shape[axis] > 1 or context.fact(data).lower.shape[axis] > 1:
+    if ids.shape[axis] > 1 or context.interval(data).lower.shape[axis] > 1:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} along axis {axis}")
     shapes = zip(context.shape(data), context.shape(indices), strict=True)
     apart = [place for place, (own, other) in enumerate(shapes) if own != other and place != axis]
-    told = [array.shape for array in (ids, context.ids(indices), context.fact(data).lower)]
+    told = [array.shape for array in (ids, context.ids(indices), context.interval(data).lower)]
     if any(shape[place] > 1 for place in apart for shape in told):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} of a part")
     return None
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [context.fact(node.inputs[0])]
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
+    return [context.interval(node.inputs[0])]
 
 
 def _link(node: Node, context: Context) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.abstract.interval import Fact, collapse, exactly, hull, outward
+from onnxsqueeze.abstract.interval import Interval, collapse, constant_interval, hull, outward
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
@@ -17,14 +17,14 @@ _CUBIC = ("cubic", "bicubic")
 _ROUNDED = 1e-5  # relative: a sum of at most eight products
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A value lies between those that it is interpolated from, and 0 where places outside the image count as that."""
-    image = collapse(context.fact(node.inputs[0]), range(2, context.rank(node.inputs[0])))
+    image = collapse(context.interval(node.inputs[0]), range(2, context.rank(node.inputs[0])))
     if node.attributes.get("mode") in _CUBIC:  # some weights are negative: only of zeros it is known what they make
         bound = np.where(image.constant & (image.lower == 0), 0.0, np.inf)
-        return [Fact(-bound, bound)]
+        return [Interval(-bound, bound)]
     if node.attributes.get("padding_mode", "zeros") == "zeros":
-        image = hull([image, exactly(np.zeros(image.lower.shape))])
+        image = hull([image, constant_interval(np.zeros(image.lower.shape))])
     return [outward(image.lower, image.upper, image.constant, _ROUNDED)]
 
 

@@ -1,4 +1,4 @@
-"""Operators that copy chosen positions along axes: forward on compact facts and classes, backward on needs."""
+"""Operators that copy chosen positions along axes: forward on compact intervals and classes, backward on needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, any_along, fit_any
-from onnxsqueeze.abstract.interval import Fact, moved
+from onnxsqueeze.abstract.interval import Interval, rearranged
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.queries import held_sizes
@@ -53,13 +53,13 @@ def given_back(mask: Bools, positions: Positions, shape: tuple[int, ...]) -> Boo
     return mask
 
 
-def copying_rule(op: str, copied: Copied, repair: Any, evaluate: Any, applies: Any, **fields: Any) -> OpRule:
+def index_selection_rule(op: str, copied: Copied, repair: Any, evaluate: Any, applies: Any, **fields: Any) -> OpRule:
     """Return the rule of an operator each of whose outputs copies chosen positions of its first input."""
 
-    def forward(node: Node, context: Context) -> Sequence[Fact]:
-        fact = context.fact(node.inputs[0])
+    def forward(node: Node, context: Context) -> Sequence[Interval]:
+        interval = context.interval(node.inputs[0])
         return [
-            moved(fact, partial(taken, positions=positions))
+            rearranged(interval, partial(taken, positions=positions))
             for positions in copied(node, context)
             if positions is not None
         ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, compact, moved
+from onnxsqueeze.abstract.interval import Interval, compact, rearranged
 from onnxsqueeze.abstract.reshaping import blocks, reshape
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, divide, product, symbol
 from onnxsqueeze.coupling.constraints import outer
@@ -18,7 +18,7 @@ from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
-from onnxsqueeze.shapes.computed_shapes import patch_sizes
+from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 from onnxsqueeze.shapes.reader_hints import asks_for_last, length_expected
 
 
@@ -26,10 +26,10 @@ def _order(node: Node, rank: int) -> list[int]:
     return [int(axis) for axis in node.attributes.get("perm", range(rank)[::-1])]
 
 
-def _transpose_facts(node: Node, context: Context) -> Sequence[Fact]:
-    fact = context.fact(node.inputs[0])
-    order = _order(node, fact.lower.ndim)
-    return [moved(fact, lambda array: array.transpose(order))]
+def _transpose_intervals(node: Node, context: Context) -> Sequence[Interval]:
+    interval = context.interval(node.inputs[0])
+    order = _order(node, interval.lower.ndim)
+    return [rearranged(interval, lambda array: array.transpose(order))]
 
 
 def _transpose_link(node: Node, context: Context) -> None:
@@ -51,7 +51,7 @@ register(
     OpRule(
         "Transpose",
         evaluate=lambda node, inputs: [inputs[0].transpose(_order(node, inputs[0].ndim))],
-        forward=_transpose_facts,
+        forward=_transpose_intervals,
         link=_transpose_link,
         need=_transpose_need,
         carries=lambda node, context, position, axis: _order(node, context.rank(node.inputs[0])).index(axis),
@@ -65,16 +65,18 @@ def _shapes(node: Node, context: Context) -> tuple[Shape, Shape]:
     return context.shape(node.inputs[0]), context.shape(node.outputs[0])
 
 
-def _reshape_facts(node: Node, context: Context) -> Sequence[Fact]:
+def _reshape_intervals(node: Node, context: Context) -> Sequence[Interval]:
     source, target = _shapes(node, context)
-    fact = context.fact(node.inputs[0])
-    lower = reshape(fact.lower, source, target, lambda array, axes: array.min(axis=axes, keepdims=True))
-    upper = reshape(fact.upper, source, target, lambda array, axes: array.max(axis=axes, keepdims=True))
-    if fact.spanned is None:
-        return [compact(Fact(*np.broadcast_arrays(lower, upper)))]
-    whole = np.broadcast_to(fact.spanned, fact.lower.shape)
-    spanned = reshape(whole, source, target, lambda array, axes: np.asarray(array.all(axis=axes, keepdims=True)))
-    return [compact(Fact(*np.broadcast_arrays(lower, upper, spanned)))]
+    interval = context.interval(node.inputs[0])
+    lower = reshape(interval.lower, source, target, lambda array, axes: array.min(axis=axes, keepdims=True))
+    upper = reshape(interval.upper, source, target, lambda array, axes: array.max(axis=axes, keepdims=True))
+    if interval.reconstructible is None:
+        return [compact(Interval(*np.broadcast_arrays(lower, upper)))]
+    whole = np.broadcast_to(interval.reconstructible, interval.lower.shape)
+    reconstructible = reshape(
+        whole, source, target, lambda array, axes: np.asarray(array.all(axis=axes, keepdims=True))
+    )
+    return [compact(Interval(*np.broadcast_arrays(lower, upper, reconstructible)))]
 
 
 def _reshape_link(node: Node, context: Context) -> None:
@@ -196,7 +198,7 @@ def _reshape_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     output = node.outputs[0]
     lengths = [rewriter.new_length(output, axis) for axis in range(context.rank(output))]
     target = None if node.attributes.get("allowzero") else _constant_target(*_shapes(node, context), lengths)
-    patch_sizes(node, context, rewriter, target)
+    repair_requested_shape(node, context, rewriter, target)
 
 
 def _constant_target(source: Shape, target: Shape, lengths: Sequence[Dimension | None]) -> Array | None:
@@ -265,7 +267,7 @@ def _given_axes(node: Node, context: Context) -> list[int] | None:
 
 def _same_elements(op: str, **fields: Any) -> OpRule:
     fields.update(carries=_carries, traits=frozenset({Trait.REARRANGES}))
-    return OpRule(op, forward=_reshape_facts, link=_reshape_link, need=_reshape_need, **fields)
+    return OpRule(op, forward=_reshape_intervals, link=_reshape_link, need=_reshape_need, **fields)
 
 
 def _expects(node: Node, graph: Graph, position: int, rank: int) -> int | None:
@@ -282,7 +284,7 @@ register(
         evaluate=_reshape_value,
         infer=_reshape_infer,
         repair=_reshape_repair,
-        sizes=1,
+        shape_input=1,
         expects=_expects,
     ),
     _same_elements("Flatten", evaluate=_flatten_value, infer=_flatten_infer),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.abstract.interval import Fact, collapse, hull
+from onnxsqueeze.abstract.interval import Interval, collapse, hull
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -58,24 +58,24 @@ def _padded(node: Node, context: Context, array: npt.NDArray[Any], filler: Any) 
     return array
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Padding along an untracked axis by another value than the constant ends the constant."""
-    fact, pads = context.fact(node.inputs[0]), _pads(node, context)
+    interval, pads = context.interval(node.inputs[0]), _pads(node, context)
     assert pads is not None
     if not np.any(pads):
-        return [fact]
+        return [interval]
     untracked = [axis for axis, pad in enumerate(pads) if pad != (0, 0) and not _tracked(node, context, axis)]
-    fact = collapse(fact, untracked)
+    interval = collapse(interval, untracked)
     if pads_image_by_zeros(node, context):
-        return [fact]
+        return [interval]
     value = _value(node, context) if _mode(node) == "constant" else None
     if untracked and value is not None and any(max(pads[axis]) > 0 for axis in untracked):
-        fact = hull([fact, Fact(np.float64(value), np.float64(value))])
+        interval = hull([interval, Interval(np.float64(value), np.float64(value))])
 
     def filled(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
         return np.full(shape, value)
 
-    return [Fact(_padded(node, context, fact.lower, filled), _padded(node, context, fact.upper, filled))]
+    return [Interval(_padded(node, context, interval.lower, filled), _padded(node, context, interval.upper, filled))]
 
 
 def _link(node: Node, context: Context) -> None:

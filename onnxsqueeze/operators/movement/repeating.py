@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, any_along, fit_any
-from onnxsqueeze.abstract.interval import Fact, moved
+from onnxsqueeze.abstract.interval import Interval, rearranged
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic
 from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.constraints import Broadcast
@@ -23,7 +23,7 @@ from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import first_finite
-from onnxsqueeze.shapes.computed_shapes import patch_sizes
+from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 _MOST_COPIES = 1 << 20  # elements of a repeated tensor that are told apart
 _MERGING = ("Reshape",)
@@ -65,9 +65,9 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
         elements.loose.add(output)  # its rows are copies, and the relation says which stay
 
 
-def _copied(node: Node, context: Context, fact: Fact) -> Fact:
+def _copied(node: Node, context: Context, interval: Interval) -> Interval:
     """What leaves as one of several copies is still there in the original, so that nothing else stands for it."""
-    return Fact(fact.lower, fact.upper) if _read_by(node.outputs[0], context, _MERGING, (0,)) else fact
+    return Interval(interval.lower, interval.upper) if _read_by(node.outputs[0], context, _MERGING, (0,)) else interval
 
 
 def _padded(shape: Shape, rank: int) -> Shape:
@@ -89,8 +89,8 @@ def _slice_constant(node: Node, context: Context, rewriter: Rewriter) -> None:
 
 def _tile_applies(node: Node, context: Context) -> Refusal | None:
     """Refuse where it is not known how often something is repeated that is not the same everywhere."""
-    repeats, fact = _repeats(node, context), context.fact(node.inputs[0])
-    shape = np.broadcast_shapes(_source_ids(node, context).shape, fact.lower.shape)
+    repeats, interval = _repeats(node, context), context.interval(node.inputs[0])
+    shape = np.broadcast_shapes(_source_ids(node, context).shape, interval.lower.shape)
     computed = any(count is None and length > 1 for count, length in zip(repeats, shape, strict=True))
     return Refusal(Reason.UNKNOWN_SHAPE, "Tile with computed repeats") if computed else None
 
@@ -108,8 +108,10 @@ def _tiled(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray
     return np.tile(array, [count or 1 if length > 1 else 1 for count, length in zip(counts, array.shape, strict=True)])
 
 
-def _tile_forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [_copied(node, context, moved(context.fact(node.inputs[0]), lambda array: _tiled(node, context, array)))]
+def _tile_forward(node: Node, context: Context) -> Sequence[Interval]:
+    return [
+        _copied(node, context, rearranged(context.interval(node.inputs[0]), lambda array: _tiled(node, context, array)))
+    ]
 
 
 def _tile_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -165,8 +167,12 @@ def _expanded(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDAr
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _expand_forward(node: Node, context: Context) -> Sequence[Fact]:
-    return [_copied(node, context, moved(context.fact(node.inputs[0]), lambda array: _expanded(node, context, array)))]
+def _expand_forward(node: Node, context: Context) -> Sequence[Interval]:
+    return [
+        _copied(
+            node, context, rearranged(context.interval(node.inputs[0]), lambda array: _expanded(node, context, array))
+        )
+    ]
 
 
 def _expand_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -185,11 +191,11 @@ def _expand_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequ
 
 def _expand_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     _slice_constant(node, context, rewriter)
-    patch_sizes(node, context, rewriter)
+    repair_requested_shape(node, context, rewriter)
 
 
 def _expand_infer(node: Node, context: Context) -> Sequence[Shape | None]:
-    """Sizes of 1 in the target leave the input's; symbolic ones equal to the input's stay recognisable."""
+    """NarrowedShapes of 1 in the target leave the input's; symbolic ones equal to the input's stay recognisable."""
     target = context.sizes(node.inputs[1])
     if target is None or node.inputs[0] not in context.shapes:
         return [None]
@@ -219,7 +225,7 @@ register(
         need=_expand_need,
         repair=_expand_repair,
         carries=_expand_carries,
-        sizes=1,
+        shape_input=1,
         parameters=operand_parameters(Role.SUMMAND),
         rows=ScoreRows(finite=first_finite),
     )

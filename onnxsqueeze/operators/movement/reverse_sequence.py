@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, collapse
+from onnxsqueeze.abstract.interval import Interval, collapse
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
@@ -18,9 +18,9 @@ def _steps(node: Node) -> int:
     return int(node.attributes.get("time_axis", 0))
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Any step may come to stand at any other."""
-    return [collapse(context.fact(node.inputs[0]), (_steps(node),))]
+    return [collapse(context.interval(node.inputs[0]), (_steps(node),))]
 
 
 def _link(node: Node, context: Context) -> None:

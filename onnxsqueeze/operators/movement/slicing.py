@@ -12,7 +12,7 @@ from onnxsqueeze.abstract.symbolic import Shape, symbol
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.embedding import embedding_rule
-from onnxsqueeze.operators.movement.index_copies import Positions, copying_rule
+from onnxsqueeze.operators.movement.index_copies import Positions, index_selection_rule
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
@@ -97,7 +97,7 @@ def _given_bounds(node: Node, context: Context) -> list[tuple[int, int, int, int
 def _repeats(node: Node, context: Context, axis: int) -> bool:
     """Whether elements can be told apart along an axis whose length is known only at run time."""
     name = node.inputs[0]
-    varies = context.ids(name).shape[axis] > 1 or context.fact(name).lower.shape[axis] > 1
+    varies = context.ids(name).shape[axis] > 1 or context.interval(name).lower.shape[axis] > 1
     return varies and known_axis(context, name, axis) is None
 
 
@@ -154,14 +154,14 @@ def _moved_back(node: Node, context: Context, array: Array) -> Array | None:
     return None if any(array.shape[axis] > 1 for axis in chosen) else array
 
 
-_SLICE = copying_rule(
+_SLICE = index_selection_rule(
     "Slice",
     _slice_positions,
     _slice_repair,
     _slice_value,
     _slice_applies,
     infer=_slice_infer,
-    choose=_slice_choose,
+    dispatch=_slice_choose,
     traits=frozenset({Trait.SELECTS}),
     moved_back=_moved_back,
 )
@@ -237,4 +237,4 @@ def _split_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.set_constant(node, 1, np.array(left, dtype=np.int64))
 
 
-register(copying_rule("Split", _split_positions, _split_repair, _split_value, _split_applies, since=2))
+register(index_selection_rule("Split", _split_positions, _split_repair, _split_value, _split_applies, since=2))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats, all_finite, fits
-from onnxsqueeze.abstract.interval import Fact, cancelled, outward
+from onnxsqueeze.abstract.interval import Interval, outward, sum_is_unsure
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
@@ -41,18 +41,18 @@ def _affine(node: Node, context: Context) -> tuple[Floats, Floats]:
     return factor.reshape(shape), (bias - mean * factor).reshape(shape)
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = context.fact(node.inputs[0])
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
+    interval = context.interval(node.inputs[0])
     factor, summand = _affine(node, context)
-    ends = [np.where(factor == 0, 0.0, factor * bound) + summand for bound in (fact.lower, fact.upper)]
-    sum_is_zero = cancelled(ends[0], np.abs(summand)) & (factor != 0)
-    return [outward(np.minimum(*ends), np.maximum(*ends), (fact.constant & ~sum_is_zero) | (factor == 0), 1e-5)]
+    ends = [np.where(factor == 0, 0.0, factor * bound) + summand for bound in (interval.lower, interval.upper)]
+    sum_is_zero = sum_is_unsure(ends[0], np.abs(summand)) & (factor != 0)
+    return [outward(np.minimum(*ends), np.maximum(*ends), (interval.constant & ~sum_is_zero) | (factor == 0), 1e-5)]
 
 
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     """Slice the parameters; a vector handed on by the producer moves the mean."""
     kept = rewriter.positions(node.inputs[0], 1)
-    taken = rewriter.taken_offset(node.inputs[0])
+    taken = rewriter.deferred_offset(node.inputs[0])
     for position in range(1, 5):
         array = context.value(node.inputs[position])
         assert array is not None

@@ -89,6 +89,6 @@ def need_channels(node: Node, context: Context, outputs: Sequence[Bools]) -> Seq
         uneven = np.isnan(constants_of(context, name)).reshape((1,) * last + (-1,))
     else:
         uneven = np.full((1,) * (last + 1), True)
-    constant = fit_all(context.fact(name).constant, ids.shape)
+    constant = fit_all(context.interval(name).constant, ids.shape)
     demand = Demand(live, live & uneven & constant, Reason.CONSTANT_VARIES, node.operator)
     return [demand, *(None for _ in node.inputs[1:])]

@@ -26,7 +26,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.normalization.removed import Removed
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.rewriter import Rewriter
 
 FUSED_SINCE = 17  # the opset that brought LayerNormalization
@@ -40,7 +40,7 @@ class Narrowed:
         node, context, rewriter: where it stands. data: the name of its input, whose last axis is normalised.
         removed: what has left. representatives: the channels that stand for it [1 or 2]; None if there are none.
         scale, bias: float64 [N] of the original. epsilon: of the original.
-        mixed: whether all readers can compute with a mixture, so that the output need not hold what it did.
+        deferred: whether all readers can compute with a reconstruction, so that the output need not hold what it did.
     """
 
     node: Node
@@ -52,7 +52,7 @@ class Narrowed:
     scale: Floats
     bias: Floats
     epsilon: float
-    mixed: bool
+    deferred: bool
 
     @property
     def axis(self) -> int:
@@ -102,21 +102,23 @@ def compute_stock(norm: Narrowed) -> None:
     assert chosen is not None
     single = len(chosen) == 1
     strength = float(np.sqrt(share * (1 - share)))
-    scale = norm.scale.copy() if norm.mixed else np.ones(len(norm.scale))
-    scale[chosen] = strength if single and norm.mixed else 1.0
+    scale = norm.scale.copy() if norm.deferred else np.ones(len(norm.scale))
+    scale[chosen] = strength if single and norm.deferred else 1.0
     z = _layer_norm(norm, norm.present(scale))
     weights = norm.mean_weights()
     pair = rewriter.compute(node, "Gather", [z, (np.cumsum(norm.removed.kept) - 1)[chosen]], axis=norm.axis)
-    factor = strength if norm.mixed else 1.0
+    factor = strength if norm.deferred else 1.0
     combined = (weights * factor)[:, None].astype(norm.dtype)
     at_mean = pair if single else rewriter.compute(node, "MatMul", [pair, combined])
     square = rewriter.compute(node, "Mul", [at_mean, at_mean])
-    if not norm.mixed:
+    if not norm.deferred:
         square = rewriter.compute(node, "Mul", [square, norm.number(strength**2)])
     root = rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [square, norm.number(share)])])
-    if norm.mixed:
+    if norm.deferred:
         rewriter.replace(node, "Div", [z, root])
-        rewriter.mix(node.outputs[0], _stock_mixture(norm, weights, strength if single else 1.0))
+        rewriter.defer_reconstruction(
+            node.outputs[0], _stock_reconstruction(norm, weights, strength if single else 1.0)
+        )
         return
     drift = rewriter.compute(node, "Mul", [at_mean, norm.number(1 - share)])
     centred = rewriter.compute(node, "Sub", [z, drift])
@@ -125,7 +127,7 @@ def compute_stock(norm: Narrowed) -> None:
     rewriter.replace(node, "Add", [scaled, norm.present(norm.bias)])
 
 
-def _stock_mixture(norm: Narrowed, weights: Floats, strength: float) -> Mixture:
+def _stock_reconstruction(norm: Narrowed, weights: Floats, strength: float) -> Reconstruction:
     """Express every channel by ``g r z`` of the present ones and ``strength r z`` of the representatives."""
     chosen, share = norm.representatives, norm.removed.share
     assert chosen is not None
@@ -134,7 +136,7 @@ def _stock_mixture(norm: Narrowed, weights: Floats, strength: float) -> Mixture:
     along = norm.along()
     own_part = np.stack([1 - along, along], axis=1)[:, : len(chosen)]
     shares = (np.where(own[:, None], 0.0, own_part) - (1 - share) * weights) * norm.scale[:, None] / strength
-    return Mixture(norm.axis, chosen, norm.bias, own, shares)
+    return Reconstruction(norm.axis, chosen, norm.bias, own, shares)
 
 
 def _layer_norm(norm: Narrowed, scale: npt.NDArray[Any]) -> Any:
@@ -155,24 +157,26 @@ def _layer_norm(norm: Narrowed, scale: npt.NDArray[Any]) -> Any:
 
 
 def exact_parameters(norm: Narrowed) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return scale and bias for an operator whose output holds what it always did; mixed, but for representatives."""
+    """Return scale and bias for an operator whose output holds what it did; deferred, but for representatives."""
     scale, bias = norm.scale.copy(), norm.bias.copy()
-    if norm.mixed and norm.representatives is not None:
+    if norm.deferred and norm.representatives is not None:
         scale[norm.representatives], bias[norm.representatives] = 1.0, 0.0
     return norm.present(scale), norm.present(bias)
 
 
-def mix_exact(norm: Narrowed) -> None:
+def defer_exact(norm: Narrowed) -> None:
     """Let the readers compute the removed channels from representatives that hold the mere normalised value."""
     chosen = norm.representatives
-    if not norm.mixed or chosen is None:
+    if not norm.deferred or chosen is None:
         return
     own = norm.removed.kept.copy()
     own[chosen] = False
     along = norm.along()
     shares = np.stack([1 - along, along], axis=1)[:, : len(chosen)] * norm.scale[:, None]
-    mixture = Mixture(norm.axis, chosen, np.where(own, 0.0, norm.bias), own, np.where(own[:, None], 0.0, shares))
-    norm.rewriter.mix(norm.node.outputs[0], mixture)
+    reconstruction = Reconstruction(
+        norm.axis, chosen, np.where(own, 0.0, norm.bias), own, np.where(own[:, None], 0.0, shares)
+    )
+    norm.rewriter.defer_reconstruction(norm.node.outputs[0], reconstruction)
 
 
 def compute_primitives(norm: Narrowed) -> None:
@@ -202,4 +206,4 @@ def compute_primitives(norm: Narrowed) -> None:
         unit = rewriter.compute(node, "Cast", [unit], to=norm.context.dtypes[norm.data])
     scale, bias = exact_parameters(norm)
     rewriter.replace(node, "Add", [rewriter.compute(node, "Mul", [unit, scale]), bias])
-    mix_exact(norm)
+    defer_exact(norm)

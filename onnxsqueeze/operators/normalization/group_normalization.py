@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, Floats, all_finite, any_along
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraints import Groups
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
@@ -81,7 +81,7 @@ def _constants(node: Node, context: Context) -> Floats:
     return np.broadcast_to(values, (_channels(node, context) or 0,)).reshape(_groups(node), -1)
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A channel without scale is its bias; a group of constants stays one."""
     scale, bias, values = (
         _parameter(node, context, 1, 1.0),
@@ -94,7 +94,7 @@ def _forward(node: Node, context: Context) -> Sequence[Fact]:
     known = np.where(scale == 0, bias, whole)
     shape = (1, -1) + (1,) * (context.rank(node.inputs[0]) - 2)
     lower, upper = (np.where(np.isnan(known), bound, known).reshape(shape) for bound in (-np.inf, np.inf))
-    return [Fact(lower, upper)]
+    return [Interval(lower, upper)]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -114,7 +114,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     values = _constants(node, context)
     live = np.broadcast_to(wanted, values.shape)
     shape = (1, -1) + (1,) * (rank - 2)
-    uneven = (live & np.isnan(values)).reshape(shape) & context.fact(name).constant
+    uneven = (live & np.isnan(values)).reshape(shape) & context.interval(name).constant
     return [
         Demand(live.reshape(shape), uneven, Reason.CONSTANT_VARIES, node.operator),
         *(None for _ in node.inputs[1:]),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, all_finite
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
@@ -34,14 +34,14 @@ def _shape(node: Node, context: Context) -> tuple[int, ...]:
     return (1, -1) + (1,) * (context.rank(node.inputs[0]) - 2)
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A channel that is constant at all positions, or has no scale, is its bias."""
     scale, bias = (constant_vector(context, name) for name in node.inputs[1:3])
     assert scale is not None and bias is not None
     lower, upper = channel_bounds(context, node.inputs[0], 1)
     fixed = (scale == 0) | ((lower == upper) & np.isfinite(lower))
     shape = _shape(node, context)
-    return [Fact(np.where(fixed, bias, -np.inf).reshape(shape), np.where(fixed, bias, np.inf).reshape(shape))]
+    return [Interval(np.where(fixed, bias, -np.inf).reshape(shape), np.where(fixed, bias, np.inf).reshape(shape))]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -52,7 +52,7 @@ def _link(node: Node, context: Context) -> None:
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """A channel that is constant, but not the same everywhere, cannot leave."""
     lower, upper = channel_bounds(context, node.inputs[0], 1)
-    uneven = (lower != upper).reshape(_shape(node, context)) & context.fact(node.inputs[0]).constant
+    uneven = (lower != upper).reshape(_shape(node, context)) & context.interval(node.inputs[0]).constant
     return [Demand(outputs[0], outputs[0] & uneven, Reason.CONSTANT_VARIES, node.operator), None, None]
 
 

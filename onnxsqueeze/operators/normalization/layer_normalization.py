@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.coupling.constraints import RoundUp
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -27,8 +27,8 @@ from onnxsqueeze.operators.normalization.compensated import (
     Narrowed,
     compute_primitives,
     compute_stock,
+    defer_exact,
     exact_parameters,
-    mix_exact,
 )
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
@@ -61,16 +61,16 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     return refusal(node, context, (1, 2))
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A channel without scale is its bias. What a constant became follows from the representatives."""
     name = node.inputs[0]
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
     shape = (1,) * (context.rank(name) - 1) + (-1,)
     lower, upper = np.where(scale == 0, bias, -np.inf), np.where(scale == 0, bias, np.inf)
-    spanned = ~np.isnan(constants_of(context, name))
-    if widens(node, context) or not spanned.any():
-        return [Fact(lower.reshape(shape), upper.reshape(shape))]
-    return [Fact(lower.reshape(shape), upper.reshape(shape), spanned.reshape(shape))]
+    reconstructible = ~np.isnan(constants_of(context, name))
+    if widens(node, context) or not reconstructible.any():
+        return [Interval(lower.reshape(shape), upper.reshape(shape))]
+    return [Interval(lower.reshape(shape), upper.reshape(shape), reconstructible.reshape(shape))]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -100,14 +100,14 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         widen(node, context, rewriter, constants)
         return
     removed = Removed(kept, constants, _earlier(node, context))
-    mixed = absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True)
+    deferred = absorbed_by_readers(context, output, context.rank(output) - 1, deferred=True)
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
-    if not mixed and (live & ~kept & (scale != 0)).any():
+    if not deferred and (live & ~kept & (scale != 0)).any():
         raise KeepWhole(output)
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     write(
-        Narrowed(node, context, rewriter, name, removed, removed.representatives(), scale, bias, epsilon, mixed),
+        Narrowed(node, context, rewriter, name, removed, removed.representatives(), scale, bias, epsilon, deferred),
         rewriter.options.get("layernorm", "stock"),
     )
 
@@ -143,7 +143,7 @@ def write(norm: Narrowed, form: str) -> None:
         }
         function = compensated_layer_norm(norm.rewriter.opset)
         norm.rewriter.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
-        mix_exact(norm)
+        defer_exact(norm)
     elif norm.removed.count == 0 and norm.rewriter.opset >= FUSED_SINCE:
         parameters = [norm.present(norm.scale), norm.present(norm.bias)]
         norm.rewriter.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
@@ -160,8 +160,8 @@ _RULE = partial(
     link=_link,
     need=need_channels,
     repair=_repair,
-    pays=_pays,
-    asked=_asked,
+    worthwhile=_pays,
+    requested=_asked,
     infer=keeps_shape,
     parameters=operand_parameters(Role.SUMMAND),
 )

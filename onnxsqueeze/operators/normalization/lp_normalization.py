@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -22,10 +22,10 @@ def _axis(node: Node, context: Context) -> int:
     return int(node.attributes.get("axis", -1)) % context.rank(node.inputs[0])
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """No element is longer than the whole, but for rounding; zero stays zero, also in a vector of zeros."""
-    fact = context.fact(node.inputs[0])
-    return [Fact(np.where(fact.lower >= 0, 0.0, -_LONGEST), np.where(fact.upper <= 0, 0.0, _LONGEST))]
+    interval = context.interval(node.inputs[0])
+    return [Interval(np.where(interval.lower >= 0, 0.0, -_LONGEST), np.where(interval.upper <= 0, 0.0, _LONGEST))]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -37,12 +37,12 @@ def _link(node: Node, context: Context) -> None:
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """Each element depends on the whole vector, where only a zero can be left out."""
-    fact = context.fact(node.inputs[0])
+    interval = context.interval(node.inputs[0])
     live = np.broadcast_to(
         any_along(outputs[0], _axis(node, context), keepdims=True),
-        np.broadcast_shapes(outputs[0].shape, fact.lower.shape),
+        np.broadcast_shapes(outputs[0].shape, interval.lower.shape),
     )
-    hold = live & fact.constant & (fact.lower != 0)
+    hold = live & interval.constant & (interval.lower != 0)
     return [Demand(live, hold, Reason.NORMALISED, node.operator)]
 
 

@@ -18,7 +18,7 @@ from onnxsqueeze.rules.rewriter import Rewriter
 def widens(node: Node, context: Context) -> bool:
     """Whether the output is wanted whole, so that it has classes of its own."""
     output = node.outputs[0]
-    return output in context.graph.outputs or output in context.learned.widened
+    return output in context.graph.outputs or output in context.learned.whole
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, constants: Floats) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Floats
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraints import Representative, choose_representatives
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
@@ -36,7 +36,7 @@ from onnxsqueeze.rules.lessons import FoldOverflow, KeepWhole
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
-from onnxsqueeze.rules.reconstruction import Mixture
+from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -47,17 +47,17 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     return refusal(node, context, (1,))
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Zero stays zero; what another constant became follows from a representative."""
     name = node.inputs[0]
     scale, constants = parameter(node, context, 1, 1.0), constants_of(context, name)
     shape = (1,) * (context.rank(name) - 1) + (-1,)
     zero = ((scale == 0) | (constants == 0)).reshape(shape)
     lower, upper = np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)
-    spanned = ~np.isnan(constants).reshape(shape)
-    if widens(node, context) or not (spanned & ~zero).any():
-        return [Fact(lower, upper)]
-    return [Fact(lower, upper, spanned)]
+    reconstructible = ~np.isnan(constants).reshape(shape)
+    if widens(node, context) or not (reconstructible & ~zero).any():
+        return [Interval(lower, upper)]
+    return [Interval(lower, upper, reconstructible)]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -89,10 +89,12 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     constants, scale = np.nan_to_num(constants_of(context, name)), parameter(node, context, 1, 1.0).copy()
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,))
     if (live & ~kept & (scale * constants != 0)).any():
-        if not absorbed_by_readers(context, output, context.rank(output) - 1, mixed=True):
+        if not absorbed_by_readers(context, output, context.rank(output) - 1, deferred=True):
             raise KeepWhole(output)
         chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
-        rewriter.mix(output, _mixture(context.rank(name) - 1, kept, constants, scale, int(chosen[0])))
+        rewriter.defer_reconstruction(
+            output, _reconstruction(context.rank(name) - 1, kept, constants, scale, int(chosen[0]))
+        )
         scale[chosen] = 1.0
     growth = width / float(kept.sum())
     removed = constants[~kept]
@@ -122,12 +124,12 @@ def _write_unfused(node: Node, rewriter: Rewriter, epsilon: float, scale: Array)
     rewriter.replace(node, "Mul", [rewriter.compute(node, "Div", [name, root]), scale])
 
 
-def _mixture(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Mixture:
+def _reconstruction(axis: int, kept: np.ndarray, constants: Floats, scale: Floats, chosen: int) -> Reconstruction:
     """Every constant's output is a multiple of the representative's, which itself is written without its scale."""
     own = kept.copy()
     own[chosen] = False
     share = np.where(own, 0.0, scale * constants / constants[chosen])
-    return Mixture(axis, np.array([chosen]), np.zeros(len(kept)), own, share[:, None])
+    return Reconstruction(axis, np.array([chosen]), np.zeros(len(kept)), own, share[:, None])
 
 
 _RULE = partial(

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Floats, all_finite
-from onnxsqueeze.abstract.curves import Curve, curve_of, image
-from onnxsqueeze.abstract.interval import Fact
+from onnxsqueeze.abstract.curves import ElementwiseFunction, elementwise_function_of, interval_of
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constant_weight
@@ -25,11 +25,13 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _FUNCTIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _PARAMETERS = ("alpha", "beta")
 _OWN_CURVES = {
-    "affine": Curve(lambda x, alpha, beta: alpha * x + beta, parameters=(("alpha", 1.0), ("beta", 0.0))),
-    "scaledtanh": Curve(lambda x, alpha, beta: alpha * np.tanh(beta * x), parameters=(("alpha", None), ("beta", None))),
+    "affine": ElementwiseFunction(lambda x, alpha, beta: alpha * x + beta, parameters=(("alpha", 1.0), ("beta", 0.0))),
+    "scaledtanh": ElementwiseFunction(
+        lambda x, alpha, beta: alpha * np.tanh(beta * x), parameters=(("alpha", None), ("beta", None))
+    ),
 }
 _CURVES = ("Relu", "Tanh", "Sigmoid", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Elu", "Softsign", "Softplus")
-_CURVES_BY_NAME = {name.lower(): curve_of(name) for name in _CURVES} | _OWN_CURVES
+_CURVES_BY_NAME = {name.lower(): elementwise_function_of(name) for name in _CURVES} | _OWN_CURVES
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,19 @@ class Activation:
     """
 
     name: str
-    curve: Curve
+    curve: ElementwiseFunction
     parameters: tuple[tuple[str, float], ...]
 
-    def image(self, fact: Fact, clip: float) -> Fact:
-        """Return the fact of the function's values, its argument clipped to ``[-clip, clip]`` unless that is 0."""
+    def interval_of(self, interval: Interval, clip: float) -> Interval:
+        """Return the interval of the function's values, its argument clipped to ``[-clip, clip]`` unless that is 0."""
         if clip:
-            fact = Fact(np.clip(fact.lower, -clip, clip), np.clip(fact.upper, -clip, clip))
+            interval = Interval(np.clip(interval.lower, -clip, clip), np.clip(interval.upper, -clip, clip))
         given = dict(self.parameters)
         values = [given.get(name, default) for name, default in self.curve.parameters]
         falls = any(value < 0 for value in values)
-        return image(fact, lambda x: self.curve.value(x, *values), self.curve, 0 if falls else self.curve.direction)
+        return interval_of(
+            interval, lambda x: self.curve.value(x, *values), self.curve, 0 if falls else self.curve.direction
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, Floats, any_along
-from onnxsqueeze.abstract.interval import Fact, exactly, hull
+from onnxsqueeze.abstract.interval import Interval, constant_interval, hull
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -31,7 +31,7 @@ from onnxsqueeze.operators.recurrent.layer import (
     layer_of,
 )
 from onnxsqueeze.operators.recurrent.repair import repair
-from onnxsqueeze.operators.recurrent.state_bounds import Course, State, course
+from onnxsqueeze.operators.recurrent.state_bounds import ReachableStates, State, reachable_states
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
@@ -71,52 +71,56 @@ _viewed = view_or_error(layer_of)
 
 
 @per_node
-def _course(node: Node, context: Context) -> Course:
+def _reachable_states(node: Node, context: Context) -> ReachableStates:
     layer = _viewed(node, context)
     start = State(*(_initial(node, context, layer, position) for position in (HIDDEN, CELL)))
     with np.errstate(all="ignore"):
-        return course(layer, _features(node, context, layer), start)
+        return reachable_states(layer, _features(node, context, layer), start)
 
 
-def _features(node: Node, context: Context, layer: Layer) -> Fact:
-    """Return the facts of the input features [I], whatever the step."""
+def _features(node: Node, context: Context, layer: Layer) -> Interval:
+    """Return the intervals of the input features [I], whatever the step."""
     lower, upper = channel_bounds(context, node.inputs[DATA], _INPUT_AXIS)
-    return Fact(np.broadcast_to(lower, (layer.features,)), np.broadcast_to(upper, (layer.features,)))
+    return Interval(np.broadcast_to(lower, (layer.features,)), np.broadcast_to(upper, (layer.features,)))
 
 
-def _initial(node: Node, context: Context, layer: Layer, position: int) -> Fact:
-    """Return the fact of an initial state [D, H], of all samples together."""
+def _initial(node: Node, context: Context, layer: Layer, position: int) -> Interval:
+    """Return the interval of an initial state [D, H], of all samples together."""
     name = node.input(position)
     if not name:
-        return exactly(np.zeros((layer.directions, layer.units)))
-    fact, axis = context.fact(name), int(not layer.batch_first)
-    lower, upper = fact.lower.min(axis=axis, keepdims=True), fact.upper.max(axis=axis, keepdims=True)
-    return Fact(layer.by_unit(lower), layer.by_unit(upper))
+        return constant_interval(np.zeros((layer.directions, layer.units)))
+    interval, axis = context.interval(name), int(not layer.batch_first)
+    lower, upper = interval.lower.min(axis=axis, keepdims=True), interval.upper.max(axis=axis, keepdims=True)
+    return Interval(layer.by_unit(lower), layer.by_unit(upper))
 
 
-def _idle(node: Node, context: Context) -> list[int]:
+def _zero_states(node: Node, context: Context) -> list[int]:
     """Return the positions of initial states that are given, but zeros, as they are where none is given."""
-    facts = {position: context.fact(node.input(position)) for position in (HIDDEN, CELL) if node.input(position)}
-    return [position for position, fact in facts.items() if fact.wholly_constant and not fact.lower.any()]
+    intervals = {
+        position: context.interval(node.input(position)) for position in (HIDDEN, CELL) if node.input(position)
+    }
+    return [
+        position for position, interval in intervals.items() if interval.wholly_constant and not interval.lower.any()
+    ]
 
 
 def _states(node: Node, context: Context) -> list[int]:
     """Return the positions of initial states that depend on the graph's inputs."""
     given = [position for position in (HIDDEN, CELL) if context.is_activation(node.input(position))]
-    return [position for position in given if position not in _idle(node, context)]
+    return [position for position in given if position not in _zero_states(node, context)]
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Where samples have lengths of their own, steps behind the end give 0; without any step the state is the first."""
-    layer, found = _viewed(node, context), _course(node, context)
+    layer, found = _viewed(node, context), _reachable_states(node, context)
     every, last = found.reached, found.read if node.input(LENGTHS) else found.reached
-    steps = hull([every.hidden, exactly(0.0)]) if node.input(LENGTHS) else every.hidden
-    facts = (steps, last.hidden, last.cell)
+    steps = hull([every.hidden, constant_interval(0.0)]) if node.input(LENGTHS) else every.hidden
+    intervals = (steps, last.hidden, last.cell)
     return [
-        Fact(layer.placed(fact.lower, context.rank(name)), layer.placed(fact.upper, context.rank(name)))
+        Interval(layer.placed(interval.lower, context.rank(name)), layer.placed(interval.upper, context.rank(name)))
         if name
-        else exactly(0.0)
-        for name, fact in zip(node.outputs, facts, strict=False)
+        else constant_interval(0.0)
+        for name, interval in zip(node.outputs, intervals, strict=False)
     ]
 
 
@@ -140,7 +144,7 @@ def _link(node: Node, context: Context) -> None:
 
 def _reads(node: Node, context: Context) -> Bools:
     """Return which unit i reads which unit j, [D, H, H]; one that is constant at all times joins the biases."""
-    layer, state = _viewed(node, context), _course(node, context).read.hidden
+    layer, state = _viewed(node, context), _reachable_states(node, context).read.hidden
     folded = state.constant[:, None, None, :]
     read: Bools = layer.recurrent != 0
     if layer.op == "GRU" and not layer.linear_before_reset:  # there the reset multiplies what the last gate reads
@@ -170,13 +174,13 @@ def _need_features(node: Node, context: Context, layer: Layer, wanted: Bools) ->
     name = node.inputs[DATA]
     live = (any_along(layer.kernel != 0, 1) & wanted[..., None]).any(axis=(0, 1)).reshape(1, 1, -1)
     uneven = live & ~_features(node, context, layer).constant
-    return Demand(live, uneven & context.fact(name).constant, Reason.CONSTANT_VARIES, node.operator)
+    return Demand(live, uneven & context.interval(name).constant, Reason.CONSTANT_VARIES, node.operator)
 
 
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
-    layer, states = _viewed(node, context), _course(node, context).read.hidden
+    layer, states = _viewed(node, context), _reachable_states(node, context).read.hidden
     features = _features(node, context, layer)
-    repair(node, context, rewriter, layer, _constants(features), _constants(states), _idle(node, context))
+    repair(node, context, rewriter, layer, _constants(features), _constants(states), _zero_states(node, context))
 
 
 def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
@@ -196,8 +200,8 @@ def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
     return found
 
 
-def _constants(fact: Fact) -> Floats:
-    return np.where(fact.constant, fact.lower, np.nan)
+def _constants(interval: Interval) -> Floats:
+    return np.where(interval.constant, interval.lower, np.nan)
 
 
 def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:

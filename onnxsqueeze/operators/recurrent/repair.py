@@ -24,7 +24,7 @@ def repair(
     layer: Layer,
     features: Floats,
     states: Floats,
-    idle: Sequence[int],
+    zero_states: Sequence[int],
 ) -> None:
     """Rewrite a node whose inputs or units were narrowed.
 
@@ -33,12 +33,12 @@ def repair(
         layer: its view.
         features: the value of each input feature that is constant, NaN elsewhere; [I].
         states: the value of each unit that is the same before any step, NaN elsewhere; [D, H].
-        idle: the positions of initial states that are zeros.
+        zero_states: the positions of initial states that are zeros.
     """
     kept = layer.by_unit(rewriter.mask(next(name for name in node.outputs if name)))
     kept_in = np.broadcast_to(rewriter.kept(node.inputs[DATA], 2), (layer.features,))
     values = np.where(kept_in, 0.0, np.nan_to_num(features))
-    taken = rewriter.taken_offset(node.inputs[DATA])
+    taken = rewriter.deferred_offset(node.inputs[DATA])
     lesson: Callable[[], Lesson] = partial(FoldOverflow, node.inputs[DATA])
     if taken is not None:
         lesson = lesson if values.any() else taken.lesson
@@ -47,7 +47,7 @@ def repair(
     if not (kept.all() and kept_in.all()):
         _set_weight(node, rewriter, KERNEL, _rows(layer.kernel, kept)[..., kept_in])
     if not kept.all():
-        _narrow(node, context, rewriter, layer, kept, idle)
+        _narrow(node, context, rewriter, layer, kept, zero_states)
 
 
 def _rows(array: npt.NDArray[Any], kept: Bools) -> npt.NDArray[Any]:
@@ -90,15 +90,17 @@ def _rebias(
     rewriter.set_constant(node, BIAS, total.reshape(total.shape[0], -1).astype(dtype))
 
 
-def _narrow(node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, idle: Sequence[int]) -> None:
+def _narrow(
+    node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, zero_states: Sequence[int]
+) -> None:
     """Slice all that has the units along some axis."""
     _set_weight(node, rewriter, RECURRENT, _rows(_columns(layer.recurrent, kept), kept[any_along(kept, 1)]))
     if node.input(PEEPHOLE):
         part = _columns(layer.peephole, kept)
         rewriter.set_constant(node, PEEPHOLE, part.reshape(len(part), -1).astype(layer.kernel.dtype))
-    rewriter.clear_inputs(node, idle)
+    rewriter.clear_inputs(node, zero_states)
     for position in (HIDDEN, CELL):
-        value = context.value(node.input(position)) if node.input(position) and position not in idle else None
+        value = context.value(node.input(position)) if node.input(position) and position not in zero_states else None
         if value is not None:
             axis = layer.direction_axis(value.ndim)
             sliced = _columns(np.moveaxis(value, axis, 0), kept)

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.arithmetic import add, times
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
-from onnxsqueeze.abstract.interval import Fact, cancelled, exactly, hull, interval
+from onnxsqueeze.abstract.interval import Interval, constant_interval, enclosing, hull, sum_is_unsure
 from onnxsqueeze.operators.recurrent.layer import Layer
 
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -24,20 +24,20 @@ _FREE_ROUNDS = 3  # after which a bound that still moves is given up
 class State:
     """Facts [D, H] of the hidden values, and of an LSTM's cells (else of nothing)."""
 
-    hidden: Fact
-    cell: Fact
+    hidden: Interval
+    cell: Interval
 
 
 @dataclass(frozen=True)
-class Course:
+class ReachableStates:
     """What a node's units are: ``reached`` after any step, ``read`` before any step, the initial state included."""
 
     reached: State
     read: State
 
 
-def course(layer: Layer, data: Fact, start: State) -> Course:
-    """Return what holds at all times, given the facts of the inputs [I] and of the initial state [D, H]."""
+def reachable_states(layer: Layer, data: Interval, start: State) -> ReachableStates:
+    """Return what holds at all times, given the intervals of the inputs [I] and of the initial state [D, H]."""
     given = [[_terms(matrix, data) for matrix in gates] for gates in layer.kernel]
     state, rounds = start, 0
     while True:
@@ -46,7 +46,7 @@ def course(layer: Layer, data: Fact, start: State) -> Course:
             break
         state, rounds = grown if rounds < _FREE_ROUNDS else _widened(state, grown), rounds + 1
     reached = _step(layer, given, _joined(start, _step(layer, given, state)))
-    return Course(reached, _joined(start, reached))
+    return ReachableStates(reached, _joined(start, reached))
 
 
 def _joined(left: State, right: State) -> State:
@@ -60,11 +60,13 @@ def _same(left: State, right: State) -> bool:
 
 def _widened(before: State, grown: State) -> State:
     pairs = ((before.hidden, grown.hidden), (before.cell, grown.cell))
-    facts = [
-        Fact(np.where(new.lower < old.lower, -np.inf, old.lower), np.where(new.upper > old.upper, np.inf, old.upper))
+    intervals = [
+        Interval(
+            np.where(new.lower < old.lower, -np.inf, old.lower), np.where(new.upper > old.upper, np.inf, old.upper)
+        )
         for old, new in pairs
     ]
-    return State(*facts)
+    return State(*intervals)
 
 
 def _step(layer: Layer, given: Sequence[Sequence[Terms]], state: State) -> State:
@@ -72,12 +74,14 @@ def _step(layer: Layer, given: Sequence[Sequence[Terms]], state: State) -> State
     return State(_stacked([part.hidden for part in found]), _stacked([part.cell for part in found]))
 
 
-def _stacked(facts: list[Fact]) -> Fact:
-    return Fact(np.stack([fact.lower for fact in facts]), np.stack([fact.upper for fact in facts]))
+def _stacked(intervals: list[Interval]) -> Interval:
+    return Interval(
+        np.stack([interval.lower for interval in intervals]), np.stack([interval.upper for interval in intervals])
+    )
 
 
-def _at(fact: Fact, place: int) -> Fact:
-    return Fact(fact.lower[place], fact.upper[place])
+def _at(interval: Interval, place: int) -> Interval:
+    return Interval(interval.lower[place], interval.upper[place])
 
 
 @dataclass(frozen=True)
@@ -111,19 +115,19 @@ class Terms:
             self.count + other.count,
         )
 
-    def fact(self, bias: Floats) -> Fact:
-        """Return the fact of the sum and a bias, widened by what rounding may do."""
+    def interval(self, bias: Floats) -> Interval:
+        """Return the interval of the sum and a bias, widened by what rounding may do."""
         least, least_terms = self.least + bias, self.least_terms + np.abs(bias)
         most, most_terms = self.most + bias, self.most_terms + np.abs(bias)
-        fixed, slack = self.fixed & ~cancelled(least, least_terms), _EPSILON * (self.count + 2)
+        fixed, slack = self.fixed & ~sum_is_unsure(least, least_terms), _EPSILON * (self.count + 2)
         low = np.where(self.below, -np.inf, least - slack * least_terms)
         high = np.where(self.above, np.inf, most + slack * most_terms)
         met = low == high
         low, high = np.where(met, np.nextafter(low, -np.inf), low), np.where(met, np.nextafter(high, np.inf), high)
-        return interval(np.where(fixed, least, low), np.where(fixed, least, high))
+        return enclosing(np.where(fixed, least, low), np.where(fixed, least, high))
 
 
-def _terms(matrix: Array, values: Fact) -> Terms:
+def _terms(matrix: Array, values: Interval) -> Terms:
     """Return the terms of ``matrix @ values``: a weight that is not zero contributes the bounds of what it reads."""
     wide = matrix.astype(np.float64)
     rising, falling = np.maximum(wide, 0.0), np.minimum(wide, 0.0)
@@ -147,10 +151,10 @@ def _reads(matrix: Floats, chosen: Bools) -> Bools:
     return any_along(matrix[:, chosen] != 0, 1)
 
 
-def _gate(layer: Layer, place: int, gate: int, given: Sequence[Terms], hidden: Fact) -> Fact:
+def _gate(layer: Layer, place: int, gate: int, given: Sequence[Terms], hidden: Interval) -> Interval:
     """Bound what a gate's activation gets, given the terms of the inputs and what the recurrent weights read."""
     terms = given[gate].plus(_terms(layer.recurrent[place, gate], hidden))
-    return terms.fact(layer.biases[:, place, gate].sum(axis=0))
+    return terms.interval(layer.biases[:, place, gate].sum(axis=0))
 
 
 def _lstm(layer: Layer, place: int, given: Sequence[Terms], state: State) -> State:
@@ -159,14 +163,20 @@ def _lstm(layer: Layer, place: int, given: Sequence[Terms], state: State) -> Sta
     hidden, cell = _at(state.hidden, place), _at(state.cell, place)
     holes = layer.peephole[place]
     opened, kept = (
-        gate.image(add(_gate(layer, place, index, given, hidden), times(exactly(holes[index]), seen)), layer.clip)
+        gate.interval_of(
+            add(_gate(layer, place, index, given, hidden), times(constant_interval(holes[index]), seen)), layer.clip
+        )
         for index, seen in ((0, cell), (2, cell))
     )
     if layer.coupled:
         kept = _complement(opened)
-    new = add(times(kept, cell), times(opened, inner.image(_gate(layer, place, 3, given, hidden), layer.clip)))
-    shown = gate.image(add(_gate(layer, place, 1, given, hidden), times(exactly(holes[1]), new)), layer.clip)
-    bounded = hull([outer.image(new, 0.0), outer.image(new, layer.clip)])  # runtimes differ in whether they clip here
+    new = add(times(kept, cell), times(opened, inner.interval_of(_gate(layer, place, 3, given, hidden), layer.clip)))
+    shown = gate.interval_of(
+        add(_gate(layer, place, 1, given, hidden), times(constant_interval(holes[1]), new)), layer.clip
+    )
+    bounded = hull(
+        [outer.interval_of(new, 0.0), outer.interval_of(new, layer.clip)]
+    )  # runtimes differ in whether they clip here
     return State(times(shown, bounded), new)
 
 
@@ -174,38 +184,38 @@ def _gru(layer: Layer, place: int, given: Sequence[Terms], state: State) -> Stat
     """Z, R, H: ``h' = (1 - z) n + z h``, the reset r applied to h before or after it is multiplied."""
     gate, inner = layer.activations[place]
     hidden = _at(state.hidden, place)
-    update, reset = (gate.image(_gate(layer, place, index, given, hidden), layer.clip) for index in (0, 1))
+    update, reset = (gate.interval_of(_gate(layer, place, index, given, hidden), layer.clip) for index in (0, 1))
     if layer.linear_before_reset:
-        before = _terms(layer.recurrent[place, 2], hidden).fact(layer.biases[1, place, 2])
-        total = add(given[2].fact(layer.biases[0, place, 2]), times(reset, before))
+        before = _terms(layer.recurrent[place, 2], hidden).interval(layer.biases[1, place, 2])
+        total = add(given[2].interval(layer.biases[0, place, 2]), times(reset, before))
     else:
         total = _gate(layer, place, 2, given, times(reset, hidden))
-    new = inner.image(total, layer.clip)
+    new = inner.interval_of(total, layer.clip)
     between = hull([new, hidden])
-    mixed = add(times(_complement(update), new), times(update, hidden))
+    deferred = add(times(_complement(update), new), times(update, hidden))
     # a sigmoid is widened a little by what a runtime's approximation may be off
     share = (update.lower >= -_SHARE) & (update.upper <= 1 + _SHARE)
-    mixed = Fact(np.where(share, between.lower, mixed.lower), np.where(share, between.upper, mixed.upper))
-    return State(mixed, _no_cell(mixed))
+    deferred = Interval(np.where(share, between.lower, deferred.lower), np.where(share, between.upper, deferred.upper))
+    return State(deferred, _no_cell(deferred))
 
 
 _SHARE = 1e-4
 
 
-def _no_cell(hidden: Fact) -> Fact:
+def _no_cell(hidden: Interval) -> Interval:
     zeros = np.zeros_like(hidden.lower)
-    return Fact(zeros, zeros)
+    return Interval(zeros, zeros)
 
 
 def _rnn(layer: Layer, place: int, given: Sequence[Terms], state: State) -> State:
     """``h' = act(W x + R h + b)``."""
     (activation,) = layer.activations[place]
-    new = activation.image(_gate(layer, place, 0, given, _at(state.hidden, place)), layer.clip)
+    new = activation.interval_of(_gate(layer, place, 0, given, _at(state.hidden, place)), layer.clip)
     return State(new, _no_cell(new))
 
 
-def _complement(fact: Fact) -> Fact:
-    return Fact(1.0 - fact.upper, 1.0 - fact.lower)
+def _complement(interval: Interval) -> Interval:
+    return Interval(1.0 - interval.upper, 1.0 - interval.lower)
 
 
 _STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}

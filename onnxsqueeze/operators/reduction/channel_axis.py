@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, collapse, unknown
+from onnxsqueeze.abstract.interval import Interval, collapse, top
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
@@ -67,19 +67,19 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(live, held, Reason.COMPARED, f"{node.op} over axis {axis}"), *held_sizes(node)[1:]]
 
 
-def _places(node: Node, context: Context) -> Sequence[Fact]:
-    return [unknown(context.rank(name)) for name in node.outputs]
+def _places(node: Node, context: Context) -> Sequence[Interval]:
+    return [top(context.rank(name)) for name in node.outputs]
 
 
-def _largest(node: Node, context: Context) -> Sequence[Fact]:
+def _largest(node: Node, context: Context) -> Sequence[Interval]:
     """The values are some of those that were there."""
-    return [collapse(context.fact(node.inputs[0]), (_known(node, context),)), unknown(context.rank(node.inputs[0]))]
+    return [collapse(context.interval(node.inputs[0]), (_known(node, context),)), top(context.rank(node.inputs[0]))]
 
 
-def _sums(node: Node, context: Context) -> Sequence[Fact]:
+def _sums(node: Node, context: Context) -> Sequence[Interval]:
     """Only zeros and signs survive being added up, from the first place on or after it."""
-    fact = collapse(context.fact(node.inputs[0]), (_known(node, context),))
-    return [Fact(np.where(fact.lower >= 0, 0.0, -np.inf), np.where(fact.upper <= 0, 0.0, np.inf))]
+    interval = collapse(context.interval(node.inputs[0]), (_known(node, context),))
+    return [Interval(np.where(interval.lower >= 0, 0.0, -np.inf), np.where(interval.upper <= 0, 0.0, np.inf))]
 
 
 def _held(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
-from onnxsqueeze.abstract.interval import Fact, interval, outward
+from onnxsqueeze.abstract.interval import Interval, enclosing, outward
 from onnxsqueeze.abstract.symbolic import Symbolic, product
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -53,50 +53,56 @@ def _restore(node: Node, context: Context, array: Array) -> Array:
     return array if node.attributes.get("keepdims", 1) else np.expand_dims(array, axes)
 
 
-def _forward(node: Node, context: Context) -> Sequence[Fact]:
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A mean, maximum or minimum stays within the bounds of what it is taken of; a sum needs their number.
 
     A norm is never negative.
     """
-    axes, fact = _axes(node, context), context.fact(node.inputs[0])
+    axes, interval = _axes(node, context), context.interval(node.inputs[0])
     assert axes is not None
     if node.op in ("ReduceMean", "ReduceMax", "ReduceMin"):
-        lower, upper = _extremes(node.op, fact, axes)
-        spanned = None
-        if node.op == "ReduceMean" and fact.spanned is not None and all(fact.spanned.shape[axis] == 1 for axis in axes):
-            spanned = _drop(node, context, fact.spanned)
-        return [Fact(_drop(node, context, lower), _drop(node, context, upper), spanned)]
+        lower, upper = _extremes(node.op, interval, axes)
+        reconstructible = None
+        if (
+            node.op == "ReduceMean"
+            and interval.reconstructible is not None
+            and all(interval.reconstructible.shape[axis] == 1 for axis in axes)
+        ):
+            reconstructible = _drop(node, context, interval.reconstructible)
+        return [Interval(_drop(node, context, lower), _drop(node, context, upper), reconstructible)]
     if node.op == "ReduceSum":
-        summed = _sum(fact, axes, context.shape(node.inputs[0]))
-        return [Fact(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
-    zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
+        summed = _sum(interval, axes, context.shape(node.inputs[0]))
+        return [Interval(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
+    zero = (interval.constant & (interval.lower == 0)).all(axis=axes, keepdims=True)
     known = zero & (node.op in _ZERO_IS_NOTHING)
     least = 0.0 if node.op in _ZERO_IS_NOTHING else -np.inf
-    bound = interval(np.where(known, 0.0, least), np.where(known, 0.0, np.inf))
-    return [Fact(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
+    bound = enclosing(np.where(known, 0.0, least), np.where(known, 0.0, np.inf))
+    return [Interval(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
 
 
-def _extremes(op: str, fact: Fact, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
+def _extremes(op: str, interval: Interval, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
     if op == "ReduceMax":
-        return fact.lower.max(axis=axes, keepdims=True), fact.upper.max(axis=axes, keepdims=True)
+        return interval.lower.max(axis=axes, keepdims=True), interval.upper.max(axis=axes, keepdims=True)
     if op == "ReduceMin":
-        return fact.lower.min(axis=axes, keepdims=True), fact.upper.min(axis=axes, keepdims=True)
-    constant = fact.constant.all(axis=axes, keepdims=True)
-    mean = np.where(constant, np.where(np.isfinite(fact.lower), fact.lower, 0.0).mean(axis=axes, keepdims=True), 0.0)
-    lower, upper = fact.lower.min(axis=axes, keepdims=True), fact.upper.max(axis=axes, keepdims=True)
+        return interval.lower.min(axis=axes, keepdims=True), interval.upper.min(axis=axes, keepdims=True)
+    constant = interval.constant.all(axis=axes, keepdims=True)
+    mean = np.where(
+        constant, np.where(np.isfinite(interval.lower), interval.lower, 0.0).mean(axis=axes, keepdims=True), 0.0
+    )
+    lower, upper = interval.lower.min(axis=axes, keepdims=True), interval.upper.max(axis=axes, keepdims=True)
     return np.where(constant, mean, lower), np.where(constant, mean, upper)
 
 
-def _sum(fact: Fact, axes: tuple[int, ...], shape: Sequence[object]) -> Fact:
+def _sum(interval: Interval, axes: tuple[int, ...], shape: Sequence[object]) -> Interval:
     """Sum bounds over static axes; over dynamic ones only zeros and signs survive."""
-    alike = [axis for axis in axes if fact.lower.shape[axis] == 1 or isinstance(shape[axis], Symbolic)]
+    alike = [axis for axis in axes if interval.lower.shape[axis] == 1 or isinstance(shape[axis], Symbolic)]
     count = product(tuple(shape[axis] for axis in alike))  # type: ignore[misc]
-    lower, upper = fact.lower.sum(axis=axes, keepdims=True), fact.upper.sum(axis=axes, keepdims=True)
-    constant = ~any_along(~fact.constant, axes, keepdims=True)
+    lower, upper = interval.lower.sum(axis=axes, keepdims=True), interval.upper.sum(axis=axes, keepdims=True)
+    constant = ~any_along(~interval.constant, axes, keepdims=True)
     if isinstance(count, Symbolic):
         lower, upper = np.where(lower >= 0, 0.0, -np.inf), np.where(upper <= 0, 0.0, np.inf)
-        zero = (fact.constant & (fact.lower == 0)).all(axis=axes, keepdims=True)
-        return Fact(np.where(zero, 0.0, lower), np.where(zero, 0.0, upper))
+        zero = (interval.constant & (interval.lower == 0)).all(axis=axes, keepdims=True)
+        return Interval(np.where(zero, 0.0, lower), np.where(zero, 0.0, upper))
     return outward(lower * float(count), upper * float(count), constant, 1e-5)
 
 
@@ -124,33 +130,37 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     ids = context.ids(name)
     if all(ids.shape[axis] == 1 for axis in axes):
         return [Demand(live), None]
-    fact = context.fact(name)
-    absorbed = fact.constant & (fact.lower == 0) if node.op in _ZERO_IS_NOTHING else np.zeros(fact.lower.shape, bool)
-    if node.op in _LINEAR and _count(node, context) is not None and not _repeats_elsewhere(node, context, fact):
-        absorbed = fact.constant
-    elif node.op in ("ReduceMax", "ReduceMin") and not _varies_elsewhere(fact, axes):
-        absorbed = fact.constant & ~_extreme(node.op, fact)
-    hold = np.broadcast_arrays(live, fact.constant & ~absorbed)
+    interval = context.interval(name)
+    absorbed = (
+        interval.constant & (interval.lower == 0)
+        if node.op in _ZERO_IS_NOTHING
+        else np.zeros(interval.lower.shape, bool)
+    )
+    if node.op in _LINEAR and _count(node, context) is not None and not _repeats_elsewhere(node, context, interval):
+        absorbed = interval.constant
+    elif node.op in ("ReduceMax", "ReduceMin") and not _varies_elsewhere(interval, axes):
+        absorbed = interval.constant & ~_extreme(node.op, interval)
+    hold = np.broadcast_arrays(live, interval.constant & ~absorbed)
     return [Demand(live, hold[0] & hold[1], Reason.CONSTANT_READ, node.op), None]
 
 
-def _repeats_elsewhere(node: Node, context: Context, fact: Fact) -> bool:
+def _repeats_elsewhere(node: Node, context: Context, interval: Interval) -> bool:
     """Whether constants are known by one period of another axis whose length is not."""
-    sizes = zip(fact.lower.shape, context.shape(node.inputs[0]), strict=True)
+    sizes = zip(interval.lower.shape, context.shape(node.inputs[0]), strict=True)
     return any(length > 1 and isinstance(size, Symbolic) for length, size in sizes)
 
 
-def _varies_elsewhere(fact: Fact, axes: tuple[int, ...]) -> bool:
-    return any(length > 1 for axis, length in enumerate(fact.lower.shape) if axis not in axes)
+def _varies_elsewhere(interval: Interval, axes: tuple[int, ...]) -> bool:
+    return any(length > 1 for axis, length in enumerate(interval.lower.shape) if axis not in axes)
 
 
-def _extreme(op: str, fact: Fact) -> Bools:
+def _extreme(op: str, interval: Interval) -> Bools:
     """Mark the one constant that a maximum or minimum can see behind all the others."""
     sign = 1.0 if op == "ReduceMax" else -1.0
-    place = np.argmax(np.where(fact.constant, sign * fact.lower, -np.inf))
-    chosen = np.zeros(fact.lower.size, dtype=bool)
+    place = np.argmax(np.where(interval.constant, sign * interval.lower, -np.inf))
+    chosen = np.zeros(interval.lower.size, dtype=bool)
     chosen[place] = True
-    return chosen.reshape(fact.lower.shape)
+    return chosen.reshape(interval.lower.shape)
 
 
 def _count(node: Node, context: Context) -> int | None:
@@ -167,11 +177,11 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     assert axes is not None
     if node.op not in _LINEAR or all(rewriter.new_length(name, axis) is None for axis in axes):
         return
-    mask, fact, count = rewriter.mask(name), context.fact(name), _count(node, context)
-    shape = np.broadcast_shapes(mask.shape, fact.lower.shape)
+    mask, interval, count = rewriter.mask(name), context.interval(name), _count(node, context)
+    shape = np.broadcast_shapes(mask.shape, interval.lower.shape)
     gone = ~np.broadcast_to(mask, shape)
     repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
-    constants = np.where(gone, np.nan_to_num(np.broadcast_to(fact.lower, shape), neginf=0.0), 0.0)
+    constants = np.where(gone, np.nan_to_num(np.broadcast_to(interval.lower, shape), neginf=0.0), 0.0)
     removed = constants.sum(axis=axes, keepdims=True)  # the constants may differ along the other axes
     dtype = rewriter.dtype(name)
     if removed.any():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
-from onnxsqueeze.abstract.interval import Fact, collapse, hull, interval
+from onnxsqueeze.abstract.interval import Interval, collapse, enclosing, hull
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic, product
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -16,7 +16,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
-from onnxsqueeze.shapes.computed_shapes import patch_sizes
+from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
 def _space(context: Context, name: str) -> tuple[int, ...]:
@@ -24,7 +24,7 @@ def _space(context: Context, name: str) -> tuple[int, ...]:
 
 
 def _link_space(node: Node, context: Context) -> None:
-    """Positions are mixed, so that they share a class; channels stay apart."""
+    """Positions are deferred, so that they share a class; channels stay apart."""
     name = node.inputs[0]
     ids = context.elements.merge(context.ids(name), _space(context, name))
     if context.is_activation(name):
@@ -42,10 +42,10 @@ def _need_space(node: Node, context: Context, outputs: Sequence[Bools]) -> Seque
     return [Demand(any_along(live, axes, keepdims=True)), *held_sizes(node)[1:]]
 
 
-def _kept_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _kept_interval(node: Node, context: Context) -> Sequence[Interval]:
     """What lies within bounds stays within them, and a constant stays what it is."""
     name = node.inputs[0]
-    return [collapse(context.fact(name), _space(context, name))]
+    return [collapse(context.interval(name), _space(context, name))]
 
 
 def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
@@ -56,25 +56,25 @@ def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
     return None
 
 
-def _average_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _average_interval(node: Node, context: Context) -> Sequence[Interval]:
     """Padding that counts as zeros draws values towards zero."""
-    (fact,) = _kept_fact(node, context)
+    (interval,) = _kept_interval(node, context)
     if not node.attributes.get("count_include_pad", 0):
-        return [fact]
+        return [interval]
     padded = any(node.attributes.get("pads", ())) or str(node.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
     if not padded and not node.attributes.get("ceil_mode", 0):
-        return [fact]
-    return [hull([fact, Fact(np.float64(0.0), np.float64(0.0))])]
+        return [interval]
+    return [hull([interval, Interval(np.float64(0.0), np.float64(0.0))])]
 
 
-def _norm_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _norm_interval(node: Node, context: Context) -> Sequence[Interval]:
     """A norm is at least 0; over as many equal constants everywhere it is one constant."""
-    (fact,) = _kept_fact(node, context)
+    (interval,) = _kept_interval(node, context)
     area = _norm_area(node, context)
-    constant = fact.constant & ((fact.lower == 0) | (area is not None))
+    constant = interval.constant & ((interval.lower == 0) | (area is not None))
     factor = float(area or 1) ** (1.0 / float(node.attributes.get("p", 2)))
-    at = np.where(constant, np.abs(np.where(constant, fact.lower, 0.0)) * factor, 0.0)
-    return [interval(at, np.where(constant, at, np.inf))]
+    at = np.where(constant, np.abs(np.where(constant, interval.lower, 0.0)) * factor, 0.0)
+    return [enclosing(at, np.where(constant, at, np.inf))]
 
 
 def _norm_area(node: Node, context: Context) -> int | None:
@@ -95,7 +95,7 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
     return axis if exact and axis == 1 else None
 
 
-def _pool(op: str, forward: object = _kept_fact, **fields: object) -> OpRule:
+def _pool(op: str, forward: object = _kept_interval, **fields: object) -> OpRule:
     fields.setdefault("infer", _pool_shape)
     return OpRule(op, forward=forward, link=_link_space, need=_need_space, **fields)  # type: ignore[arg-type]
 
@@ -112,11 +112,11 @@ def _whole_blocks(node: Node, context: Context) -> tuple[int, int]:
 
 register(
     _pool("MaxPool", applies=_max_pool_applies, alignment=_whole_blocks),
-    _pool("AveragePool", _average_fact, carries=_carries, alignment=_whole_blocks),
-    _pool("LpPool", _norm_fact),
+    _pool("AveragePool", _average_interval, carries=_carries, alignment=_whole_blocks),
+    _pool("LpPool", _norm_interval),
     _pool("GlobalMaxPool", alignment=_whole_blocks),
     _pool("GlobalAveragePool", carries=_carries, alignment=_whole_blocks),
-    _pool("GlobalLpPool", _norm_fact),
+    _pool("GlobalLpPool", _norm_interval),
 )
 
 
@@ -149,22 +149,22 @@ def _resized_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return [tuple(size * int(scale) for size, scale in zip(source, scales, strict=True))]
 
 
-def _resize_fact(node: Node, context: Context) -> Sequence[Fact]:
+def _resize_interval(node: Node, context: Context) -> Sequence[Interval]:
     """Interpolation keeps a constant; a cubic may overshoot any other bounds."""
-    (fact,) = _kept_fact(node, context)
+    (interval,) = _kept_interval(node, context)
     if node.attributes.get("mode", "nearest") != "cubic":
-        return [fact]
-    constant = fact.constant
-    return [Fact(np.where(constant, fact.lower, -np.inf), np.where(constant, fact.upper, np.inf))]
+        return [interval]
+    constant = interval.constant
+    return [Interval(np.where(constant, interval.lower, -np.inf), np.where(constant, interval.upper, np.inf))]
 
 
 def _resize(op: str, **fields: object) -> OpRule:
     fields.update(applies=_resize_applies, infer=_resized_shape, parameters=setting_parameters)
-    return _pool(op, _resize_fact, **fields)
+    return _pool(op, _resize_interval, **fields)
 
 
 register(
-    _resize("Resize", repair=patch_sizes, sizes=3, since=10),
+    _resize("Resize", repair=repair_requested_shape, shape_input=3, since=10),
     _resize("Upsample"),
 )
 
@@ -199,10 +199,13 @@ def _depth_link(node: Node, context: Context) -> None:
     elements.ids[node.outputs[0]] = merged.reshape(1, -1, 1, 1)
 
 
-def _depth_forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = collapse(context.fact(node.inputs[0]), (0, 2, 3))
-    lower, upper = _blocks(node, context, fact.lower).min(axis=1), _blocks(node, context, fact.upper).max(axis=1)
-    return [Fact(lower.reshape(1, -1, 1, 1), upper.reshape(1, -1, 1, 1))]
+def _depth_forward(node: Node, context: Context) -> Sequence[Interval]:
+    interval = collapse(context.interval(node.inputs[0]), (0, 2, 3))
+    lower, upper = (
+        _blocks(node, context, interval.lower).min(axis=1),
+        _blocks(node, context, interval.upper).max(axis=1),
+    )
+    return [Interval(lower.reshape(1, -1, 1, 1), upper.reshape(1, -1, 1, 1))]
 
 
 def _depth_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -210,14 +213,14 @@ def _depth_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Seque
     live = np.broadcast_to(outputs[0].reshape(1, -1), (area, outputs[0].size))
     flat = live.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else live.ravel()
     live = flat.reshape(1, -1, 1, 1)
-    uneven = live & context.fact(node.inputs[0]).constant & ~_alike(node, context)
+    uneven = live & context.interval(node.inputs[0]).constant & ~_alike(node, context)
     return [Demand(live, uneven, Reason.CONSTANT_READ, node.operator)]
 
 
 def _alike(node: Node, context: Context) -> Bools:
     """Return the input channels whose block is the same constant at each of its positions."""
-    (fact,) = _depth_forward(node, context)
-    constant = np.broadcast_to(fact.constant.reshape(1, -1), (_block_area(node), fact.constant.size))
+    (interval,) = _depth_forward(node, context)
+    constant = np.broadcast_to(interval.constant.reshape(1, -1), (_block_area(node), interval.constant.size))
     flat = constant.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else constant.ravel()
     return flat.reshape(1, -1, 1, 1)
 
@@ -232,12 +235,12 @@ def _space_link(node: Node, context: Context) -> None:
     elements.ids[node.outputs[0]] = np.tile(np.broadcast_to(ids, (1, channels, 1, 1)), (1, _block_area(node), 1, 1))
 
 
-def _space_forward(node: Node, context: Context) -> Sequence[Fact]:
-    fact = collapse(context.fact(node.inputs[0]), (0, 2, 3))
+def _space_forward(node: Node, context: Context) -> Sequence[Interval]:
+    interval = collapse(context.interval(node.inputs[0]), (0, 2, 3))
     channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
     shape, repeats = (1, channels, 1, 1), (1, _block_area(node), 1, 1)
-    lower, upper = (np.tile(np.broadcast_to(bound, shape), repeats) for bound in (fact.lower, fact.upper))
-    return [Fact(lower, upper)]
+    lower, upper = (np.tile(np.broadcast_to(bound, shape), repeats) for bound in (interval.lower, interval.upper))
+    return [Interval(lower, upper)]
 
 
 def _space_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:

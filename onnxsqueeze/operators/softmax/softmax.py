@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import between
+from onnxsqueeze.abstract.interval import bounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import GUARDED, ONNX_DOMAIN, PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, ScoreRows
@@ -57,7 +57,7 @@ def _rule(op: str, domain: str = ONNX_DOMAIN) -> OpRule:
     return OpRule(
         op,
         domain,
-        forward=lambda node, context: [between(*_BOUNDS.get(op, (0.0, 1.0)), context.rank(node.outputs[0]))],
+        forward=lambda node, context: [bounded(*_BOUNDS.get(op, (0.0, 1.0)), context.rank(node.outputs[0]))],
         link=_link,
         need=_need,
         traits=frozenset({Trait.NORMALISES} if shares and op != GUARDED else ()),

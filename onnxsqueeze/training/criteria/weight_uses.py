@@ -47,7 +47,7 @@ class Use:
     @property
     def table(self) -> bool:
         """Whether rows are looked up by number, as in an embedding."""
-        return self.linear.lookup
+        return self.linear.is_table
 
     @property
     def key(self) -> tuple[str, int]:
@@ -113,7 +113,7 @@ def by_weight(uses: Iterable[Use]) -> dict[str, list[Use]]:
 
 def _rows(node: Node, linear: Linear, analysis: Analysis) -> Numbers | None:
     """Return the rows that a lookup always reads; a slice of a table reads each once."""
-    if not linear.lookup:
+    if not linear.is_table:
         return None
     if node.op != "Gather":
         return np.arange(linear.matrix.shape[2])
@@ -147,7 +147,7 @@ def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
 def _bias(node: Node, linear: Linear, analysis: Analysis, trained: Collection[str]) -> str:
     """Return the initializer that is added to what a layer writes, if a vector added to it changes nothing else."""
     graph = analysis.graph
-    if linear.lookup:
+    if linear.is_table:
         return ""
     name = linear.bias or _added(node, linear, analysis)
     alone = name in trained and len(graph.readers.get(name, ())) == 1 and name not in graph.outputs

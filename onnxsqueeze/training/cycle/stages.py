@@ -201,7 +201,7 @@ class Stages:
         return self.processes.on_main(work)
 
     def _trained(self, state: State, cycle: Underway, kind: str, steps: int) -> State:
-        """Call the user's training loop, check what it leaves behind, and write the network."""
+        """NodeCall the user's training loop, check what it leaves behind, and write the network."""
         module = self._module(cycle.network)
         phase = self._phase(state, cycle, kind, steps)
         before = Before.of(module)

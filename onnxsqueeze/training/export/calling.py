@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError, one_line
 
-__all__ = ["Call", "Flat", "Inputs", "named_outputs"]
+__all__ = ["NodeCall", "Flat", "Inputs", "named_outputs"]
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """What to call a module with: one tensor, positional arguments, or keyword arguments."""
@@ -20,7 +20,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """Example arguments of a module. Tensors in them, in whatever containers, are inputs; all else is constant.
 
     Attributes:
@@ -33,7 +33,7 @@ class Call:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, inputs: Inputs) -> Call:
+    def of(cls, module: nn.Module, inputs: Inputs) -> NodeCall:
         """Take inputs apart; tensors are taken to the CPU.
 
         Raises:
@@ -57,20 +57,20 @@ class Call:
         """The tensors, as many as names."""
         return [leaf for _, leaf in leaves((self.arguments, dict(self.keywords)), "") if isinstance(leaf, Tensor)]
 
-    def with_tensors(self, tensors: Sequence[Tensor]) -> Call:
+    def with_tensors(self, tensors: Sequence[Tensor]) -> NodeCall:
         """Return the same call of other tensors."""
         others = iter(tensors)
-        return Call(_replaced(self.arguments, others), _replaced(self.keywords, others), self.names)
+        return NodeCall(_replaced(self.arguments, others), _replaced(self.keywords, others), self.names)
 
     def run(self, module: nn.Module) -> Any:
-        """Call a module."""
+        """NodeCall a module."""
         return module(*self.arguments, **self.keywords)
 
 
 class Flat(nn.Module):
     """A module that takes and returns plain sequences of tensors: what both exporters of torch can write."""
 
-    def __init__(self, module: nn.Module, call: Call) -> None:
+    def __init__(self, module: nn.Module, call: NodeCall) -> None:
         super().__init__()
         self.module = module
         self._call = call

@@ -22,7 +22,7 @@ from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import save
 from onnxsqueeze.training.export.agreement import disagreement
-from onnxsqueeze.training.export.calling import Call, Flat, Inputs, distinct, named_outputs
+from onnxsqueeze.training.export.calling import Flat, Inputs, NodeCall, distinct, named_outputs
 from onnxsqueeze.training.export.exported import completed, model_of_program
 from onnxsqueeze.training.export.failure import depends_on_values, describe_export_failure, names_operator, place_of
 from onnxsqueeze.training.export.hooks import same, without_watchers
@@ -86,7 +86,7 @@ def export_masked(
         copied = plain_copy(module)
         _without_caches(copied)
         _check_opset(copied, opset)
-        call = Call.of(copied, inputs)
+        call = NodeCall.of(copied, inputs)
         call, names = _named(copied, call, input_names, output_names)
         sizes = _all_sizes(copied, call, dynamic_shapes)
         model, said = _Export(Flat(copied, call), call, names, opset).first_that_agrees(sizes, keep_dropout)
@@ -101,7 +101,7 @@ class _Export:
     """A module that is to be exported, in whichever way works."""
 
     flat: Flat
-    call: Call
+    call: NodeCall
     outputs: tuple[str, ...]
     opset: int | None
 
@@ -256,8 +256,8 @@ def _dropping(module: nn.Module) -> None:
 
 
 def _named(
-    module: nn.Module, call: Call, input_names: Sequence[str] | None, output_names: Sequence[str] | None
-) -> tuple[Call, tuple[str, ...]]:
+    module: nn.Module, call: NodeCall, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+) -> tuple[NodeCall, tuple[str, ...]]:
     """Run the module and carry out its masks; return the call and the outputs with their names."""
     names = _chosen(input_names, call.names, "input_names", "inputs")
     call = replace(call, names=names)
@@ -287,7 +287,7 @@ def _chosen(
     return tuple(given)
 
 
-def _first_run(module: nn.Module, call: Call) -> Any:
+def _first_run(module: nn.Module, call: NodeCall) -> Any:
     try:
         with torch.no_grad():
             return call.run(module)
@@ -302,7 +302,7 @@ def _first_run(module: nn.Module, call: Call) -> Any:
 
 
 def _all_sizes(
-    module: nn.Module, call: Call, dynamic_shapes: Mapping[str, Any] | Sequence[Any] | None
+    module: nn.Module, call: NodeCall, dynamic_shapes: Mapping[str, Any] | Sequence[Any] | None
 ) -> tuple[Sizes, ...]:
     """Return in which ways to export: first with a dynamic batch, and with all sizes fixed."""
     if dynamic_shapes is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.export.calling import Call
+from onnxsqueeze.training.export.calling import NodeCall
 
 __all__ = ["Sizes", "other_values", "batch_sizes", "given_sizes"]
 
@@ -45,7 +45,7 @@ class Sizes:
         }
 
 
-def batch_sizes(call: Call) -> Sizes | None:
+def batch_sizes(call: NodeCall) -> Sizes | None:
     """Let the first axis of all inputs that are as long there as the first one be dynamic; None if there is none."""
     tensors = call.tensors
     ranked = [tensor for tensor in tensors if tensor.dim()]
@@ -62,7 +62,7 @@ def batch_sizes(call: Call) -> Sizes | None:
     return Sizes(tuple({0: BATCH} if grows else {} for grows in shared), traced, (tuple(tensors), more))
 
 
-def given_sizes(call: Call, dynamic_shapes: Mapping[str, Any] | Sequence[Any]) -> Sizes:
+def given_sizes(call: NodeCall, dynamic_shapes: Mapping[str, Any] | Sequence[Any]) -> Sizes:
     """Let those axes be dynamic that a user names.
 
     Raises:

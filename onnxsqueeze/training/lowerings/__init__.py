@@ -1,9 +1,9 @@
-"""How operators are computed in torch, one module for each module of rules; importing this package registers all forms.
+"""How operators are computed in torch, one module for each module of rules; importing this package registers them.
 
-A form is a function on a `Call`, written in plain torch and traced once by torch.fx::
+A lowering is a function on a `NodeCall`, written in plain torch and traced once by torch.fx::
 
-    @form("Softplus")
-    def softplus(call: Call) -> Tensor:
+    @lowering("Softplus")
+    def softplus(call: NodeCall) -> Tensor:
         return F.softplus(call.tensor(0))
 """
 
@@ -12,9 +12,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from onnxsqueeze.training.lowerings.registry import Call, Form, Result, form, form_for, form_of, forms, leaf
+from onnxsqueeze.training.lowerings.registry import (
+    Lowering,
+    NodeCall,
+    Result,
+    leaf,
+    lowering,
+    lowering_for,
+    lowering_of,
+    lowerings,
+)
 
-__all__ = ["Call", "Form", "Result", "form", "form_for", "form_of", "forms", "leaf"]
+__all__ = ["NodeCall", "Lowering", "Result", "lowering", "lowering_for", "lowering_of", "lowerings", "leaf"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -9,27 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 
 
-def _leaky_relu(call: Call) -> Tensor:
+def _leaky_relu(call: NodeCall) -> Tensor:
     return F.leaky_relu(call.tensor(0), float(call.attribute("alpha", 0.01)))
 
 
-def _thresholded_relu(call: Call) -> Tensor:
+def _thresholded_relu(call: NodeCall) -> Tensor:
     return F.threshold(call.tensor(0), float(call.attribute("alpha", 1.0)), 0.0)
 
 
-def _hard_sigmoid(call: Call) -> Tensor:
+def _hard_sigmoid(call: NodeCall) -> Tensor:
     scaled = call.tensor(0) * float(call.attribute("alpha", 0.2)) + float(call.attribute("beta", 0.5))
     return torch.clamp(scaled, 0.0, 1.0)
 
 
-def _elu(call: Call) -> Tensor:
+def _elu(call: NodeCall) -> Tensor:
     return F.elu(call.tensor(0), float(call.attribute("alpha", 1.0)))
 
 
-def _celu(call: Call) -> Tensor:
+def _celu(call: NodeCall) -> Tensor:
     return F.celu(call.tensor(0), float(call.attribute("alpha", 1.0)))
 
 
@@ -42,16 +42,16 @@ def scaled_elu(x: Tensor, alpha: float, gamma: float) -> Tensor:
     return gamma * F.elu(x, alpha)
 
 
-def _selu(call: Call) -> Tensor:
+def _selu(call: NodeCall) -> Tensor:
     alpha, gamma = float(call.attribute("alpha", _SELU[0])), float(call.attribute("gamma", _SELU[1]))
     return F.selu(call.tensor(0)) if (alpha, gamma) == _SELU else scaled_elu(call.tensor(0), alpha, gamma)
 
 
-def _gelu(call: Call) -> Tensor:
+def _gelu(call: NodeCall) -> Tensor:
     return F.gelu(call.tensor(0), approximate=str(call.attribute("approximate", "none")))
 
 
-def _swish(call: Call) -> Tensor:
+def _swish(call: NodeCall) -> Tensor:
     x, alpha = call.tensor(0), float(call.attribute("alpha", 1.0))
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(x * alpha)
 
@@ -63,11 +63,11 @@ def shrink(x: Tensor, bias: float, threshold: float) -> Tensor:
     return torch.where(x < -threshold, x + bias, torch.where(x > threshold, x - bias, zero))
 
 
-def _shrink(call: Call) -> Tensor:
+def _shrink(call: NodeCall) -> Tensor:
     return shrink(call.tensor(0), float(call.attribute("bias", 0.0)), float(call.attribute("lambd", 0.5)))
 
 
-_WITH_ATTRIBUTES: dict[str, Callable[[Call], Tensor]] = {
+_WITH_ATTRIBUTES: dict[str, Callable[[NodeCall], Tensor]] = {
     "LeakyRelu": _leaky_relu,
     "ThresholdedRelu": _thresholded_relu,
     "HardSigmoid": _hard_sigmoid,
@@ -112,8 +112,8 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-def _plain(function: Callable[..., Any]) -> Callable[[Call], Tensor]:
-    def compute(call: Call) -> Tensor:
+def _plain(function: Callable[..., Any]) -> Callable[[NodeCall], Tensor]:
+    def compute(call: NodeCall) -> Tensor:
         result: Tensor = function(call.tensor(0))
         return result
 
@@ -121,23 +121,23 @@ def _plain(function: Callable[..., Any]) -> Callable[[Call], Tensor]:
 
 
 for _op, _compute in {**{op: _plain(function) for op, function in _PLAIN.items()}, **_WITH_ATTRIBUTES}.items():
-    form(_op)(_compute)
+    lowering(_op)(_compute)
 
 
-@form("Identity")
-def identity(call: Call) -> Tensor:
+@lowering("Identity")
+def identity(call: NodeCall) -> Tensor:
     """Another name for the same tensor."""
     return call.tensor(0)
 
 
-@form("Cast")
-def cast(call: Call) -> Tensor:
-    """A change of type; between floating types of up to 32 bits there is none (see `Call.cast`)."""
+@lowering("Cast")
+def cast(call: NodeCall) -> Tensor:
+    """A change of type; between floating types of up to 32 bits there is none (see `NodeCall.cast`)."""
     return call.cast(call.tensor(0), int(call.attribute("to")), call.dtype(0))
 
 
-@form("CastLike", fixed=(1,))
-def cast_like(call: Call) -> Tensor:
+@lowering("CastLike", fixed=(1,))
+def cast_like(call: NodeCall) -> Tensor:
     """A change to the type of another tensor."""
     target = call.dtype(1)
     return call.tensor(0) if target is None else call.cast(call.tensor(0), target, call.dtype(0))
@@ -149,8 +149,8 @@ def dropout(x: Tensor, ratio: float, training: bool) -> Tensor:
     return F.dropout(x, ratio, training) if training and ratio else x
 
 
-@form("Dropout", since=7, fixed=(1, 2))
-def dropout_form(call: Call) -> Tensor:
+@lowering("Dropout", since=7, fixed=(1, 2))
+def dropout_form(call: NodeCall) -> Tensor:
     """The file's ratio, in force while the module is in training mode. There is no output for the mask."""
     ratio = call.value(1)
     given = 0.5 if ratio is None else float(ratio.item())

@@ -10,31 +10,31 @@ import torch
 import torch.fx
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 
 
-def _pair(call: Call) -> tuple[Tensor, Tensor]:
+def _pair(call: NodeCall) -> tuple[Tensor, Tensor]:
     """Return both operands, one of them as a number where it is a constant number."""
     left = call.scalar(0)
     return (left, call.scalar(1)) if isinstance(left, torch.fx.Proxy) else (left, call.tensor(1))
 
 
-@form("Add")
-def add(call: Call) -> Tensor:
+@lowering("Add")
+def add(call: NodeCall) -> Tensor:
     """A sum. (torch.add takes a number second only.)"""
     left, right = _pair(call)
     return torch.add(right, left) if not isinstance(left, torch.fx.Proxy) else torch.add(left, right)
 
 
-@form("Sub")
-def sub(call: Call) -> Tensor:
+@lowering("Sub")
+def sub(call: NodeCall) -> Tensor:
     """A difference."""
     left, right = _pair(call)
     return left - right
 
 
-@form("Mul")
-def mul(call: Call) -> Tensor:
+@lowering("Mul")
+def mul(call: NodeCall) -> Tensor:
     """A product."""
     left, right = _pair(call)
     return left * right
@@ -46,8 +46,8 @@ def integer_quotient(left: Tensor, right: Tensor) -> Tensor:
     return torch.div(left, right, rounding_mode="trunc")
 
 
-@form("Div")
-def div(call: Call) -> Tensor:
+@lowering("Div")
+def div(call: NodeCall) -> Tensor:
     """A quotient; of integers it is cut off towards zero."""
     if not call.is_floating(0):
         return integer_quotient(call.tensor(0), call.tensor(1))
@@ -61,8 +61,8 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
     return torch.pow(base, exponent).to(base.dtype)
 
 
-@form("Pow")
-def pow_form(call: Call) -> Tensor:
+@lowering("Pow")
+def pow_form(call: NodeCall) -> Tensor:
     """A power; of the usual ones the faster spelling."""
     base, exponent = call.tensor(0), call.scalar(1)
     value = call.value(1) if call.is_floating(0) and not isinstance(exponent, torch.fx.Proxy) else None
@@ -71,8 +71,8 @@ def pow_form(call: Call) -> Tensor:
     return power(base, exponent)
 
 
-@form("Mod")
-def mod(call: Call) -> Tensor:
+@lowering("Mod")
+def mod(call: NodeCall) -> Tensor:
     """A remainder with the sign of the divisor, or with ``fmod`` that of the dividend."""
     function = torch.fmod if call.attribute("fmod", 0) else torch.remainder
     result: Tensor = function(call.tensor(0), call.tensor(1))
@@ -85,14 +85,14 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x < 0, x * slope, x)
 
 
-@form("PRelu")
-def prelu_form(call: Call) -> Tensor:
+@lowering("PRelu")
+def prelu_form(call: NodeCall) -> Tensor:
     """A leaky ReLU whose slopes are trained."""
     return prelu(call.tensor(0), call.tensor(1))
 
 
-def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call], Tensor]:
-    def compute(call: Call) -> Tensor:
+def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[NodeCall], Tensor]:
+    def compute(call: NodeCall) -> Tensor:
         return reduce(function, call.tensors())
 
     return compute
@@ -101,10 +101,10 @@ def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call], Te
 _FOLDED: dict[str, Callable[..., Any]] = {"Sum": torch.add, "Min": torch.minimum, "Max": torch.maximum}
 
 for _op, _function in _FOLDED.items():
-    form(_op)(_folded(_function))
+    lowering(_op)(_folded(_function))
 
 
-@form("Mean")
-def mean(call: Call) -> Tensor:
+@lowering("Mean")
+def mean(call: NodeCall) -> Tensor:
     """The mean of several tensors."""
     return reduce(torch.add, call.tensors()) / len(call.node.inputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onnxsqueeze.training.lowerings.attending import appended, attend, attention_steps, by_head, earlier, joined, shared
 from onnxsqueeze.training.lowerings.numbers import optional
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 Settings = tuple[int | None, int | None, bool, float, float, int, int]
 
@@ -81,8 +81,8 @@ def _seen(
     return mask & found if mask.dtype == torch.bool else mask.masked_fill(~found, -torch.inf)
 
 
-@form("Attention", since=23)
-def _attention(call: Call) -> Result:
+@lowering("Attention", since=23)
+def _attention(call: NodeCall) -> Result:
     settings = (
         call.attribute("q_num_heads"),
         call.attribute("kv_num_heads"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.lowerings.attending import appended, attend, by_head, earlier, joined, rotated
 from onnxsqueeze.training.lowerings.numbers import optional
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _DOMAIN = "com.microsoft"
 _SHUT = -10000.0  # what masks add by default
@@ -34,7 +34,7 @@ def _added(
 
 
 def _open_keys(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Return a mask of any of the forms that the operators take as bool, to be broadcast against the scores."""
+    """Return a mask of any of the lowerings that the operators take as bool, to be broadcast against the scores."""
     batch, length, total = queries.shape[0], queries.shape[2], keys.shape[2]
     if mask.ndim == 1:  # where the keys of each sequence end, and where they start
         places = torch.arange(total, device=mask.device)
@@ -168,8 +168,8 @@ def _stored(past: Tensor | None, new: Tensor, places: Tensor, total: int) -> Ten
     return cache.scatter(2, places[:, None, :, None].expand(new.shape), new)
 
 
-@form("MultiHeadAttention", domain=_DOMAIN)
-def _multi_head_attention(call: Call) -> Result:
+@lowering("MultiHeadAttention", domain=_DOMAIN)
+def _multi_head_attention(call: NodeCall) -> Result:
     key, value = call.operand(1), call.operand(2)
     if key is None or value is None or call.rank(1) == 5 or call.has(8) or call.has(9) or _shows(call, 3):
         raise _unsupported(call, "packed keys and values, a shared cache or its scores as an output")
@@ -178,8 +178,8 @@ def _multi_head_attention(call: Call) -> Result:
     return tuple(found[place] for place in range(len(call.node.outputs)))
 
 
-@form("Attention", domain=_DOMAIN)
-def _projected_attention(call: Call) -> Result:
+@lowering("Attention", domain=_DOMAIN)
+def _projected_attention(call: NodeCall) -> Result:
     if call.attribute("do_rotary", 0) or call.has(6):
         raise _unsupported(call, "rotation or a shared cache")
     sizes = [int(size) for size in call.attribute("qkv_hidden_sizes", ())] or None
@@ -190,8 +190,8 @@ def _projected_attention(call: Call) -> Result:
     return tuple(found[place] for place in range(len(call.node.outputs)))
 
 
-@form("GroupQueryAttention", domain=_DOMAIN)
-def _group_query_attention(call: Call) -> Result:
+@lowering("GroupQueryAttention", domain=_DOMAIN)
+def _group_query_attention(call: NodeCall) -> Result:
     if any(call.has(position) for position in range(12, 16)) or call.attribute("sliding_window_cache", 0):
         raise _unsupported(call, "a quantized or sliding cache, or normalized queries and keys")
     if _shows(call, 3):
@@ -218,7 +218,7 @@ def _group_query_attention(call: Call) -> Result:
     return tuple(found[place] for place in range(len(call.node.outputs)))
 
 
-def _numbers(call: Call) -> tuple[int, float, bool, float]:
+def _numbers(call: NodeCall) -> tuple[int, float, bool, float]:
     """Return the attributes that both operators have: heads, scale, causal, and what masks add."""
     return (
         int(call.attribute("num_heads")),
@@ -228,9 +228,9 @@ def _numbers(call: Call) -> tuple[int, float, bool, float]:
     )
 
 
-def _shows(call: Call, output: int) -> bool:
+def _shows(call: NodeCall, output: int) -> bool:
     return output < len(call.node.outputs) and bool(call.node.outputs[output])
 
 
-def _unsupported(call: Call, what: str) -> UsageError:
+def _unsupported(call: NodeCall, what: str) -> UsageError:
     return UsageError(f"node '{call.node.label}': {call.node.operator} cannot be trained with {what}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form
+from onnxsqueeze.training.lowerings.registry import NodeCall, lowering
 
 
-@form("BatchNormalization", since=7, statistics=(3, 4))
-def batch_normalization(call: Call) -> Tensor:
+@lowering("BatchNormalization", since=7, statistics=(3, 4))
+def batch_normalization(call: NodeCall) -> Tensor:
     """torch's own, which keeps the share 1 - momentum of a new statistic where ONNX keeps momentum of the old."""
     momentum = round(1.0 - float(call.attribute("momentum", 0.9)), 6)  # the attribute is a rounded float32
     x, scale, bias, mean, variance = call.tensors()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from onnxsqueeze.model.compensated_function import DOMAIN, NAME
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 from onnxsqueeze.training.modules import compensated_layer_norm as module
 
 
@@ -17,8 +17,8 @@ def compensated_layer_norm(
     return module.compensated_layer_norm(x, scale, bias, width, epsilon, total, deviations)
 
 
-@form(NAME, domain=DOMAIN)
-def _compensated_layer_norm(call: Call) -> Result:
+@lowering(NAME, domain=DOMAIN)
+def _compensated_layer_norm(call: NodeCall) -> Result:
     width = int(call.attribute("width"))
     numbers = (float(call.attribute(key)) for key in ("epsilon", "sum", "squared_deviations"))
     return compensated_layer_norm(call.tensor(0), call.tensor(1), call.tensor(2), width, *numbers)

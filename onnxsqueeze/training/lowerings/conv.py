@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 from onnxsqueeze.training.lowerings.windows import padded, window_of
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def _kernel(call: Call) -> tuple[int, ...]:
+def _kernel(call: NodeCall) -> tuple[int, ...]:
     shape = call.shape(1) or ()
     sizes = [size for size in shape[2:] if isinstance(size, int)]
     given = call.attribute("kernel_shape", sizes)
@@ -24,14 +24,14 @@ def _kernel(call: Call) -> tuple[int, ...]:
     return tuple(int(size) for size in given)
 
 
-def _bias(call: Call) -> Tensor | None:
+def _bias(call: NodeCall) -> Tensor | None:
     """Leave out the zeros that an exporter computed for a missing bias."""
     value = call.value(2)
     return None if value is not None and not value.any() else call.operand(2)
 
 
-@form("Conv")
-def convolution(call: Call) -> Tensor:
+@lowering("Conv")
+def convolution(call: NodeCall) -> Tensor:
     """torch's convolution; padding that differs between the sides comes before it."""
     kernel = _kernel(call)
     window = window_of(call, kernel)
@@ -95,8 +95,8 @@ def _cut(x: Tensor, axis: int, start: int, length: int, bias: Tensor | None) -> 
     return F.pad(inside - column, pads) + column
 
 
-@form("ConvTranspose")
-def convolution_transposed(call: Call) -> Tensor:
+@lowering("ConvTranspose")
+def convolution_transposed(call: NodeCall) -> Tensor:
     """torch's own where it can express the padding, else the whole one, cut."""
     kernel = _kernel(call)
     window = window_of(call, kernel)

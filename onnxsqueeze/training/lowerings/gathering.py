@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.training.lowerings.numbers import number
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -91,8 +91,8 @@ def _from_front(indices: Tensor, length: int) -> Tensor:
     return torch.where(places < 0, places + length, places)
 
 
-@form("Gather")
-def _gather(call: Call) -> Result:
+@lowering("Gather")
+def _gather(call: NodeCall) -> Result:
     axis = int(call.node.attributes.get("axis", 0))
     places = call.integers(1)
     if places is not None and len(places) == 1 and call.rank(1) == 0:
@@ -100,33 +100,33 @@ def _gather(call: Call) -> Result:
     return gather(call.tensor(0), call.tensor(1), axis)
 
 
-@form("GatherElements")
-def _gather_elements(call: Call) -> Result:
+@lowering("GatherElements")
+def _gather_elements(call: NodeCall) -> Result:
     axis = int(call.node.attributes.get("axis", 0))
     return gather_elements(call.tensor(0), call.tensor(1), axis)
 
 
-@form("GatherND")
-def _gather_nd(call: Call) -> Result:
+@lowering("GatherND")
+def _gather_nd(call: NodeCall) -> Result:
     batch_axes = int(call.node.attributes.get("batch_dims", 0))
     return gather_nd(call.tensor(0), call.tensor(1), batch_axes)
 
 
-@form("Scatter")
-@form("ScatterElements")
-def _scatter_elements(call: Call) -> Result:
+@lowering("Scatter")
+@lowering("ScatterElements")
+def _scatter_elements(call: NodeCall) -> Result:
     attributes = call.node.attributes
     axis, reduction = int(attributes.get("axis", 0)), str(attributes.get("reduction", "none"))
     return scatter_elements(call.tensor(0), call.tensor(1), call.tensor(2), axis, reduction)
 
 
-@form("ScatterND")
-def _scatter_nd(call: Call) -> Result:
+@lowering("ScatterND")
+def _scatter_nd(call: NodeCall) -> Result:
     reduction = str(call.node.attributes.get("reduction", "none"))
     return scatter_nd(call.tensor(0), call.tensor(1), call.tensor(2), reduction)
 
 
-@form("OneHot")
-def _one_hot(call: Call) -> Result:
+@lowering("OneHot")
+def _one_hot(call: NodeCall) -> Result:
     axis = int(call.node.attributes.get("axis", -1))
     return one_hot(call.tensor(0), number(call, 1), call.tensor(2), axis)

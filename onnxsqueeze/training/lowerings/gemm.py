@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 
 
 @leaf
@@ -15,8 +15,8 @@ def weighted(x: Tensor, weight: Tensor) -> Tensor:
     return torch.matmul(x, weight)
 
 
-@form("MatMul")
-def matmul(call: Call) -> Tensor:
+@lowering("MatMul")
+def matmul(call: NodeCall) -> Tensor:
     """A product with a matrix is the same map of every vector."""
     left, right = call.tensors()
     if call.rank(1) == 2 and call.rank(0) >= 2 and call.is_floating(0):
@@ -24,8 +24,8 @@ def matmul(call: Call) -> Tensor:
     return torch.matmul(left, right)
 
 
-@form("Gemm")
-def gemm(call: Call) -> Tensor:
+@lowering("Gemm")
+def gemm(call: NodeCall) -> Tensor:
     """Y = alpha A' B' + beta C."""
     left, right, bias = call.tensor(0), call.tensor(1), call.operand(2)
     alpha, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))

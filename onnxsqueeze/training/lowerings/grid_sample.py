@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.lowerings.registry import Call, form
+from onnxsqueeze.training.lowerings.registry import NodeCall, lowering
 
 _MODES = {
     "linear": "bilinear",
@@ -15,8 +15,8 @@ _MODES = {
 _IMAGE, _VOLUME = 4, 5  # ranks
 
 
-@form("GridSample", since=16)
-def grid_sample(call: Call) -> Tensor:
+@lowering("GridSample", since=16)
+def grid_sample(call: NodeCall) -> Tensor:
     """The image [N, C, *space] at the places in the grid [N, *places, axes], from -1 to 1 along each axis.
 
     Raises:

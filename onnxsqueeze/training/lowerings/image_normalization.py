@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _DEVIATION_EPSILON = 1e-9  # of MeanVarianceNormalization's definition
 
@@ -59,34 +59,34 @@ def mean_variance_norm(data: Tensor, axes: list[int]) -> Tensor:
     return centred / (centred.square().mean(axes, keepdim=True).sqrt() + _DEVIATION_EPSILON)
 
 
-@form("GroupNormalization", since=21)
-@form("GroupNormalization", domain=PATTERN_DOMAIN)
-def _group_normalization(call: Call) -> Result:
+@lowering("GroupNormalization", since=21)
+@lowering("GroupNormalization", domain=PATTERN_DOMAIN)
+def _group_normalization(call: NodeCall) -> Result:
     attributes = call.node.attributes
     groups, epsilon = int(attributes["num_groups"]), float(attributes.get("epsilon", 1e-5))
     return group_norm(call.tensor(0), call.operand(1), call.operand(2), groups, epsilon)
 
 
-@form("InstanceNormalization", since=6)
-def _instance_normalization(call: Call) -> Result:
+@lowering("InstanceNormalization", since=6)
+def _instance_normalization(call: NodeCall) -> Result:
     epsilon = float(call.node.attributes.get("epsilon", 1e-5))
     return instance_norm(call.tensor(0), call.tensor(1), call.tensor(2), epsilon)
 
 
-@form("LpNormalization")
-def _lp_normalization(call: Call) -> Result:
+@lowering("LpNormalization")
+def _lp_normalization(call: NodeCall) -> Result:
     attributes = call.node.attributes
     return lp_normalize(call.tensor(0), int(attributes.get("axis", -1)), int(attributes.get("p", 2)))
 
 
-@form("LRN")
-def _local_response_normalization(call: Call) -> Result:
+@lowering("LRN")
+def _local_response_normalization(call: NodeCall) -> Result:
     attributes = call.node.attributes
     numbers = (float(attributes.get(key, default)) for key, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
     return local_response_norm(call.tensor(0), int(attributes["size"]), *numbers)
 
 
-@form("MeanVarianceNormalization")
-def _mean_variance_normalization(call: Call) -> Result:
+@lowering("MeanVarianceNormalization")
+def _mean_variance_normalization(call: NodeCall) -> Result:
     axes = [int(axis) for axis in call.node.attributes.get("axes", (0, 2, 3))]
     return mean_variance_norm(call.tensor(0), axes)

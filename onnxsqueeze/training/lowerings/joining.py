@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.training.lowerings.numbers import number, numbers, required
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @leaf
@@ -87,21 +87,21 @@ def _source(places: Tensor, length: int, mode: str) -> Tensor:
     return (length - 1) - ((length - 1) - places % period).abs()
 
 
-@form("Concat")
-def _concat(call: Call) -> Result:
+@lowering("Concat")
+def _concat(call: NodeCall) -> Result:
     return torch.cat(call.tensors(), int(call.node.attributes.get("axis", 1)))
 
 
-@form("Slice")
-def _slice(call: Call) -> Result:
+@lowering("Slice")
+def _slice(call: NodeCall) -> Result:
     attributes = call.node.attributes
     if "starts" in attributes:
         return slice_axes(call.tensor(0), attributes["starts"], attributes["ends"], attributes.get("axes"), None)
     return slice_axes(call.tensor(0), required(call, 1), required(call, 2), numbers(call, 3), numbers(call, 4))
 
 
-@form("Split")
-def _split(call: Call) -> Result:
+@lowering("Split")
+def _split(call: NodeCall) -> Result:
     attributes, count = call.node.attributes, len(call.node.outputs)
     sizes = numbers(call, 1) if call.has(1) else attributes.get("split")
     axis = int(attributes.get("axis", 0))
@@ -109,8 +109,8 @@ def _split(call: Call) -> Result:
     return tuple(parts[place] for place in range(count))
 
 
-@form("Pad")
-def _pad(call: Call) -> Result:
+@lowering("Pad")
+def _pad(call: NodeCall) -> Result:
     attributes = call.node.attributes
     mode = str(attributes.get("mode", "constant"))
     if not call.has(1):  # attributes until opset 10
@@ -121,8 +121,8 @@ def _pad(call: Call) -> Result:
     return pad(call.tensor(0), required(call, 1), numbers(call, 3), mode, fill)
 
 
-@form("ReverseSequence")
-def _reverse_sequence(call: Call) -> Result:
+@lowering("ReverseSequence")
+def _reverse_sequence(call: NodeCall) -> Result:
     attributes = call.node.attributes
     time, batch = int(attributes.get("time_axis", 0)), int(attributes.get("batch_axis", 1))
     return reverse_sequence(call.tensor(0), call.tensor(1), time, batch)
@@ -139,8 +139,8 @@ def reverse_sequence(data: Tensor, lengths: Tensor, time: int, batch: int) -> Te
     return torch.gather(data, time, places.reshape(shape).expand(data.shape))
 
 
-@form("CumSum")
-def _cumulative_sum(call: Call) -> Result:
+@lowering("CumSum")
+def _cumulative_sum(call: NodeCall) -> Result:
     flags = [bool(call.node.attributes.get(key, 0)) for key in ("exclusive", "reverse")]
     return cumulative_sum(call.tensor(0), number(call, 1), *flags)
 

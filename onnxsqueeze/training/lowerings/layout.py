@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 
 
-@form("Transpose")
-def transpose(call: Call) -> Tensor:
+@lowering("Transpose")
+def transpose(call: NodeCall) -> Tensor:
     """Axes in another order, by default reversed."""
     order = call.attribute("perm", range(call.rank(0))[::-1])
     return torch.permute(call.tensor(0), [int(axis) for axis in order])
@@ -33,8 +33,8 @@ def reshape(x: Tensor, sizes: list[int], copy_zeros: bool) -> Tensor:
     return torch.reshape(x, sizes)
 
 
-@form("Reshape", since=5)
-def reshape_form(call: Call) -> Tensor:
+@lowering("Reshape", since=5)
+def reshape_form(call: NodeCall) -> Tensor:
     """The same elements in other axes."""
     static = _target(call.output_sizes())
     if static is not None:
@@ -58,14 +58,14 @@ def flatten(x: Tensor, axis: int) -> Tensor:
     return x.reshape(math.prod(x.shape[:start]), math.prod(x.shape[start:]))
 
 
-@form("Flatten")
-def flatten_form(call: Call) -> Tensor:
+@lowering("Flatten")
+def flatten_form(call: NodeCall) -> Tensor:
     """Two axes out of all."""
     axis, rank = int(call.attribute("axis", 1)), call.rank(0)
     return torch.flatten(call.tensor(0), 1) if axis == 1 and rank > 1 else flatten(call.tensor(0), axis)
 
 
-def _axes(call: Call) -> list[int] | None:
+def _axes(call: NodeCall) -> list[int] | None:
     """Return the axes that an attribute, or from opset 13 on an input, lists."""
     given = call.attribute("axes") if call.attribute("axes") is not None else call.integers(1)
     return None if given is None else [int(axis) for axis in given]
@@ -77,8 +77,8 @@ def squeeze(x: Tensor, axes: list[int] | None) -> Tensor:
     return torch.squeeze(x) if axes is None else torch.squeeze(x, tuple(axes))
 
 
-@form("Squeeze")
-def squeeze_form(call: Call) -> Tensor:
+@lowering("Squeeze")
+def squeeze_form(call: NodeCall) -> Tensor:
     """Axes of length 1 dropped."""
     axes = _axes(call)
     if axes is None and call.has(1):
@@ -95,8 +95,8 @@ def unsqueeze(x: Tensor, axes: list[int]) -> Tensor:
     return x
 
 
-@form("Unsqueeze")
-def unsqueeze_form(call: Call) -> Tensor:
+@lowering("Unsqueeze")
+def unsqueeze_form(call: NodeCall) -> Tensor:
     """Axes of length 1 inserted."""
     axes = _axes(call) or call.numbers(1) or []
     return torch.unsqueeze(call.tensor(0), axes[0]) if len(axes) == 1 else unsqueeze(call.tensor(0), axes)
@@ -108,7 +108,7 @@ def shape(x: Tensor, start: int, end: int | None) -> Tensor:
     return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
 
 
-@form("Shape")
-def shape_form(call: Call) -> Tensor:
+@lowering("Shape")
+def shape_form(call: NodeCall) -> Tensor:
     """A shape that is not known before the tensor is."""
     return shape(call.tensor(0), int(call.attribute("start", 0)), call.attribute("end"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.abstract.compact import Array
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Equal": torch.eq,
@@ -60,25 +60,25 @@ def shift_bits(data: Tensor, count: Tensor, left: bool) -> Tensor:
     return shift(data.to(kind), count.to(kind)).to(data.dtype)
 
 
-def _function(call: Call) -> Result:
+def _function(call: NodeCall) -> Result:
     return _FUNCTIONS[call.node.op](*call.tensors())
 
 
-form(*_FUNCTIONS)(_function)
+lowering(*_FUNCTIONS)(_function)
 
 
-@form("Clip", until=10)
-def _clip_by_attributes(call: Call) -> Result:
+@lowering("Clip", until=10)
+def _clip_by_attributes(call: NodeCall) -> Result:
     limits = (call.node.attributes.get(key) for key in ("min", "max"))
     return clip(call.tensor(0), *(None if limit is None else float(limit) for limit in limits))
 
 
-@form("Clip", since=11, fixed=(1, 2))
-def _clip(call: Call) -> Result:
+@lowering("Clip", since=11, fixed=(1, 2))
+def _clip(call: NodeCall) -> Result:
     return clip(call.tensor(0), _limit(call, 1), _limit(call, 2))
 
 
-def _limit(call: Call, position: int) -> Tensor | float | None:
+def _limit(call: NodeCall, position: int) -> Tensor | float | None:
     value = call.value(position)
     return call.operand(position) if value is None else _number(value)
 
@@ -88,12 +88,12 @@ def _number(value: Array) -> float:
     return number
 
 
-@form("IsInf")
-def _is_infinite(call: Call) -> Result:
+@lowering("IsInf")
+def _is_infinite(call: NodeCall) -> Result:
     signs = (bool(call.node.attributes.get(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
     return is_infinite(call.tensor(0), *signs)
 
 
-@form("BitShift")
-def _bit_shift(call: Call) -> Result:
+@lowering("BitShift")
+def _bit_shift(call: NodeCall) -> Result:
     return shift_bits(call.tensor(0), call.tensor(1), call.node.attributes["direction"] == "LEFT")

@@ -1,7 +1,7 @@
-"""What a form gets to see of a node: its operands as tensors to compute with, and all that is known before it runs.
+"""What a lowering gets to see of a node: its operands as tensors to compute with, and all that is known before it runs.
 
-Forms are traced: an operand is a ``torch.fx.Proxy`` that stands for a tensor, and a size that is known only at run time
-one that stands for an int. They are typed as what they stand for, so that a form reads, and is checked, as plain torch.
+Lowerings are traced: an operand is a ``torch.fx.Proxy`` that stands for a tensor, and a size that is known only at run
+time one that stands for an int. They are typed as what they stand for, so that a lowering reads as plain torch.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tracing(Protocol):
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """One node to be computed in torch. Positions are those of the node's inputs."""
 
     node: Node
@@ -194,7 +194,7 @@ def torch_dtype(target: int) -> torch.dtype:
     """Return torch's type for an ONNX data type other than `FLOATING`, for which it is float32.
 
     Raises:
-        UsageError: when torch has none that forms could compute in.
+        UsageError: when torch has none that lowerings could compute in.
     """
     if target in FLOATING:
         return torch.float32
@@ -204,7 +204,7 @@ def torch_dtype(target: int) -> torch.dtype:
 
 
 def as_torch(array: Array) -> Tensor:
-    """Return a constant as a tensor of its own, in the type in which forms compute with it."""
+    """Return a constant as a tensor of its own, in the type in which lowerings compute with it."""
     target = torch_dtype(helper.np_dtype_to_tensor_dtype(array.dtype))
     if array.dtype.kind not in "biuf" or array.dtype.itemsize < 4:
         return torch.from_numpy(array.astype(np.float32 if target.is_floating_point else array.dtype)).to(target)

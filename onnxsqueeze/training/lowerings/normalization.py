@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _MICROSOFT = "com.microsoft"
 _SKIP_EPSILON = 1e-12  # onnxruntime's default for the operators that add first
@@ -66,13 +66,13 @@ def _from(data: Tensor, axis: int) -> list[int]:
     return list(range(axis % data.ndim, data.ndim))
 
 
-def _written(call: Call, position: int) -> bool:
+def _written(call: NodeCall, position: int) -> bool:
     return position < len(call.node.outputs) and bool(call.node.outputs[position])
 
 
-@form("LayerNormalization")
-@form("LayerNormalization", domain=PATTERN_DOMAIN)
-def _layer_normalization(call: Call) -> Result:
+@lowering("LayerNormalization")
+@lowering("LayerNormalization", domain=PATTERN_DOMAIN)
+def _layer_normalization(call: NodeCall) -> Result:
     axis, epsilon = _axis(call), _epsilon(call)
     data = call.tensor(0)
     result = layer_norm(data, call.operand(1), call.operand(2), axis, epsilon)
@@ -82,18 +82,18 @@ def _layer_normalization(call: Call) -> Result:
     return result, statistics[0], statistics[1]
 
 
-@form("RMSNormalization")
-@form("RMSNormalization", domain=PATTERN_DOMAIN)
-@form("SimplifiedLayerNormalization")
-@form("SimplifiedLayerNormalization", domain=_MICROSOFT)
-def _rms_normalization(call: Call) -> Result:
+@lowering("RMSNormalization")
+@lowering("RMSNormalization", domain=PATTERN_DOMAIN)
+@lowering("SimplifiedLayerNormalization")
+@lowering("SimplifiedLayerNormalization", domain=_MICROSOFT)
+def _rms_normalization(call: NodeCall) -> Result:
     axis, epsilon = _axis(call), _epsilon(call)
     result = rms_norm(call.tensor(0), call.operand(1), axis, epsilon)
     return (result, inverse_rms(call.tensor(0), axis, epsilon)) if _written(call, 1) else result
 
 
-@form("SkipLayerNormalization", domain=_MICROSOFT)
-def _skip_layer_normalization(call: Call) -> Result:
+@lowering("SkipLayerNormalization", domain=_MICROSOFT)
+def _skip_layer_normalization(call: NodeCall) -> Result:
     epsilon = _epsilon(call, _SKIP_EPSILON)
     total = _summed(call, 4)
     result = layer_norm(total, call.operand(2), call.operand(3), -1, epsilon)
@@ -101,8 +101,8 @@ def _skip_layer_normalization(call: Call) -> Result:
     return result, statistics[0], statistics[1], total
 
 
-@form("SkipSimplifiedLayerNormalization", domain=_MICROSOFT)
-def _skip_rms_normalization(call: Call) -> Result:
+@lowering("SkipSimplifiedLayerNormalization", domain=_MICROSOFT)
+def _skip_rms_normalization(call: NodeCall) -> Result:
     epsilon = _epsilon(call, _SKIP_EPSILON)
     total = _summed(call, 3)
     result = rms_norm(total, call.operand(2), -1, epsilon)
@@ -110,15 +110,15 @@ def _skip_rms_normalization(call: Call) -> Result:
     return result, inverse, inverse, total  # onnxruntime writes no mean
 
 
-def _summed(call: Call, bias: int) -> Tensor:
+def _summed(call: NodeCall, bias: int) -> Tensor:
     """Return the sum of the stream, the branch and perhaps a bias."""
     total, more = call.tensor(0) + call.tensor(1), call.operand(bias)
     return total if more is None else total + more
 
 
-def _axis(call: Call) -> int:
+def _axis(call: NodeCall) -> int:
     return int(call.node.attributes.get("axis", -1))
 
 
-def _epsilon(call: Call, default: float = 1e-5) -> float:
+def _epsilon(call: NodeCall, default: float = 1e-5) -> float:
     return float(call.node.attributes.get("epsilon", default))

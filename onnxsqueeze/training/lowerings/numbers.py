@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf
 
 
 @leaf
@@ -14,7 +14,7 @@ def entries(tensor: Tensor) -> list[int]:
     return found
 
 
-def numbers(call: Call, position: int) -> list[int] | None:
+def numbers(call: NodeCall, position: int) -> list[int] | None:
     """Return the entries of an integer input, read at run time where not even their number is known before.
 
     None where the input is absent.
@@ -23,12 +23,12 @@ def numbers(call: Call, position: int) -> list[int] | None:
     return entries(call.tensor(position)) if found is None and call.has(position) else found
 
 
-def optional(call: Call, start: int, end: int) -> list[Tensor | None]:
+def optional(call: NodeCall, start: int, end: int) -> list[Tensor | None]:
     """Return the inputs from one position up to another, None where they are absent."""
     return [call.operand(position) for position in range(start, end)]
 
 
-def required(call: Call, position: int) -> list[int]:
+def required(call: NodeCall, position: int) -> list[int]:
     """Return the entries of an integer input that must be there.
 
     Raises:
@@ -38,7 +38,7 @@ def required(call: Call, position: int) -> list[int]:
     return entries(call.tensor(position)) if found is None else found
 
 
-def number(call: Call, position: int) -> int:
+def number(call: NodeCall, position: int) -> int:
     """Return the first entry of an integer input that must be there.
 
     Raises:

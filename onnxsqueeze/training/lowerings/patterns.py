@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.graph.graph import GUARDED, PATTERN_DOMAIN
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @leaf
@@ -29,16 +29,16 @@ def swish(data: Tensor, alpha: float) -> Tensor:
     return F.silu(data) if alpha == 1.0 else data * torch.sigmoid(alpha * data)
 
 
-@form(GUARDED, domain=PATTERN_DOMAIN)
-def _guarded_softmax(call: Call) -> Result:
+@lowering(GUARDED, domain=PATTERN_DOMAIN)
+def _guarded_softmax(call: NodeCall) -> Result:
     return guarded_softmax(call.tensor(0), int(call.node.attributes.get("axis", -1)))
 
 
-@form("Gelu", domain=PATTERN_DOMAIN)
-def _gelu(call: Call) -> Result:
+@lowering("Gelu", domain=PATTERN_DOMAIN)
+def _gelu(call: NodeCall) -> Result:
     return gelu(call.tensor(0), str(call.node.attributes.get("approximate", "none")))
 
 
-@form("Swish", domain=PATTERN_DOMAIN)
-def _swish(call: Call) -> Result:
+@lowering("Swish", domain=PATTERN_DOMAIN)
+def _swish(call: NodeCall) -> Result:
     return swish(call.tensor(0), float(call.node.attributes.get("alpha", 1.0)))

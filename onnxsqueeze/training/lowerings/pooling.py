@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 from onnxsqueeze.training.lowerings.windows import Window, padded, window_of
 
 _MAXIMUM: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def _window(call: Call) -> Window:
+def _window(call: NodeCall) -> Window:
     kernel = tuple(int(size) for size in call.attribute("kernel_shape"))
     if len(kernel) not in _MAXIMUM:
         raise UsageError(f"node '{call.node.label}': a pool over {len(kernel)} dimensions cannot be trained")
@@ -29,8 +29,8 @@ def _fits_torch(window: Window) -> bool:
     return window.symmetric and all(2 * pad <= size for pad, size in zip(window.before, window.kernel, strict=True))
 
 
-@form("MaxPool")
-def max_pool(call: Call) -> Tensor:
+@lowering("MaxPool")
+def max_pool(call: NodeCall) -> Tensor:
     """The largest element in each window. There is no output for its position."""
     window = _window(call)
     plain = _fits_torch(window)
@@ -42,8 +42,8 @@ def max_pool(call: Call) -> Tensor:
     return result
 
 
-@form("AveragePool")
-def average_pool(call: Call) -> Tensor:
+@lowering("AveragePool")
+def average_pool(call: NodeCall) -> Tensor:
     """The mean over each window, with or without the padding."""
     window = _window(call)
     counted = bool(call.attribute("count_include_pad", 0))
@@ -77,8 +77,8 @@ def mean_of_windows(x: Tensor, window: Window, counted: bool) -> Tensor:
     return sum_of_windows(whole, window) / sum_of_windows(members, window)
 
 
-@form("LpPool")
-def lp_pool(call: Call) -> Tensor:
+@lowering("LpPool")
+def lp_pool(call: NodeCall) -> Tensor:
     """The p-norm over each window."""
     window, p = _window(call), float(call.attribute("p", 2))
     powers = torch.pow(torch.abs(padded(call.tensor(0), window)), p)
@@ -92,24 +92,24 @@ def root(x: Tensor, p: float) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1.0).pow(1.0 / p), 0.0)
 
 
-def _positions(call: Call) -> list[int]:
+def _positions(call: NodeCall) -> list[int]:
     return list(range(2, call.rank(0)))
 
 
-@form("GlobalAveragePool")
-def global_average_pool(call: Call) -> Tensor:
+@lowering("GlobalAveragePool")
+def global_average_pool(call: NodeCall) -> Tensor:
     """The mean over all positions."""
     return torch.mean(call.tensor(0), dim=_positions(call), keepdim=True)
 
 
-@form("GlobalMaxPool")
-def global_max_pool(call: Call) -> Tensor:
+@lowering("GlobalMaxPool")
+def global_max_pool(call: NodeCall) -> Tensor:
     """The largest element over all positions."""
     return torch.amax(call.tensor(0), dim=_positions(call), keepdim=True)
 
 
-@form("GlobalLpPool")
-def global_lp_pool(call: Call) -> Tensor:
+@lowering("GlobalLpPool")
+def global_lp_pool(call: NodeCall) -> Tensor:
     """The p-norm over all positions."""
     p = float(call.attribute("p", 2))
     powers = torch.pow(torch.abs(call.tensor(0)), p)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.lowerings.numbers import optional
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 Activation = tuple[str, float, float]
 """Its name in lower case, alpha and beta."""
@@ -231,8 +231,8 @@ def _rnn_step(
     return _curve(total, activations[0], way.clip), cell
 
 
-@form("LSTM", "GRU", "RNN", since=7)
-def _recurrent(call: Call) -> Result:
+@lowering("LSTM", "GRU", "RNN", since=7)
+def _recurrent(call: NodeCall) -> Result:
     op, direction = call.node.op, str(call.attribute("direction", "forward"))
     settings = (
         op,
@@ -249,7 +249,7 @@ def _recurrent(call: Call) -> Result:
     return tuple(found[place] for place in range(len(call.node.outputs)))
 
 
-def _activations(call: Call, directions: int) -> tuple[Activation, ...]:
+def _activations(call: NodeCall, directions: int) -> tuple[Activation, ...]:
     """Pair the functions with their parameters, which are listed for those functions alone that have them.
 
     Raises:

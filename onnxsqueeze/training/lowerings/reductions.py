@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.training.lowerings.numbers import number, numbers
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 Reduction = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
@@ -107,27 +107,27 @@ def non_zero(data: Tensor) -> Tensor:
     return torch.nonzero(data).T
 
 
-def _reduction(call: Call) -> Result:
+def _reduction(call: NodeCall) -> Result:
     attributes = call.node.attributes
     axes = numbers(call, 1) if call.has(1) else attributes.get("axes")
     keep, none = bool(attributes.get("keepdims", 1)), bool(attributes.get("noop_with_empty_axes", 0))
     return reduce(call.tensor(0), call.node.op, axes, keep, none)
 
 
-form(*_REDUCTIONS)(_reduction)
+lowering(*_REDUCTIONS)(_reduction)
 
 
-@form("ArgMax")
-@form("ArgMin")
-def _extreme_place(call: Call) -> Result:
+@lowering("ArgMax")
+@lowering("ArgMin")
+def _extreme_place(call: NodeCall) -> Result:
     attributes = call.node.attributes
     keep, last = bool(attributes.get("keepdims", 1)), bool(attributes.get("select_last_index", 0))
     axis = int(attributes.get("axis", 0))
     return extreme_place(call.tensor(0), axis, keep, call.node.op == "ArgMax", last)
 
 
-@form("TopK")
-def _top_k(call: Call) -> Result:
+@lowering("TopK")
+def _top_k(call: NodeCall) -> Result:
     attributes = call.node.attributes
     count = int(attributes["k"]) if "k" in attributes else number(call, 1)
     axis, largest = int(attributes.get("axis", -1)), bool(attributes.get("largest", 1))
@@ -135,6 +135,6 @@ def _top_k(call: Call) -> Result:
     return found[0], found[1]
 
 
-@form("NonZero")
-def _non_zero(call: Call) -> Result:
+@lowering("NonZero")
+def _non_zero(call: NodeCall) -> Result:
     return non_zero(call.tensor(0))

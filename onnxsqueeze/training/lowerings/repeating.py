@@ -12,7 +12,7 @@ from torch import Tensor
 from onnxsqueeze.graph.graph import tensor_attribute
 from onnxsqueeze.training.lowerings.node_call import FLOATING, torch_dtype
 from onnxsqueeze.training.lowerings.numbers import number, required
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @leaf
@@ -54,18 +54,18 @@ def element_count(data: Tensor) -> Tensor:
     return torch.tensor(data.numel(), device=data.device)
 
 
-@form("Expand")
-def _expand(call: Call) -> Result:
+@lowering("Expand")
+def _expand(call: NodeCall) -> Result:
     return expand(call.tensor(0), required(call, 1))
 
 
-@form("Tile", since=6)
-def _tile(call: Call) -> Result:
+@lowering("Tile", since=6)
+def _tile(call: NodeCall) -> Result:
     return tile(call.tensor(0), required(call, 1))
 
 
-@form("ConstantOfShape")
-def _constant_of_shape(call: Call) -> Result:
+@lowering("ConstantOfShape")
+def _constant_of_shape(call: NodeCall) -> Result:
     given = call.node.attributes.get("value")
     value = np.zeros(1, np.float32) if given is None else tensor_attribute(given)
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
@@ -73,17 +73,17 @@ def _constant_of_shape(call: Call) -> Result:
     return full(required(call, 0), value.reshape(()).item(), dtype, call.floating)
 
 
-@form("Range")
-def _range(call: Call) -> Result:
+@lowering("Range")
+def _range(call: NodeCall) -> Result:
     return arange(call.tensor(0), call.tensor(1), call.tensor(2))
 
 
-@form("Trilu")
-def _trilu(call: Call) -> Result:
+@lowering("Trilu")
+def _trilu(call: NodeCall) -> Result:
     offset = number(call, 1) if call.node.input(1) else 0
     return triangle(call.tensor(0), offset, bool(call.node.attributes.get("upper", 1)))
 
 
-@form("Size")
-def _size(call: Call) -> Result:
+@lowering("Size")
+def _size(call: NodeCall) -> Result:
     return element_count(call.tensor(0))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.training.lowerings.numbers import numbers
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _by_policy(sizes: list[int], lengths: list[int], policy: str) -> tuple[list[
 def _by_kernel(
     data: Tensor, axes: Sequence[int], sizes: Sequence[int], factors: Sequence[float], way: Sampling
 ) -> Tensor | None:
-    """Call torch's own interpolation where it gives the same: whole factors, or exact quotients of sizes."""
+    """NodeCall torch's own interpolation where it gives the same: whole factors, or exact quotients of sizes."""
     target = list(data.shape)
     for axis, size in zip(axes, sizes, strict=True):
         target[axis] = size
@@ -186,8 +186,8 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
 
 
-@form("Resize", since=11, fixed=(1, 2))
-def _resize(call: Call) -> Result:
+@lowering("Resize", since=11, fixed=(1, 2))
+def _resize(call: NodeCall) -> Result:
     attributes = call.node.attributes
     sizes = numbers(call, 3) if call.node.input(3) else None
     axes = [int(axis) for axis in attributes["axes"]] if "axes" in attributes else None
@@ -202,7 +202,7 @@ def _resize(call: Call) -> Result:
     )
 
 
-def _sampling(call: Call) -> tuple[str, str, str, float, bool, bool, float]:
+def _sampling(call: NodeCall) -> tuple[str, str, str, float, bool, bool, float]:
     attributes, default = call.node.attributes, Sampling()
     return (
         str(attributes.get("mode", default.mode)),
@@ -215,9 +215,9 @@ def _sampling(call: Call) -> tuple[str, str, str, float, bool, bool, float]:
     )
 
 
-@form("Upsample", fixed=(1,))
-@form("Resize", until=10, fixed=(1,))
-def _upsample(call: Call) -> Result:
+@lowering("Upsample", fixed=(1,))
+@lowering("Resize", until=10, fixed=(1,))
+def _upsample(call: NodeCall) -> Result:
     """Scales came as an attribute, then as an input; positions were not centred, and the nearest was below."""
     attributes = call.node.attributes
     scales = [float(scale) for scale in attributes["scales"]] if "scales" in attributes else _factors(call, 1)
@@ -226,7 +226,7 @@ def _upsample(call: Call) -> Result:
     return resize(call.tensor(0), None, scales, None, "stretch", None, sampling)
 
 
-def _factors(call: Call, position: int) -> Tensor | list[float] | None:
+def _factors(call: NodeCall, position: int) -> Tensor | list[float] | None:
     """Return the entries of a floating-point input, at run time where they are computed; None where it is empty."""
     if not call.node.input(position):
         return None

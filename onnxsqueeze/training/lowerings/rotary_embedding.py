@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.training.lowerings.attending import by_head, joined, rotated
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @leaf
@@ -33,13 +33,13 @@ def rotary_embedding(
     return turned if data.ndim == 4 else joined(turned)
 
 
-@form("RotaryEmbedding", since=23)
-def _rotary_embedding(call: Call) -> Result:
+@lowering("RotaryEmbedding", since=23)
+def _rotary_embedding(call: NodeCall) -> Result:
     heads, interleaved = int(call.attribute("num_heads", 0)), bool(call.attribute("interleaved", 0))
     return rotary_embedding(call.tensor(0), call.tensor(1), call.tensor(2), call.operand(3), heads, interleaved)
 
 
-@form("RotaryEmbedding", domain="com.microsoft")
-def _rotary_embedding_microsoft(call: Call) -> Result:
+@lowering("RotaryEmbedding", domain="com.microsoft")
+def _rotary_embedding_microsoft(call: NodeCall) -> Result:
     heads, interleaved = int(call.attribute("num_heads", 0)), bool(call.attribute("interleaved", 0))
     return rotary_embedding(call.tensor(0), call.tensor(2), call.tensor(3), call.operand(1), heads, interleaved)

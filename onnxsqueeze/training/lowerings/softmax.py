@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
 
 
 @leaf
@@ -30,8 +30,8 @@ def over_flattened(op: str, x: Tensor, axis: int) -> Tensor:
     return result.reshape(x.shape)
 
 
-@form(*_FUNCTIONS)
-def softmax(call: Call) -> Tensor:
+@lowering(*_FUNCTIONS)
+def softmax(call: NodeCall) -> Tensor:
     """Over one axis, by default the last."""
     axis = int(call.attribute("axis", -1 if call.node.version >= 13 else 1))
     if call.node.version < 13 and axis not in (-1, call.rank(0) - 1):

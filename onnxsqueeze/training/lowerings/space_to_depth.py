@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, Result, form, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 
 @leaf
@@ -27,13 +27,13 @@ def space_to_depth(data: Tensor, block: int) -> Tensor:
     return parts.reshape(images, channels * block**2, height // block, width // block)
 
 
-@form("DepthToSpace")
-def _depth_to_space(call: Call) -> Result:
+@lowering("DepthToSpace")
+def _depth_to_space(call: NodeCall) -> Result:
     attributes = call.node.attributes
     by_column = str(attributes.get("mode", "DCR")) == "CRD"
     return depth_to_space(call.tensor(0), int(attributes["blocksize"]), by_column)
 
 
-@form("SpaceToDepth")
-def _space_to_depth(call: Call) -> Result:
+@lowering("SpaceToDepth")
+def _space_to_depth(call: NodeCall) -> Result:
     return space_to_depth(call.tensor(0), int(call.node.attributes["blocksize"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.training.lowerings.registry import Call, leaf
+from onnxsqueeze.training.lowerings.registry import NodeCall, leaf
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Window:
         return (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
 
-def window_of(call: Call, kernel: tuple[int, ...]) -> Window:
+def window_of(call: NodeCall, kernel: tuple[int, ...]) -> Window:
     """Return the window that a node's attributes describe."""
     rank = len(kernel)
     mode = str(call.attribute("auto_pad", "NOTSET"))

@@ -18,8 +18,8 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Graph, Node
-from onnxsqueeze.training.lowerings.node_call import FLOATING, Call, as_torch, leaf, torch_dtype
-from onnxsqueeze.training.lowerings.registry import form_for
+from onnxsqueeze.training.lowerings.node_call import FLOATING, NodeCall, as_torch, leaf, torch_dtype
+from onnxsqueeze.training.lowerings.registry import lowering_for
 from onnxsqueeze.training.module.lowering import SHAPE
 from onnxsqueeze.training.module.sizes import SymbolicSizes
 from onnxsqueeze.training.module.trainable import Roles
@@ -123,7 +123,7 @@ class Trace:
     def _compute(self, node: Node) -> None:
         if node.captured or any(attribute.HasField("g") for attribute in node.proto.attribute):
             raise UsageError(f"node '{node.label}': {node.operator} with a subgraph cannot be trained")
-        made = form_for(node).compute(Call(node, self))
+        made = lowering_for(node).compute(NodeCall(node, self))
         results: Sequence[Any] = made if isinstance(made, tuple) else (made,)
         for name, result in zip(node.outputs, results, strict=False):
             if name and result is not None:

@@ -116,12 +116,12 @@ def _linear(linear: Linear, node: Node, analysis: Analysis, found: Weights, colu
         if parameter.role is not Role.WEIGHT and parameter.classes:
             _store(Use(parameter.name, _labelled(parameter, analysis)), analysis, found)
     rows = labels[along(context, output, linear.output_axis)]
-    data = np.zeros(0, np.int64) if linear.lookup else labels[along(context, linear.data, linear.data_axis)]
-    if not linear.lookup:
+    data = np.zeros(0, np.int64) if linear.is_table else labels[along(context, linear.data, linear.data_axis)]
+    if not linear.is_table:
         data = columns.of(linear, rows, data)
-    multiplied = "" if linear.lookup else output
+    multiplied = "" if linear.is_table else output
     _store(Use(linear.weight, linear_classes(linear, rows, data), output=multiplied), analysis, found)
-    if not linear.depthwise and not linear.lookup:
+    if not linear.depthwise and not linear.is_table:
         classes = placed(data, context.rank(linear.data), linear.data_axis)
         found.readings.append(Reading(linear.data, classes, linear.groups == 1))
     found.writings.append(Reading(output, analysis.classes_of(output)))
@@ -156,18 +156,18 @@ def _labelled(parameter: Parameter, analysis: Analysis) -> tuple[Classes, ...]:
     return tuple(analysis.labels[array] for array in parameter.classes)
 
 
-def _store(use: Use, analysis: Analysis, found: Weights, idle: bool = False) -> None:
+def _store(use: Use, analysis: Analysis, found: Weights, harmless: bool = False) -> None:
     """Follow a constant back to the initializer that it is a view of.
 
-    What cannot be erased blocks its classes, unless it is a vector, which adds the same everywhere, or ``idle``: it has
-    no effect on a channel of zeros.
+    What cannot be erased blocks its classes, unless it is a vector, which adds the same everywhere, or ``harmless``: it
+    has no effect on a channel of zeros.
     """
     traced = _traced(use, analysis)
     erasable = traced is not None and (found.trained is None or traced.name in found.trained)
     if traced is not None:
         arrays = tuple(compacted(array) for array in traced.arrays)
         found.uses.append(replace(traced, arrays=arrays, erase=traced.erase and erasable))
-    if use.erase and not idle and not erasable and len(analysis.context.shapes[use.name]) > 1:
+    if use.erase and not harmless and not erasable and len(analysis.context.shapes[use.name]) > 1:
         found.blocked.extend(use.arrays)
 
 

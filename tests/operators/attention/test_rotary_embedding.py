@@ -146,7 +146,7 @@ def test_tables_that_are_given_keep_all_pairs(shared: bool) -> None:
     tables = [net.input(name, "N", "T", 3) for name in ("cos", "sin")]
     if shared:
         mix = net.store("mix", np.eye(3) + 1)
-        tables = [net.node("MatMul", [name, mix], f"{name}_mixed") for name in tables]
+        tables = [net.node("MatMul", [name, mix], f"{name}_reconstructing") for name in tables]
         net.outputs = [net.info(name, "N", "T", 3) for name in tables]
     operands = net.triple()
     for place in (0, 1):

@@ -32,10 +32,10 @@ class Attention(nn.Module):
         """Attend within [batch, time, stream]."""
         q, k, v = self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
         if self.fused:
-            mixed = functional.scaled_dot_product_attention(q, k, v, scale=SCALE)
+            deferred = functional.scaled_dot_product_attention(q, k, v, scale=SCALE)
         else:
-            mixed = torch.softmax(self.scores(q, k), dim=-1) @ v
-        return self.o(mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+            deferred = torch.softmax(self.scores(q, k), dim=-1) @ v
+        return self.o(deferred.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
 
 
 class CausalAttention(nn.Module):
@@ -56,8 +56,8 @@ class CausalAttention(nn.Module):
         scores = q @ k.transpose(2, 3) * SCALE
         allowed = self.mask[:, :, : x.shape[1], : x.shape[1]]
         scores = scores.masked_fill(~allowed, torch.finfo(x.dtype).min)
-        mixed = torch.softmax(scores, dim=-1) @ v
-        return self.o(mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+        deferred = torch.softmax(scores, dim=-1) @ v
+        return self.o(deferred.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
 
 
 class Conv1D(nn.Module):
@@ -107,5 +107,5 @@ class RotaryAttention(nn.Module):
         """Attend within [batch, time, stream]."""
         q, k = self.turn(self.split(self.q(x), self.heads)), self.turn(self.split(self.k(x), self.shared))
         v = self.split(self.v(x), self.shared)
-        mixed = torch.softmax(q @ self.repeat(k).transpose(2, 3) * SCALE, dim=-1) @ self.repeat(v)
-        return self.o(mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+        deferred = torch.softmax(q @ self.repeat(k).transpose(2, 3) * SCALE, dim=-1) @ self.repeat(v)
+        return self.o(deferred.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))

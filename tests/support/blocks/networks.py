@@ -275,7 +275,7 @@ class T5(nn.Module):
         places = torch.arange(time)
         buckets = (places[None] - places[:, None]).abs().clamp(max=7)
         scores = q @ k.transpose(2, 3) + self.distances(buckets).permute(2, 0, 1)[None]
-        mixed = torch.softmax(scores, dim=-1) @ v
-        x = x + self.o(mixed.transpose(1, 2).reshape(batch, time, -1))
+        deferred = torch.softmax(scores, dim=-1) @ v
+        x = x + self.o(deferred.transpose(1, 2).reshape(batch, time, -1))
         x = x + self.mlp(self.norms[1](x))
         return self.head(self.norms[2](x))

@@ -1,1 +1,1 @@
-"""The torch forms of operators against onnxruntime."""
+"""The torch lowerings of operators against onnxruntime."""

@@ -1,4 +1,4 @@
-"""One operator as a model: its torch form against onnxruntime, and its gradients against differences of itself."""
+"""One operator as a model: its torch lowering against onnxruntime, and its gradients against differences of itself."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _declared(name: str, array: Array, sizes: Sizes) -> onnx.ValueInfoProto:
 
 
 def check(case: Case, sizes: Sizes = "fixed", training: bool = False) -> OnnxModule:
-    """Compare a node's form with onnxruntime and its gradients with differences; return the module."""
+    """Compare a node's lowering with onnxruntime and its gradients with differences; return the module."""
     model = case.model("fixed" if case.fixed else sizes)
     module = from_onnx(model).train(training)
     assert_same_outputs(module, model, case.feeds, reference=case.reference)

@@ -207,7 +207,7 @@ def test_query_without_a_key_gives_zeros_and_no_gradient(kind: str) -> None:
 
 
 def test_what_cannot_be_trained_is_said() -> None:
-    """Packed operands have no form on a CPU."""
+    """Packed operands have no lowering on a CPU."""
     node = helper.make_node("MultiHeadAttention", ["x"], ["y"], domain=MICROSOFT, num_heads=4)
     x = helper.make_tensor_value_info("x", 1, [2, 5, 4, 3, 6])
     graph = helper.make_graph([node], "one", [x], [helper.make_tensor_value_info("y", 1, [2, 5, 24])])
