@@ -73,8 +73,8 @@ class Context:
         elements: the classes and the constraints between them.
         shapes, dtypes, values, intervals: by tensor.
         rules: by node index the rule in force, as ``dispatch`` and ``applies`` resolved it; UNKNOWN after a refusal,
-            and for a node that no output depends on. What holds whether or not a rule applies is asked of the registered
-            one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits and the like.
+            and for a node that no output depends on. What holds whether or not a rule applies is asked of the
+            registered one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits.
         refusals: by node index, why its rule was refused.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
             that part (see `onnxsqueeze.rules.tied_weights`).
@@ -265,6 +265,7 @@ class OpRule:
             0, as far as constants say.
         requested: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
         dispatch: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
+        variants: the rules that ``dispatch`` may choose, so that the registry can say what becomes of the operator.
     """
 
     op: str
@@ -300,6 +301,7 @@ class OpRule:
     expects: Expects | None = None
     requested: Requested | None = None
     dispatch: Dispatch | None = None
+    variants: tuple[OpRule, ...] = ()
 
 
 UNKNOWN = OpRule(op="")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from onnxsqueeze.rules.contract import OpRule
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/operators.md"
 _FOREVER = 1 << 30
@@ -20,7 +22,7 @@ _HEAD = """# Operators with a rule
 Written by `python tools/docs/list_operators.py` from the registry of rules. Any other operator is left as it is: all of
 its inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
 constants; *narrows*: what it reads and writes can become narrower; *sizes*: it is followed where it computes shapes or
-constants.
+constants. Where it depends on a node's inputs what the operator is, all that it may be is listed.
 
 | operator | opset | kind |
 |---|---|---|
@@ -34,14 +36,18 @@ def page() -> str:
 
 def _rows() -> Iterator[str]:
     import onnxsqueeze.operators  # noqa: F401  (registers the rules)
-    from onnxsqueeze.rules.contract import OpRule
     from onnxsqueeze.rules.registry import rules
 
-    linkless = OpRule("").link
     for rule in sorted(rules(), key=lambda rule: (rule.domain, rule.op, rule.since)):
-        kind = "layer" if rule.linear else "sizes" if rule.link is linkless else "narrows"
+        kinds = dict.fromkeys(_kind(variant) for variant in (rule.variants or (rule,)))
         name = f"{rule.domain}.{rule.op}" if rule.domain else rule.op
-        yield f"| {name} | {_versions(rule.since, rule.until)} | {kind} |\n"
+        yield f"| {name} | {_versions(rule.since, rule.until)} | {' or '.join(sorted(kinds))} |\n"
+
+
+def _kind(rule: OpRule) -> str:
+    unknown = OpRule("")
+    weights = rule.contracts is not None and rule.parameters is not unknown.parameters
+    return "layer" if rule.linear or weights else "sizes" if rule.link is unknown.link else "narrows"
 
 
 def _versions(since: int, until: int) -> str:

@@ -22,15 +22,14 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
     constant_operands,
     pointwise_rule,
 )
-from onnxsqueeze.rules.contract import Context, ScoreRows
+from onnxsqueeze.operators.elementwise.rows import ROWS
+from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import KeepSummand
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters, setting_parameters
 from onnxsqueeze.rules.queries import absorbed_by_readers
-from onnxsqueeze.rules.registry import register, rule_for
+from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
-from onnxsqueeze.rules.score_rows import all_finite_inputs, finite, never_masked, row_sums
-from onnxsqueeze.rules.traits import Trait
 
 
 def _pair(combine: Callable[[Interval, Interval], Interval]) -> Combine:
@@ -312,79 +311,11 @@ def _divided(node: Node, context: Context) -> int | None:
     return 0 if _scaled(node, context) == 0 else None
 
 
-def _factor_of_rows(node: Node, context: Context, position: int) -> bool:
-    """Whether the other input is the same along each row."""
-    other = context.shapes.get(node.inputs[1 - position])
-    return other is not None and (not other or other[-1] == 1)
-
-
-def _finite_quotient(node: Node, context: Context) -> bool:
-    divisor = context.value(node.inputs[1])
-    return divisor is not None and bool(np.all(divisor != 0)) and finite(context, node.inputs[0])
-
-
-def _sum_reached(node: Node, context: Context) -> bool:
-    """Some number of each row is finite if one summand's is, and the other summand is finite throughout."""
-    last = context.shape(node.outputs[0])[-1:]
-    whole = [context.shapes.get(side, ())[-1:] == last for side in node.inputs]
-    return any(
-        whole[place] and finite(context, node.inputs[1 - place]) and never_masked(context, side, context.rank(side) - 1)
-        for place, side in enumerate(node.inputs)
-    )
-
-
-def _choice_reached(node: Node, context: Context) -> bool:
-    condition = context.value(node.inputs[0])
-    return condition is not None and bool(condition.any(axis=-1).all()) and finite(context, node.inputs[1])
-
-
-def _masked_row(node: Node, context: Context, position: int) -> bool:
-    """Whether what may stand instead is so low everywhere that whatever stands beside it in a row outweighs it."""
-    filler = context.value(node.inputs[3 - position]) if position > 0 else None
-    return filler is not None and bool((filler.astype(np.float64) <= _FILLER).all())
-
-
-_FILLER = -1e9  # what no score comes near
-
-
-def _guarded_total(node: Node, context: Context, axis: int) -> int | None:
-    """Of a softmax with 0 instead of NaN: rows that are masked as a whole sum to 0."""
-    kept = _guarded(node, context)
-    softmax = context.graph.producers.get(kept or "")
-    if softmax is None or row_sums(context, softmax.outputs[0], axis) != 1:
-        return None
-    shares = Trait.NORMALISES in context.rules[softmax.index].traits
-    return int(shares and never_masked(context, softmax.inputs[0], axis))
-
-
-def _guarded(node: Node, context: Context) -> str | None:
-    """Return the tensor of which a node is a copy with 0 instead of NaN."""
-    condition = context.graph.producers.get(node.inputs[0])
-    filler, kept = context.value(node.inputs[1]), node.inputs[2]
-    tests = condition is not None and Trait.TESTS_NAN in rule_for(condition).traits and condition.inputs[0] == kept
-    same = context.shapes.get(kept) == context.shapes.get(node.outputs[0])
-    return kept if tests and same and filler is not None and not np.any(filler) else None
-
-
-def _always(node: Node, context: Context, position: int) -> bool:
-    return True
-
-
 _SUMMAND, _FACTOR, _OPERAND = (operand_parameters(role) for role in (Role.SUMMAND, Role.FACTOR, Role.OPERAND))
 _FIELDS: dict[str, dict[str, Any]] = {
-    "Sub": {"parameters": _SUMMAND, "rows": ScoreRows(finite=all_finite_inputs, commutes=_always)},
-    "Div": {
-        "parameters": _OPERAND,
-        "rows": ScoreRows(
-            finite=_finite_quotient,
-            commutes=lambda node, context, position: position == 0 and _factor_of_rows(node, context, position),
-        ),
-        "scales": _divided,
-    },
-    "Where": {
-        "parameters": _SUMMAND,
-        "rows": ScoreRows(total=_guarded_total, reached=_choice_reached, commutes=_masked_row),
-    },
+    "Sub": {"parameters": _SUMMAND, "rows": ROWS["Sub"]},
+    "Div": {"parameters": _OPERAND, "rows": ROWS["Div"], "scales": _divided},
+    "Where": {"parameters": _SUMMAND, "rows": ROWS["Where"]},
     "PRelu": {"parameters": _FACTOR},
     **dict.fromkeys(("Pow", "Min", "Max", "Mod"), {"parameters": _OPERAND}),
 }
@@ -399,7 +330,7 @@ register(
         absorbs=_absorbs,
         repair=_repair_add,
         parameters=_SUMMAND,
-        rows=ScoreRows(finite=all_finite_inputs, reached=_sum_reached, commutes=_always),
+        rows=ROWS["Add"],
         adds_constant=_constant_summand,
     ),
     pointwise_rule(
@@ -407,7 +338,7 @@ register(
         Pointwise(_plain(np.multiply), _pair(times), _product_reads),
         alignment=_gate_alignment,
         parameters=_FACTOR,
-        rows=ScoreRows(finite=all_finite_inputs, commutes=_factor_of_rows),
+        rows=ROWS["Mul"],
         scales=_scaled,
     ),
     pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum, parameters=_SUMMAND),

@@ -152,6 +152,7 @@ register(
         since=12,
         evaluate=_value,
         dispatch=_choose,
+        variants=(_TRANSPOSES, _MULTIPLIES, _BY_MATRIX),
         rows=ScoreRows(finite=lambda node, context: True),
     )
 )

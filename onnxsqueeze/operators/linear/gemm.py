@@ -139,5 +139,12 @@ _SUMS = ScoreRows(finite=lambda node, context: True)
 
 register(
     replace(linear_rule("Gemm", _gemm), expects=_gemm_expects, optional_bias=_gemm_bias, rows=_SUMS),
-    replace(_BY_MATRIX, evaluate=_matmul_value, dispatch=_choose, expects=_matmul_expects, rows=_SUMS),
+    replace(
+        _BY_MATRIX,
+        evaluate=_matmul_value,
+        dispatch=_choose,
+        variants=(_BY_MATRIX, _OF_TENSORS),
+        expects=_matmul_expects,
+        rows=_SUMS,
+    ),
 )

@@ -29,7 +29,7 @@ def embedding_rule(op: str, node: Node, context: Context) -> OpRule:
     """Return the rule of an operator that reads rows of a constant table at given positions."""
     columns = [length for axis, length in enumerate(_table(node, context).shape) if axis != _axis(node, context)]
     plain = sum(length > 1 for length in columns) == 1 and _rows_rank(node, context) > 0
-    return replace(_RULE, op=op, linear=_view, parameters=_parameters) if plain else replace(_RULE, op=op)
+    return replace(EMBEDDINGS[0] if plain else EMBEDDINGS[1], op=op)
 
 
 def _table(node: Node, context: Context) -> Array:
@@ -182,3 +182,6 @@ _RULE = OpRule(
     repair=_repair,
     adopts=_adopts,
 )
+
+EMBEDDINGS = (replace(_RULE, linear=_view, parameters=_parameters), _RULE)
+"""What may be chosen for a constant table: with one axis of columns it is a layer, with several it is only sliced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxsqueeze.abstract.interval import Interval, collapse, rearranged
 from onnxsqueeze.coupling.constraints import Copies
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.movement.embedding import embedding_rule
+from onnxsqueeze.operators.movement.embedding import EMBEDDINGS, embedding_rule
 from onnxsqueeze.operators.movement.index_copies import divides_rows, given_back, with_length
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes, known_axis
@@ -164,7 +165,6 @@ _GATHER = OpRule(
     need=_gather_need,
     repair=_gather_repair,
     carries=_gather_carries,
-    dispatch=_gather_choose,
     moved_back=_moved_back,
 )
 
@@ -179,4 +179,7 @@ def _gather_nd_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     return [data[tuple(leading + rows)]]
 
 
-register(_GATHER, OpRule("GatherND", evaluate=_gather_nd_value))  # of constants alone
+register(
+    replace(_GATHER, dispatch=_gather_choose, variants=(_GATHER, *EMBEDDINGS)),
+    OpRule("GatherND", evaluate=_gather_nd_value),
+)  # of constants alone

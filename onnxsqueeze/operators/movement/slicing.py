@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.abstract.symbolic import Shape, symbol
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.movement.embedding import embedding_rule
+from onnxsqueeze.operators.movement.embedding import EMBEDDINGS, embedding_rule
 from onnxsqueeze.operators.movement.index_copies import Positions, index_selection_rule
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.queries import known_axis
@@ -161,11 +162,10 @@ _SLICE = index_selection_rule(
     _slice_value,
     _slice_applies,
     infer=_slice_infer,
-    dispatch=_slice_choose,
     traits=frozenset({Trait.SELECTS}),
     moved_back=_moved_back,
 )
-register(_SLICE)
+register(replace(_SLICE, dispatch=_slice_choose, variants=(_SLICE, *EMBEDDINGS)))
 
 
 def _split_sizes(node: Node, context: Context) -> list[int] | None:
