@@ -18,6 +18,7 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 
+_LONGEST = 2**63 - 1  # that ONNX can write
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
 
 
@@ -135,7 +136,10 @@ class ShapeInference:
             self._set(value.name, value.type.tensor_type.elem_type, shape)
 
     def _set(self, name: str, dtype: int, shape: Shape) -> None:
+        """Note a tensor's type; a shape that no tensor can have, as senseless constants ask for, is not known."""
         self._context.dtypes[name] = dtype
+        if any(isinstance(size, int) and not 0 <= size <= _LONGEST for size in shape):
+            return
         self._context.shapes[name] = shape
 
 

@@ -1,0 +1,1 @@
+"""Fuzzers: random graphs that must keep their function, in ways that no test writes down."""
