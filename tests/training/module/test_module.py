@@ -266,10 +266,10 @@ def _masks_hold_in_parallel(store: Path) -> None:
     assert not array[~module.masks["head.weight"].numpy()].any()
 
 
-def test_operator_without_a_form() -> None:
+def test_operator_without_a_lowering() -> None:
     nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Det", ["a"], ["y"], name="the node")]
     model = made(nodes, {"x": (np.float32, ["n", 3, 3])}, ["y"], {"w": normal(0, 3, 3)})
-    with pytest.raises(UsageError, match="'the node': there is no torch form of Det"):
+    with pytest.raises(UsageError, match="'the node': there is no torch lowering of Det"):
         from_onnx(model)
 
 
