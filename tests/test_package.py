@@ -17,7 +17,16 @@ import onnxsqueeze
 from tools.docs.list_operators import PAGE, page
 
 ROOT = Path(__file__).resolve().parent.parent
-DEPENDENCIES = {"click", "google", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "rich"}
+DEPENDENCIES = {
+    "click",
+    "google",
+    "numpy",
+    "onnx",
+    "onnx_graphsurgeon",
+    "onnxruntime",
+    "rich",
+    "jinja2",
+}  # the last of the extra report
 TRAINING = {"torch", "onnxscript", "onnx_ir", "matplotlib"}  # of the extras train and plot
 HEAVY = {"onnx", "numpy", "onnxruntime", "onnx_graphsurgeon", "rich", "onnxsqueeze.verification", "asyncio"}
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to a file

@@ -22,12 +22,14 @@ from onnxsqueeze.cli.options import (
     bench_options,
     deployment_options,
     layernorm_option,
+    page_options,
     planning_options,
     report_options,
     same_file,
     sizes_option,
     verification_options,
 )
+from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
 
@@ -117,6 +119,7 @@ def main() -> None:
 @layernorm_option
 @verification_options
 @planning_options
+@page_options
 @report_options
 def minimize(
     source: Path,
@@ -124,6 +127,8 @@ def minimize(
     force: bool,
     no_verify: bool,
     layernorm: str,
+    page_path: Path | None,
+    show_page: bool,
     json_path: Path | None,
     quiet: bool,
     verbose: bool,
@@ -140,6 +145,8 @@ def minimize(
     target = output or default_output(source)
     _check_output(source, target, force)
     _check_json_path(json_path, source, target)
+    _check_report_path("--report", page_path, source, target)
+    check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
         try:
             options.update(layernorm=layernorm, samples=samples or 2)
@@ -150,6 +157,7 @@ def minimize(
             raise
         steps("writing")
         written, seconds = _save(result, target)
+        write_page(page_path, show_page, result, source)
     if quiet and json_path is None:
         _warn(map(str, result.failures))  # a user should know of them all the same
         return
@@ -166,13 +174,26 @@ def minimize(
 @click.argument("source", metavar="IN.onnx", type=MODEL)
 @planning_options
 @sizes_option
+@page_options
 @report_options
-def inspect(source: Path, json_path: Path | None, quiet: bool, verbose: bool, **options: Any) -> None:
+def inspect(
+    source: Path,
+    page_path: Path | None,
+    show_page: bool,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
     """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
     _check_report_options(json_path, quiet, verbose)
     _check_json_path(json_path, source)
+    _check_report_path("--report", page_path, source)
+    check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
-        report = onnxsqueeze.inspect(source, progress=steps, **options)
+        result = onnxsqueeze.minimize(source, verify=False, progress=steps, **options)
+        report = result.report
+        write_page(page_path, show_page, result, source)
     _write_json(json_path, {"input": str(source), **report.to_dict()})
     _warn_of(report, quiet, verbose)
     if not quiet and not _is_stdout(json_path):

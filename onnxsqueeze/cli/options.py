@@ -201,6 +201,17 @@ bench_options = _together(
     ),
 )
 
+page_options = _together(
+    click.option(
+        "--report",
+        "page_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.html",
+        help="Write the report as a page with the network drawn; needs the extra `report`.",
+    ),
+    click.option("--open", "show_page", is_flag=True, help="Open that page in a browser."),
+)
+
 report_options = _together(
     click.option("--json", "json_path", type=JSON, metavar="PATH|-", help="Write the report as JSON; - for stdout."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),

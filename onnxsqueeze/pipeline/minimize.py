@@ -26,6 +26,7 @@ from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.plan import Plan
 
 if TYPE_CHECKING:
+    from onnxsqueeze.reporting.page.drawing import Drawing
     from onnxsqueeze.verification import VerifyReport
 
 Source = str | os.PathLike[str] | ModelProto
@@ -42,18 +43,33 @@ class Result:
         minimized: the smaller model taken apart, for saving without another copy.
         plan: which elements stay, and why.
         make_report: makes the report.
+        make_drawing: makes the drawing of the network for `page`.
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
     """
 
     minimized: Model
     plan: Plan
     make_report: Callable[[], Report]
+    make_drawing: Callable[[Report], Drawing]
     failures: tuple[Failure, ...] = ()
 
     @cached_property
     def report(self) -> Report:
         """Layers, totals, reasons, verification; made when it is first asked for."""
         return self.make_report()
+
+    def page(self, title: str, command: str = "onnxsqueeze.minimize") -> str:
+        """Return the report as one HTML page, in which the network is drawn; nothing is loaded from anywhere.
+
+        Args:
+            title: the model's name. command: what the page says that it was made by.
+
+        Raises:
+            UsageError: when Jinja2 is not installed (the extra ``report``).
+        """
+        from onnxsqueeze.reporting.page.render import page
+
+        return page(self.report, self.make_drawing(self.report), title, command)
 
     @cached_property
     def model(self) -> ModelProto:
@@ -129,7 +145,12 @@ def minimize(
         made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan))
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
 
-    return Result(minimized, best.plan, report, failures)
+    def drawn(made: Report) -> Drawing:
+        from onnxsqueeze.reporting.page.drawing import drawing
+
+        return drawing(best.analysis, best.plan, made.layers)
+
+    return Result(minimized, best.plan, report, drawn, failures)
 
 
 def inspect(
