@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import onnxsqueeze
+from onnxsqueeze.cli.doctor import doctor
 from onnxsqueeze.cli.options import (
     MODEL,
     VERBOSE,
@@ -319,6 +320,9 @@ def bench(
         click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
     if not report.measured:
         raise DeploymentError("nothing was measured: no runtime is installed and takes a model")
+
+
+main.add_command(doctor)
 
 
 def default_output(source: Path) -> Path:
