@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HEAD = """# Models and their minimized forms, in the runtimes that people ship
 
 Written by `python tools/measure/compare_runtimes.py`, which anyone can run again. Each file in
-[models/](../models/README.md) is minimized with the defaults of `onnxsqueeze minimize`, and both are measured by
+models/ is minimized with the defaults of `onnxsqueeze minimize`, and both are measured by
 `onnxsqueeze bench`.
 
 """
