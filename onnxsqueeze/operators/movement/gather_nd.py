@@ -13,6 +13,7 @@ from onnxsqueeze.abstract.interval import Interval, collapse, rearranged
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -92,6 +93,15 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.set_constant(node, 0, rewriter.sliced(table, node.outputs[0]))
 
 
+def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
+    """A constant's slices have the classes of the output, whichever of them are taken."""
+    name, leading = node.inputs[0], _leading(node, context)
+    if context.is_activation(name) or leading is None:
+        return ()
+    trailing = context.ids(node.outputs[0])[(0,) * (context.rank(node.inputs[1]) - 1)]
+    return [Parameter(name, 0, Role.SUMMAND, (trailing.reshape((1,) * leading + trailing.shape),))]
+
+
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
     leading = _leading(node, context)
     if position != 0 or leading is None or axis < leading:
@@ -110,5 +120,6 @@ register(
         need=_need,
         repair=_repair,
         carries=_carries,
+        parameters=_parameters,
     )
 )

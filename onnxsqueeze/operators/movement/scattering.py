@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, collapse, enclosing, hull
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -110,15 +110,16 @@ def _link(node: Node, context: Context) -> None:
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """A channel that stays needs all of its own: a constant that is written over in places is none any more."""
-    everything, demands = np.full((), True), []
+    everything, axes = np.full((), True), _collapsed_axes(node, context, 0)
+    demands: list[Demand | None] = []
     for position, name in enumerate(node.inputs):
         if position not in _operands(node):
             demands.append(Demand(everything, everything, Reason.CONSTANT_READ, f"indices of {node.op}"))
             continue
-        live = outputs[0].any(axis=_collapsed_axes(node, context, 0), keepdims=True)
+        live = any_along(outputs[0], axes, keepdims=True)
         if position and node.op == "ScatterND":
-            lead = context.rank(name) - (live.ndim - len(_collapsed_axes(node, context, 0)))
-            live = live.reshape((1,) * lead + live.shape[len(_collapsed_axes(node, context, 0)) :])
+            trailing = live.shape[len(axes) :]
+            live = live.reshape((1,) * (context.rank(name) - len(trailing)) + trailing)
         demands.append(Demand(live, live, Reason.CONSTANT_READ, node.operator))
     return demands
 

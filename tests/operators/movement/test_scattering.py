@@ -69,7 +69,8 @@ def test_elements_written_along_the_tokens(reduction: str) -> None:
     assert_recovers(finished(twin, twin.op("ScatterElements", data, stored, updates, axis=0, reduction=reduction)))
 
 
-TEXT = """<ir_version: 9, opset_import: ["": 18]> scattered (float[n,6,7] x, float[4,7] u, int64[4,1] at) => (float[n,6,2] y) {
+TEXT = """<ir_version: 9, opset_import: ["": 18]> scattered
+    (float[n,6,7] x, float[4,7] u, int64[4,1] at) => (float[n,6,2] y) {
     a = MatMul(x, wa)
     data = Add(a, b)
     updates = MatMul(u, wu)
@@ -116,7 +117,8 @@ def test_a_constant_that_is_written_over_stays() -> None:
 
 
 def test_single_elements_are_refused_by_their_reason() -> None:
-    model = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]> single (float[3,7] x, float[4] u) => (float[3,2] y) {
+    model = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]> single
+        (float[3,7] x, float[4] u) => (float[3,2] y) {
         a = MatMul(x, wa)
         s = ScatterND(a, at, u)
         y = MatMul(s, w2)
