@@ -1,4 +1,4 @@
-"""GatherND: slices of data at places that index rows name; from a constant (expert weights) each slice narrowed alike."""
+"""GatherND: slices of data that index rows name; those of a constant (expert weights) are all narrowed alike."""
 
 from __future__ import annotations
 
