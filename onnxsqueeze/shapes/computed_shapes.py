@@ -26,7 +26,7 @@ class NarrowedShapes:
     Attributes:
         frozen: the nodes, by index, that must go on to give the sizes of the original.
         narrowed: shapes and values in the narrowed model, given that.
-        fixed: by index, the nodes that constants stand for, being frozen or reading what is gone, with these constants.
+        fixed: by index, the nodes that constants stand for, being frozen or reading what is lost, with these constants.
     """
 
     def __init__(self, context: Context, rewriter: Rewriter) -> None:
@@ -44,7 +44,7 @@ class NarrowedShapes:
         self.fixed = {
             node.index: [self.narrowed.values.get(name, np.empty(0)) for name in node.outputs]
             for node in nodes
-            if node.index in self.frozen or self._reads_gone(node)
+            if node.index in self.frozen or self._reads_lost(node)
         }
 
     def shape(self, name: str) -> Shape:
@@ -131,7 +131,7 @@ class NarrowedShapes:
         """Whether a node may see changed sizes: it computes sizes itself, or requests a shape that can be put right."""
         changed = [place for place, name in enumerate(node.inputs) if name in sources]
         if self._computes_sizes(node):
-            repaired = self._touched(node) and not (self._constant(node) and self._reads_gone(node))
+            repaired = self._touched(node) and not (self._constant(node) and self._reads_lost(node))
             return not (changed and repaired) and self._recomputes(node)
         if changed != [self._original.rules[node.index].shape_input] or any(name in sources for name in node.captured):
             return False
@@ -166,8 +166,13 @@ class NarrowedShapes:
     def _constant(self, node: Node) -> bool:
         return all(self._original.value(name) is not None for name in node.outputs if name)
 
-    def _reads_gone(self, node: Node) -> bool:
-        return any(self._rewriter.plan.gone(name) for name in node.inputs)
+    def _reads_lost(self, node: Node) -> bool:
+        """Whether a node of known values reads something of which a part is lost, since nothing needs its input.
+
+        Who reads the shape alone minds only what is gone altogether: the lengths of what is left are followed.
+        """
+        lost = self._rewriter.plan.gone if rule_for(node).evaluate is None else self._rewriter.narrowed
+        return any(lost(name) for name in node.inputs)
 
     def _touched(self, node: Node) -> bool:
         return any(self._rewriter.narrowed(name) for name in (*node.inputs, *node.outputs))

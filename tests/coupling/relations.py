@@ -25,6 +25,7 @@ from onnxsqueeze.coupling.constraints import (
 from onnxsqueeze.operators.attention.heads import HeadSizes
 from onnxsqueeze.operators.attention.packed_attention import Products
 from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
+from onnxsqueeze.operators.normalization.local_response import Contiguous
 from onnxsqueeze.operators.normalization.removed import Earlier
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
@@ -94,6 +95,10 @@ def _not_empty(draw: Any, fresh: Fresh) -> Constraint:
     return NotEmpty(fresh(draw(lengths), draw(lengths)), fresh(draw(lengths)))
 
 
+def _contiguous(draw: Any, fresh: Fresh) -> Constraint:
+    return Contiguous(fresh(draw(lengths)))
+
+
 def _representative(draw: Any, fresh: Fresh) -> Constraint:
     ids = fresh(draw(lengths), draw(st.integers(1, 4)))
     return Representative(TENSOR, ids, draw(arrays(np.float64, ids.shape, elements=st.sampled_from((0, 1, -2, 20)))))
@@ -150,6 +155,7 @@ DRAWN: dict[type[Constraint], Callable[[Any, Fresh], Constraint]] = {
     Groups: _groups,
     NotEmpty: _not_empty,
     Representative: _representative,
+    Contiguous: _contiguous,
     RoundUp: _round_up,
     HeadSizes: _head_sizes,
     SameInEachHead: _same_in_each_head,
@@ -270,6 +276,11 @@ def _not_empty_holds(it: NotEmpty, stays: Bools, kept: Kept) -> bool:
     return not any(stays[each] for each in it.outputs.ravel()) or any(stays[each] for each in it.inputs.ravel())
 
 
+def _contiguous_holds(it: Contiguous, stays: Bools, kept: Kept) -> bool:
+    row = stays[it.ids]
+    return not row.any() or bool(row[row.argmax() : len(row) - row[::-1].argmax()].all())
+
+
 def _representative_holds(it: Representative, stays: Bools, kept: Kept) -> bool:
     if not kept.live.get(TENSOR, np.array([False])).any():
         return True
@@ -359,6 +370,7 @@ _HOLDS: dict[type[Constraint], Callable[[Any, Bools, Kept], bool]] = {
     Groups: _groups_hold,
     NotEmpty: _not_empty_holds,
     Representative: _representative_holds,
+    Contiguous: _contiguous_holds,
     RoundUp: _round_up_holds,
     HeadSizes: _head_sizes_hold,
     SameInEachHead: _same_in_each_head_holds,

@@ -18,6 +18,7 @@ LIVE = [0, 2, 3, 5, 6, 7]  # three of each half
 SMALLEST = len(LIVE) * 3 + 2 * len(LIVE)  # weights of the two convolutions around what is tested
 FACTORS = {"dynamic": 0.7, "static": 1.0}  # for sizes; static ones are declared
 SHAPES = {"dynamic": ("N,3,H,W", "float[N,2,h,w] y"), "static": ("2,3,8,8", "float[2,2,8,8] y")}
+BATCH = {"batch": ("N,3,8,8", "float[N,2,8,8] y")}
 
 
 def network(nodes: str, shapes: str = "dynamic", more: str = "", **constants: Any) -> onnx.ModelProto:
@@ -30,7 +31,7 @@ def network(nodes: str, shapes: str = "dynamic", more: str = "", **constants: An
     second = np.zeros((2, CHANNELS, 1, 1), np.float32)
     second[:, LIVE] = random.standard_normal((2, len(LIVE), 1, 1))
     weights = {"first": random.standard_normal((CHANNELS, 3, 1, 1)).astype(np.float32), "second": second}
-    image, output = SHAPES[shapes]
+    image, output = (SHAPES | BATCH)[shapes]
     model = onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : 18]> sizes (float[{image}] image) => ({output}{more})
         {{ x = Conv(image, first) {nodes} y = Conv(z, second) }}"""
@@ -208,6 +209,51 @@ def test_constant_that_a_request_names_twice_changes_where_it_should() -> None:
     assert "Where" not in operators(smaller)
     request = next(node for node in smaller.graph.node if node.op_type == "Concat").input
     assert [stored(smaller, name) for name in request[1:3]] == [[4], [2]]
+
+
+# -- elements of a computed shape that nothing asks for ------------------------------------------------------------
+
+HEADS = """z = Relu(x) p = Transpose<perm=[1, 0, 2, 3]>(image) s = Shape(image) n = Gather(s, zero) m = Mul(n, four)
+    t = Concat<axis=0>(three, m, sixteen) v = Concat<axis=0>(three, m, four, four)"""
+"""``t`` is [3, 4 * N, 16], of which ``m`` stays for the sake of ``v``; nothing leaves ``p``, as long as that."""
+OUT = ", float[3,K,4,4] o"
+SIZES = {name: np.array([value]) for name, value in {"zero": 0, "three": 3, "four": 4, "sixteen": 16}.items()}
+
+
+def test_known_entries_chosen_from_a_computed_shape_stay_known() -> None:
+    """Entries that nothing asks for leave, since what Where makes of them is known: it cannot choose them any more."""
+    nodes = f"{HEADS} u = Where(open, least, t) a = Reshape(p, u) o = Reshape(a, v)"
+    chosen = {"open": np.array([False, True, False]), "least": np.array([0, -1, 0])}
+    assert "Where" not in operators(minimized(network(nodes, "batch", OUT, **SIZES, **chosen)))
+
+
+@pytest.mark.parametrize(
+    "read", ["e = Gather(t, zero)", "e = Slice(t, zero, one)", "l = Gather(t, ends) e = ReduceProd<keepdims=0>(l)"]
+)
+def test_known_entry_read_from_a_computed_shape_stays_known(read: str) -> None:
+    nodes = f"{HEADS} {read} f = Cast<to=1>(e) a = Reshape(p, v) o = Div(a, f)"
+    minimized(network(nodes, "batch", OUT, **SIZES, one=np.array([1]), ends=np.array([0, 2])))
+
+
+def test_known_piece_of_a_computed_shape_stays_whole() -> None:
+    """Of its two entries another reader asks for the second, so that the first one alone would leave."""
+    nodes = f"""{HEADS} k = Concat<axis=0>(four, most, m) known, last = Split<axis=0>(k, cuts) f = Cast<to=1>(known)
+        q = Slice(k, one, three) i = Reshape(p, q) h = Mul(last, three)
+        a = Reshape(i, pairs) o = Div(a, f)"""
+    more = {"one": [1], "most": [48], "cuts": [2, 1], "pairs": [3, -1, 8, 2]}
+    given = SIZES | {name: np.array(value) for name, value in more.items()}
+    minimized(network(nodes, "batch", ", float[3,K,8,2] o, int64[1] h", **given))
+
+
+@pytest.mark.parametrize("allowzero", [0, 1])
+def test_request_for_one_open_size_is_stored(allowzero: int) -> None:
+    """One of four heads goes: a request that is to be put right, with one dynamic size, needs no other node."""
+    nodes = f"""s = Shape(x) n = Gather(s, zero) m = Mul(n, four) t = Concat<axis=0>(m, two, eight, eight)
+        a = Reshape<allowzero={allowzero}>(x, t) r = Relu(a) z = Reshape(r, whole)"""
+    given = {"zero": [0], "two": [2], "four": [4], "eight": [8], "whole": [-1, CHANNELS, 8, 8]}
+    second = np.ones((2, CHANNELS, 1, 1), np.float32) * (np.arange(CHANNELS) < len(LIVE)).reshape(-1, 1, 1)
+    model = network(nodes, "batch", second=second, **{name: np.array(value) for name, value in given.items()})
+    assert "Where" not in operators(minimized(model))
 
 
 @pytest.mark.parametrize("shapes", SHAPES)

@@ -169,17 +169,4 @@ _GATHER = OpRule(
 )
 
 
-def _gather_nd_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
-    """Each last row of the indices is a place in the data behind the batch axes, which both share."""
-    data, indices = inputs
-    batch = int(node.attributes.get("batch_dims", 0))
-    rows = list(np.moveaxis(indices.astype(np.int64), -1, 0))
-    axes = np.ogrid[tuple(slice(length) for length in data.shape[:batch])]
-    leading = [axis.reshape(axis.shape + (1,) * (indices.ndim - 1 - batch)) for axis in axes]
-    return [data[tuple(leading + rows)]]
-
-
-register(
-    replace(_GATHER, dispatch=_gather_choose, variants=(_GATHER, *EMBEDDINGS)),
-    OpRule("GatherND", evaluate=_gather_nd_value),
-)  # of constants alone
+register(replace(_GATHER, dispatch=_gather_choose, variants=(_GATHER, *EMBEDDINGS)))

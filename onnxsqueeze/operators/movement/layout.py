@@ -197,7 +197,9 @@ def _reshape_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         return
     output = node.outputs[0]
     lengths = [rewriter.new_length(output, axis) for axis in range(context.rank(output))]
-    target = None if node.attributes.get("allowzero") else _constant_target(*_shapes(node, context), lengths)
+    target = _constant_target(*_shapes(node, context), lengths)
+    if target is not None and node.attributes.get("allowzero") and 0 in target:
+        target = None  # there it is a length
     repair_requested_shape(node, context, rewriter, target)
 
 

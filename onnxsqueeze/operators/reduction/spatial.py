@@ -11,6 +11,7 @@ from onnxsqueeze.abstract.interval import Interval, collapse, enclosing, hull
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic, product
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.reduction.max_unpool import reads_only_places
 from onnxsqueeze.operators.windows import window_shape
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameters import setting_parameters
@@ -49,9 +50,7 @@ def _kept_interval(node: Node, context: Context) -> Sequence[Interval]:
 
 
 def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
-    if len(node.outputs) > 1 and (
-        node.outputs[1] in context.graph.outputs or context.graph.readers.get(node.outputs[1])
-    ):
+    if len(node.outputs) > 1 and node.outputs[1] and not reads_only_places(context.graph, node.outputs[1]):
         return Refusal(Reason.UNKNOWN_OPERATOR, "MaxPool whose indices are read")
     return None
 

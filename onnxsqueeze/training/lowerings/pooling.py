@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.lowerings.registry import NodeCall, leaf, lowering
+from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 from onnxsqueeze.training.lowerings.windows import Window, padded, window_of
 
 _MAXIMUM: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -30,16 +30,61 @@ def _fits_torch(window: Window) -> bool:
 
 
 @lowering("MaxPool")
-def max_pool(call: NodeCall) -> Tensor:
-    """The largest element in each window. There is no output for its position."""
+def max_pool(call: NodeCall) -> Result:
+    """The largest element in each window, and its place among all elements where that is read.
+
+    Raises:
+        UsageError: for places where torch cannot pad by itself, or that are counted in another order.
+    """
     window = _window(call)
     plain = _fits_torch(window)
+    if len(call.node.outputs) > 1 and call.node.outputs[1]:
+        if not plain or call.attribute("storage_order", 0):
+            raise UsageError(f"node '{call.node.label}': a MaxPool padded so, whose places are read, cannot be trained")
+        found = max_pool_places(call.tensor(0), window)
+        return found[0], found[1]
     x = call.tensor(0) if plain else padded(call.tensor(0), window, -math.inf)
     padding = window.before if plain else (0,) * len(window.kernel)
     result: Tensor = _MAXIMUM[len(window.kernel)](
         x, window.kernel, window.strides, padding, window.dilations, window.ceil
     )
     return result
+
+
+@leaf
+def max_pool_places(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Return the maxima [N, C, *places] and where each lies in ``x``, counted through all of it."""
+    values, places = _MAXIMUM[len(window.kernel)](
+        x, window.kernel, window.strides, window.before, window.dilations, window.ceil, return_indices=True
+    )
+    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device) * math.prod(x.shape[2:])
+    return values, places + planes.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+@leaf
+def max_unpool(x: Tensor, places: Tensor, shape: list[int]) -> Tensor:
+    """Put elements to places counted through a tensor of zeros of a shape."""
+    flat = x.new_zeros(math.prod(int(size) for size in shape))
+    return flat.scatter(0, places.reshape(-1), x.reshape(-1)).reshape([int(size) for size in shape])
+
+
+@lowering("MaxUnpool", since=9, fixed=(2,))
+def _max_unpool(call: NodeCall) -> Tensor:
+    """The output's size is given, or follows from the window."""
+    if call.has(2):
+        sizes = call.numbers(2)
+        if sizes is None:
+            raise UsageError(f"node '{call.node.label}': MaxUnpool to a shape that is not known cannot be trained")
+        return max_unpool(call.tensor(0), call.tensor(1), sizes)
+    window, shape = _window(call), call.sizes(0)
+    assert shape is not None
+    lengths = [
+        (size - 1) * stride + kernel - before - after
+        for size, stride, kernel, before, after in zip(
+            shape[2:], window.strides, window.kernel, window.before, window.after, strict=True
+        )
+    ]
+    return max_unpool(call.tensor(0), call.tensor(1), [*shape[:2], *lengths])
 
 
 @lowering("AveragePool")
