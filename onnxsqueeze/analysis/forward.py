@@ -88,7 +88,7 @@ class Analysis:
         self._pin_known(node)
 
     def _pin_known(self, node: Node) -> None:
-        """What is known of some outputs alone (pieces of a computed shape) stays whole: readers ask for nothing of it."""
+        """What is known of some outputs alone (parts of a computed shape) stays whole: readers ask for nothing of it."""
         for name in node.outputs:
             if name and self.context.value(name) is not None and self.context.ids(name).size > 1:
                 self.pins.append(Pin(name, Reason.CONSTANT_READ, f"sizes of {node.operator}"))

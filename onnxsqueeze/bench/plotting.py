@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from onnxsqueeze.bench.report import BenchReport, Measurement
-from onnxsqueeze.errors import SqueezeError, UsageError, one_line
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.model.saving import save_bytes
 from onnxsqueeze.runtimes.base import NotInstalledError, imported
+
+TITLE = "onnxsqueeze bench"
+"""What a plot says of itself inside its file, by which a later run knows it."""
 
 _SUFFIXES = (".svg", ".png")
 _INCHES_WIDE, _INCHES_AROUND, _INCHES_BAR = 8.0, 1.4, 0.28
@@ -31,7 +36,7 @@ def plot(report: BenchReport, path: Path) -> None:
     """Draw a bar for each model in each runtime: its latency by that of the first model, or that of a single model.
 
     Raises:
-        SqueezeError: when the file cannot be written.
+        UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
     """
     figure, axes = _figure(report)
     compared = len(report.models) > 1
@@ -51,10 +56,9 @@ def plot(report: BenchReport, path: Path) -> None:
         axes.set_xlabel("latency in milliseconds")
     _legend(axes)
     axes.set_title(f"{report.machine.processor}, threads: {report.threads}", fontsize="small")
-    try:
-        figure.savefig(path, bbox_inches="tight")
-    except OSError as error:
-        raise SqueezeError(f"{path}: the plot cannot be written: {one_line(error)}") from None
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower(), bbox_inches="tight", metadata={"Title": TITLE})
+    save_bytes(drawn.getvalue(), path)
 
 
 def _figure(report: BenchReport) -> tuple[Any, Any]:

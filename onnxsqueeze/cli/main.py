@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import time
@@ -22,19 +21,29 @@ from onnxsqueeze.cli.options import (
     VERBOSE,
     bench_options,
     deployment_options,
+    force_option,
     layernorm_option,
     page_options,
     planning_options,
     report_options,
-    same_file,
     sizes_option,
     verification_options,
 )
+from onnxsqueeze.cli.outputs import (
+    check_output,
+    check_reports,
+    drop_stdout,
+    is_stdout,
+    print_out,
+    write_json,
+    write_report,
+)
 from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.progress import ProgressBar
-from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
+from onnxsqueeze.errors import DeploymentError, SqueezeError, one_line
 
 if TYPE_CHECKING:
+    from onnxsqueeze.model.files import InputFiles
     from onnxsqueeze.pipeline.minimize import Result
     from onnxsqueeze.reporting.report import Report
 
@@ -81,7 +90,7 @@ class Program(click.Group):
         except KeyboardInterrupt:
             ctx.exit(_complain("interrupted; nothing is left half written", _INTERRUPTED))
         except BrokenPipeError:
-            _drop_stdout()
+            drop_stdout()
             ctx.exit(_BROKEN_PIPE)
         except Exception as error:
             ctx.exit(_internal_error(error, ctx))
@@ -115,7 +124,7 @@ def main() -> None:
 @main.command(epilog=_EXIT_CODES, short_help="Write a smaller model that computes the same.")
 @click.argument("source", metavar="IN.onnx", type=MODEL)
 @click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.min.onnx]")
-@click.option("--force", is_flag=True, help="Allow OUT to be IN itself.")
+@force_option("Allow OUT to be IN itself, and l")
 @click.option("--no-verify", is_flag=True, help="Do not compare the two models.")
 @layernorm_option
 @verification_options
@@ -144,9 +153,9 @@ def minimize(
     _check_report_options(json_path, quiet, verbose)
     _check_verification_options(no_verify, samples=samples, **options)
     target = output or default_output(source)
-    _check_output(source, target, force)
-    _check_json_path(json_path, source, target)
-    _check_report_path("--report", page_path, source, target)
+    read = _input_files(source, samples=options["inputs"])
+    check_output(read, source, target, force)
+    check_reports({"--json": json_path, "--report": page_path}, read, force, target)
     check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
         try:
@@ -154,7 +163,7 @@ def minimize(
             result = onnxsqueeze.minimize(source, verify=not no_verify, progress=steps, **options)
         except SqueezeError as error:
             if details := error.details():
-                _write_json(json_path, {"input": str(source), "error": str(error), **details})
+                write_json(json_path, {"input": str(source), "error": str(error), **details})
             raise
         steps("writing")
         written, seconds = _save(result, target)
@@ -163,12 +172,12 @@ def minimize(
         _warn(map(str, result.failures))  # a user should know of them all the same
         return
     report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
-    _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+    write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
     _warn_of(report, quiet, verbose)
-    if not quiet and not _is_stdout(json_path):
+    if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
-        _print(tables.minimized(report, str(target), verbose))
+        print_out(tables.minimized(report, str(target), verbose))
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
@@ -176,11 +185,13 @@ def minimize(
 @planning_options
 @sizes_option
 @page_options
+@force_option("L")
 @report_options
 def inspect(
     source: Path,
     page_path: Path | None,
     show_page: bool,
+    force: bool,
     json_path: Path | None,
     quiet: bool,
     verbose: bool,
@@ -188,29 +199,30 @@ def inspect(
 ) -> None:
     """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
     _check_report_options(json_path, quiet, verbose)
-    _check_json_path(json_path, source)
-    _check_report_path("--report", page_path, source)
+    check_reports({"--json": json_path, "--report": page_path}, _input_files(source), force)
     check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
         result = onnxsqueeze.minimize(source, verify=False, progress=steps, **options)
         report = result.report
         write_page(page_path, show_page, result, source)
-    _write_json(json_path, {"input": str(source), **report.to_dict()})
+    write_json(json_path, {"input": str(source), **report.to_dict()})
     _warn_of(report, quiet, verbose)
-    if not quiet and not _is_stdout(json_path):
+    if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
-        _print(tables.inspected(report, verbose))
+        print_out(tables.inspected(report, verbose))
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Compare two models.")
 @click.argument("original", metavar="A.onnx", type=MODEL)
 @click.argument("other", metavar="B.onnx", type=MODEL)
 @verification_options
+@force_option("L")
 @report_options
 def verify(
     original: Path,
     other: Path,
+    force: bool,
     json_path: Path | None,
     quiet: bool,
     verbose: bool,
@@ -219,14 +231,14 @@ def verify(
 ) -> None:
     """Compare B.onnx with A.onnx: the same signature and, on the same inputs, the same outputs up to rounding."""
     _check_report_options(json_path, quiet, verbose)
-    _check_json_path(json_path, original, other)
+    check_reports({"--json": json_path}, _input_files(original, other, samples=options["inputs"]), force)
     with ProgressBar(quiet) as steps:
         report = onnxsqueeze.verify(original, other, samples=samples or 2, progress=steps, **options)
-    _write_json(json_path, {"original": str(original), "other": str(other), **report.to_dict()})
-    if not quiet and not _is_stdout(json_path):
+    write_json(json_path, {"original": str(original), "other": str(other), **report.to_dict()})
+    if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
-        _print(tables.verified(report, verbose))
+        print_out(tables.verified(report, verbose))
     if not report.passed:
         from onnxsqueeze.verification.report import VerificationError
 
@@ -256,7 +268,8 @@ def deploy(
     function up to rounding. DIR is there whole or not at all.
     """
     _check_report_options(json_path, quiet, verbose)
-    _check_json_path(json_path, source)
+    read = _input_files(source, samples=options["inputs"], calibrate=options["calibrate"])
+    check_reports({"--json": json_path}, read, force, output)
     if fp16 and int8:
         raise click.UsageError("--fp16 and --int8 exclude each other", click.get_current_context())
     from onnxsqueeze import deployment
@@ -265,19 +278,21 @@ def deploy(
     how = deployment.Options(precision, samples=samples or 2, **options)
     with ProgressBar(quiet) as steps:
         manifest = deployment.deploy(source, target, output, how, force=force, progress=steps)
-    _write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
-    if not quiet and not _is_stdout(json_path):
+    write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
+    if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
-        _print(tables.deployed(manifest, str(output)))
+        print_out(tables.deployed(manifest, str(output)))
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Measure models side by side in several runtimes.")
 @click.argument("models", metavar="A.onnx [B.onnx ...]", type=MODEL, nargs=-1, required=True)
 @bench_options
+@force_option("L")
 @report_options
 def bench(
     models: tuple[Path, ...],
+    force: bool,
     runtimes: tuple[str, ...],
     json_path: Path | None,
     csv_path: Path | None,
@@ -292,9 +307,8 @@ def bench(
     runtime works in processes of its own; one that is not installed, or does not take a model, is a line of the output.
     """
     _check_report_options(json_path, quiet, verbose)
-    for option, path in (("--json", json_path), ("--csv", csv_path), ("--plot", plot_path)):
-        _check_report_path(option, path, *models)
-    if _is_stdout(json_path) and _is_stdout(csv_path):
+    check_reports({"--json": json_path, "--csv": csv_path, "--plot": plot_path}, _input_files(*models), force)
+    if is_stdout(json_path) and is_stdout(csv_path):
         raise click.UsageError("--json - and --csv - exclude each other", click.get_current_context())
     from onnxsqueeze.bench import Benchmark, Settings
 
@@ -307,15 +321,15 @@ def bench(
         with suppress(KeyboardInterrupt):  # what was measured until then is worth telling
             benchmark.run()
     report = benchmark.report()
-    _write_json(json_path, report.to_dict())
-    _write_report(csv_path, report.to_csv())
+    write_json(json_path, report.to_dict())
+    write_report(csv_path, report.to_csv())
     if plot_path is not None:
         plot(report, plot_path)
     _warn(() if quiet else report.warnings)
-    if not quiet and not _is_stdout(json_path) and not _is_stdout(csv_path):
+    if not quiet and not is_stdout(json_path) and not is_stdout(csv_path):
         from onnxsqueeze.cli import tables
 
-        _print(tables.benched(report))
+        print_out(tables.benched(report))
     if report.interrupted:
         click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
     if not report.measured:
@@ -329,6 +343,12 @@ def default_output(source: Path) -> Path:
     """Return the path beside a model that its minimized form gets: ``net.onnx`` becomes ``net.min.onnx``."""
     stem = source.stem if source.suffix.lower() == ".onnx" else source.name
     return source.with_name(f"{stem}.min.onnx")
+
+
+def _input_files(*models: Path, **samples: Path | None) -> InputFiles:
+    from onnxsqueeze.model.files import InputFiles
+
+    return InputFiles(models, tuple(path for path in samples.values() if path is not None))
 
 
 def _save(result: Result, target: Path) -> tuple[int, float]:
@@ -352,56 +372,6 @@ def _check_verification_options(no_verify: bool, **options: Any) -> None:
         raise click.UsageError(f"--no-verify leaves nothing for --{name} to do", click.get_current_context())
 
 
-def _check_output(source: Path, target: Path, force: bool) -> None:
-    """Refuse an output path before any work is done for it."""
-    if str(target) == "-":
-        raise UsageError("-o - is refused: a model is not written to stdout; give the name of the output file")
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder; give the name of the output file")
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"{target}: the output folder {target.parent} does not exist; create it or choose another output path"
-        )
-    if not force and same_file(source, target):
-        raise UsageError(f"{target} is the input itself; choose another output path, or replace it with --force")
-
-
-def _check_json_path(json_path: Path | None, *models: Path) -> None:
-    _check_report_path("--json", json_path, *models)
-
-
-def _check_report_path(option: str, path: Path | None, *models: Path) -> None:
-    if path is None or _is_stdout(path):
-        return
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it or choose another path")
-    for model in models:
-        if same_file(path, model):
-            raise UsageError(f"{option} {path} would overwrite the model; choose another path")
-
-
-def _is_stdout(json_path: Path | None) -> bool:
-    return json_path is not None and str(json_path) == "-"
-
-
-def _write_json(json_path: Path | None, data: dict[str, Any]) -> None:
-    if json_path is not None:
-        text = json.dumps({"version": onnxsqueeze.__version__, **data}, indent=2, allow_nan=False)
-        _write_report(json_path, text + "\n")
-
-
-def _write_report(path: Path | None, text: str) -> None:
-    if path is None:
-        return
-    if _is_stdout(path):
-        _print(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SqueezeError(f"{path}: the report cannot be written: {one_line(error)}") from None
-
-
 def _warn_of(report: Report, quiet: bool, verbose: bool) -> None:
     """Warn of what a report warns of, with ``quiet`` of internal errors alone; ``verbose`` adds their tracebacks."""
     _warn(map(str, report.failures) if quiet else report.warnings)
@@ -412,18 +382,3 @@ def _warn_of(report: Report, quiet: bool, verbose: bool) -> None:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)
-
-
-def _print(text: str) -> None:
-    try:
-        click.echo(text, nl=False, color=True)  # whether to use colours was decided when the text was made
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_stdout()
-        raise SqueezeError(f"stdout cannot be written: {one_line(error)}") from None
-
-
-def _drop_stdout() -> None:
-    """Forget what could not be written, or the interpreter would try again and complain when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +76,11 @@ def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Com
     return decorate
 
 
+def force_option(words: str) -> Callable[[Command], Command]:
+    """Return the option ``--force``, which says of a command what it allows besides."""
+    return click.option("--force", is_flag=True, help=f"{words}et reports replace files that are none.")
+
+
 sizes_option = click.option(
     "--dim",
     "dims",
@@ -147,7 +151,7 @@ deployment_options = _together(
         "--target", type=click.Choice(["ort", "openvino", "ncnn", "litert", "web"]), required=True, help="The runtime."
     ),
     click.option("-o", "--output", type=MODEL, metavar="DIR", required=True, help="The folder to make."),
-    click.option("--force", is_flag=True, help="Replace DIR if it is an earlier deployment."),
+    force_option("Replace DIR if it is an earlier deployment, and l"),
     click.option("--fp16", is_flag=True, help="Make it float16; inputs and outputs keep their types. Not exact."),
     click.option("--int8", is_flag=True, help="Make it int8, calibrated with --calibrate. Not exact."),
     click.option(
@@ -223,11 +227,3 @@ report_options = _together(
         help="Print all reasons, and the traceback of an internal error.",
     ),
 )
-
-
-def same_file(left: Path, right: Path) -> bool:
-    """Whether two paths lead to one file, by whatever links, or would if it existed."""
-    try:
-        return os.path.samefile(left, right)
-    except OSError:
-        return os.path.realpath(left) == os.path.realpath(right)

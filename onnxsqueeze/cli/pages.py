@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxsqueeze.errors import SqueezeError, UsageError, one_line
+from onnxsqueeze.cli.outputs import write_report
+from onnxsqueeze.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxsqueeze.pipeline.minimize import Result
@@ -35,10 +36,6 @@ def write_page(path: Path | None, show: bool, result: Result, source: Path) -> N
     """
     if path is None:
         return
-    text = result.page(source.name, shlex.join(["onnxsqueeze", *sys.argv[1:]]))
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SqueezeError(f"{path}: the report cannot be written: {one_line(error)}") from None
+    write_report(path, result.page(source.name, shlex.join(["onnxsqueeze", *sys.argv[1:]])))
     if show:
         click.launch(path.resolve().as_uri())

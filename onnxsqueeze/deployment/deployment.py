@@ -21,7 +21,7 @@ from onnxsqueeze.deployment.running import Ran, convert_and_run
 from onnxsqueeze.deployment.runs import Runs, drawn_runs, fixed_sizes, sample_runs
 from onnxsqueeze.deployment.targets import FLOAT16, INT8, TARGETS, UNCHANGED, Target
 from onnxsqueeze.errors import DeploymentError, UsageError
-from onnxsqueeze.model.files import files_of_model
+from onnxsqueeze.model.files import InputFiles, files_of_model
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.saving import save
 from onnxsqueeze.runtimes import RUNTIMES, Conversion, NotInstalledError, Runtime
@@ -98,7 +98,7 @@ def deploy(
         raise UsageError(f"there is no target '{target}'; give one of {', '.join(TARGETS)}")
     path = Path(source)
     _check_precision(TARGETS[target], options)
-    folder = usable_folder(Path(output), path, force)
+    folder = usable_folder(Path(output), _read(path, options), force)
     model = Source(path, check=True)
     deployment = _Deployment(path, model, TARGETS[target], options, progress or (lambda step, fraction: None))
     with appearing_folder(folder) as hidden:
@@ -115,6 +115,10 @@ def _check_precision(target: Target, options: Options) -> None:
         raise UsageError("--int8 needs samples to calibrate with: --calibrate FILE.npz with an array for each input")
     if precision != INT8 and options.calibrate is not None:
         raise UsageError("--calibrate is for --int8; samples to measure on are given with --inputs FILE.npz")
+
+
+def _read(path: Path, options: Options) -> InputFiles:
+    return InputFiles((path,), tuple(file for file in (options.calibrate, options.inputs) if file is not None))
 
 
 class _Deployment:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from onnxsqueeze.deployment.manifest import MANIFEST, listed_files
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
+from onnxsqueeze.model.files import InputFiles
 
 _WRONG_PATH = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def usable_folder(path: Path, source: Path, force: bool) -> Path:
+def usable_folder(path: Path, read: InputFiles, force: bool) -> Path:
     """Return the folder that a path means, links followed, before any work is done for it.
 
     Args:
         path: where a deployment is to go.
-        source: the model, which must not lie in what is replaced.
+        read: what the deployment reads: none of it may lie in what is replaced.
         force: whether an earlier deployment may be replaced.
 
     Raises:
@@ -38,17 +39,17 @@ def usable_folder(path: Path, source: Path, force: bool) -> Path:
         raise UsageError(f"{path} is a file; give the name of a folder")
     if not force:
         raise UsageError(f"{path} exists; choose another folder, or replace an earlier deployment with --force")
-    _check_replaceable(path, target, source)
+    _check_replaceable(path, target, read)
     return target
 
 
-def _check_replaceable(path: Path, target: Path, source: Path) -> None:
+def _check_replaceable(path: Path, target: Path, read: InputFiles) -> None:
     """Refuse to replace a folder that holds anything but what an earlier deployment has written."""
     listed = listed_files(target)
     if listed is None:
         raise UsageError(f"{path} holds no {MANIFEST} of a deployment, so it is not replaced; choose another folder")
-    if target in Path(os.path.realpath(source)).parents:
-        raise UsageError(f"{source} lies in {path}, which would be replaced; choose another folder")
+    if inside := read.within(target):
+        raise UsageError(f"{inside} lies in {path}, which would be replaced; choose another folder")
     found = {str(entry.relative_to(target)) for entry in target.rglob("*") if entry.is_symlink() or not entry.is_dir()}
     if foreign := sorted(found - listed - {MANIFEST}):
         raise UsageError(f"{path} holds '{foreign[0]}', which no deployment has written, so it is not replaced")

@@ -58,7 +58,7 @@ def inline_external(encoded: bytes, folder: Path | None) -> bytes:
         InvalidModelError: as `read_external`, or when the bytes are more than protobuf can hold.
     """
     model = ModelProto.FromString(encoded)
-    tensors = [tensor for tensor in _tensors(model) if is_external(tensor)]
+    tensors = [tensor for tensor in tensors_within(model) if is_external(tensor)]
     for tensor in tensors:
         raw = read_external(tensor, folder).tobytes()
         forget_location(tensor)
@@ -97,7 +97,7 @@ def _count(entries: dict[str, str], key: str, default: int, what: str) -> int:
     return int(text)
 
 
-def _tensors(message: Message) -> Iterator[TensorProto]:
+def tensors_within(message: Message) -> Iterator[TensorProto]:
     """Yield all tensors anywhere inside a message."""
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -106,4 +106,4 @@ def _tensors(message: Message) -> Iterator[TensorProto]:
             if isinstance(item, TensorProto):
                 yield item
             else:
-                yield from _tensors(item)
+                yield from tensors_within(item)

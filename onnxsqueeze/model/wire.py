@@ -83,12 +83,12 @@ def split_model(file: io.BufferedReader, size: int) -> Split:
     graph_spans: list[tuple[int, int]] = []
     initializers: list[Tensor] = []
     has_graph = False
-    for outer in _fields(file, 0, size):
+    for outer in fields(file, 0, size):
         if (outer.number, outer.wire_type) != (MODEL_GRAPH, LENGTH_DELIMITED):
             model_spans.append((outer.start, outer.stop))
             continue
         has_graph = True
-        for inner in _fields(file, outer.body, outer.stop):
+        for inner in fields(file, outer.body, outer.stop):
             if (inner.number, inner.wire_type) == (GRAPH_INITIALIZER, LENGTH_DELIMITED):
                 initializers.append(_read_tensor(file, inner))
             else:
@@ -115,7 +115,7 @@ def read_bytes(file: io.BufferedReader, start: int, stop: int) -> Bytes:
     return buffer
 
 
-def _fields(file: io.BufferedReader, start: int, stop: int) -> Iterator[Field]:
+def fields(file: io.BufferedReader, start: int, stop: int) -> Iterator[Field]:
     """Yield the fields of the message that fills a range of the file; the caller may move the file's position."""
     while start < stop:
         file.seek(start)
@@ -168,7 +168,7 @@ def _read_large_tensor(file: io.BufferedReader, field: Field) -> Tensor | None:
     """Read a tensor whose data is one run of plain bytes, or return None."""
     spans: list[tuple[int, int]] = []
     data: Field | None = None
-    for part in _fields(file, field.body, field.stop):
+    for part in fields(file, field.body, field.stop):
         if part.number not in DATA_FIELDS:
             spans.append((part.start, part.stop))
         elif data is None and part.wire_type == LENGTH_DELIMITED:
