@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import onnxsqueeze
+from onnxsqueeze.cli.afterwards import afterwards
 from onnxsqueeze.cli.options import (
     MODEL,
     VERBOSE,
@@ -153,13 +154,14 @@ def minimize(
     if quiet and json_path is None:
         _warn(map(str, result.failures))  # a user should know of them all the same
         return
-    report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
-    _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
-    _warn_of(report, quiet, verbose)
-    if not quiet and not _is_stdout(json_path):
-        from onnxsqueeze.cli import tables
+    with afterwards("making the report"):
+        report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
+        _write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+        _warn_of(report, quiet, verbose)
+        if not quiet and not _is_stdout(json_path):
+            from onnxsqueeze.cli import tables
 
-        _print(tables.minimized(report, str(target), verbose))
+            _print(tables.minimized(report, str(target), verbose))
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
