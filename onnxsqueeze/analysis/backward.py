@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, fit_all, fit_any
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import Why
 from onnxsqueeze.rules.contract import Demand
 
 
@@ -18,15 +18,15 @@ class Liveness:
     Attributes:
         live: by tensor, the elements that something depends on (compact, as its classes are).
         required: those of them that some reader cannot do without, unless they are constant.
-        holds: elements that stay although they are constant, with the reason and its detail.
+        holds: elements that stay although they are constant, and why.
     """
 
     live: dict[str, Bools]
     required: dict[str, Bools]
-    holds: list[tuple[str, Bools, Reason, str]]
+    holds: list[tuple[str, Bools, Why]]
 
-    def add(self, name: str, demand: Demand, shape: tuple[int, ...], required: bool = True) -> None:
-        """Join a reader's demand with the others'; it is not ``required`` if it only passes on what others fold."""
+    def add(self, name: str, demand: Demand, shape: tuple[int, ...], required: bool = True, node: str = "") -> None:
+        """Join the demand of ``node`` with others'; it is not ``required`` if it only passes on what others fold."""
         live = needed = _fitted(demand.live, shape)
         if not required:
             needed = np.zeros(shape, dtype=bool)
@@ -39,7 +39,7 @@ class Liveness:
         else:
             self.required[name] = self.live[name]
         if required and demand.hold is not None and (hold := _fitted(demand.hold, shape)).any():
-            self.holds.append((name, hold, demand.reason, demand.detail))
+            self.holds.append((name, hold, Why(demand.reason, demand.detail, node)))
 
 
 def _fitted(mask: Bools, shape: tuple[int, ...]) -> Bools:

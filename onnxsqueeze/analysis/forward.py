@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -84,11 +85,14 @@ class Analysis:
         for name, interval in zip(node.outputs, intervals, strict=False):
             if name:
                 context.intervals[name] = interval
+        stated = len(context.elements.constraints)
         rule.link(node, context)
+        origins = range(stated, len(context.elements.constraints))
+        context.elements.origins.update(dict.fromkeys(origins, node.label))
         self._pin_known(node)
 
     def _pin_known(self, node: Node) -> None:
-        """What is known of some outputs alone (parts of a computed shape) stays whole: readers ask for nothing of it."""
+        """What is known of some outputs alone (parts of computed shapes) stays whole: readers ask for nothing of it."""
         for name in node.outputs:
             if name and self.context.value(name) is not None and self.context.ids(name).size > 1:
                 self.pins.append(Pin(name, Reason.CONSTANT_READ, f"sizes of {node.operator}"))
@@ -131,11 +135,22 @@ class Analysis:
         ids: npt.NDArray[np.int64] = self.labels[self.context.ids(name)]
         return ids
 
+    def maker(self, name: str) -> str:
+        """Return the node that makes a tensor, as a user knows it; the tensor's own name for a graph input."""
+        return self.graph.producers[name].label if name in self.graph.producers else name
+
     def constant(self, name: str) -> Bools:
         """Return which elements of an activation are constant, at the granularity of its classes."""
         if name not in self._constant:
             self._constant[name] = fit_all(self.context.interval(name).constant, self.context.ids(name).shape)
         return self._constant[name]
+
+    def supposing(self, chosen: Bools) -> Analysis:
+        """Return the analysis as it would be if the chosen classes were constant in all tensors, for planning alone."""
+        supposed = copy(self)
+        names = self.context.elements.ids
+        supposed._constant = {name: self.constant(name) | chosen[self.classes_of(name)] for name in names}
+        return supposed
 
     def backward(self, kept: Bools) -> Liveness:
         """Return what is needed of each activation if at least the classes in ``kept`` stay."""
@@ -167,12 +182,12 @@ class Analysis:
         demands = self.rules[node.index].need(node, self.context, outputs)
         for name, demand in zip(node.inputs, demands, strict=False):
             if name and demand is not None and self.context.is_activation(name):
-                liveness.add(name, demand, self.context.ids(name).shape, required)
+                liveness.add(name, demand, self.context.ids(name).shape, required, node.label)
         everything = np.full((), True)
         for name in node.captured:
             if self.context.is_activation(name):
                 demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
-                liveness.add(name, demand, self.context.ids(name).shape)
+                liveness.add(name, demand, self.context.ids(name).shape, node=node.label)
 
 
 def analysed(graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> Analysis:

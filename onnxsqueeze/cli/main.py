@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import onnxsqueeze
+from onnxsqueeze.cli.afterwards import afterwards
 from onnxsqueeze.cli.doctor import doctor
 from onnxsqueeze.cli.options import (
     MODEL,
@@ -167,17 +168,19 @@ def minimize(
             raise
         steps("writing")
         written, seconds = _save(result, target)
-        write_page(page_path, show_page, result, source)
+        with afterwards("drawing the page"):
+            write_page(page_path, show_page, result, source)
     if quiet and json_path is None:
         _warn(map(str, result.failures))  # a user should know of them all the same
         return
-    report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
-    write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
-    _warn_of(report, quiet, verbose)
-    if not quiet and not is_stdout(json_path):
-        from onnxsqueeze.cli import tables
+    with afterwards("making the report"):
+        report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
+        write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+        _warn_of(report, quiet, verbose)
+        if not quiet and not is_stdout(json_path):
+            from onnxsqueeze.cli import tables
 
-        print_out(tables.minimized(report, str(target), verbose))
+            print_out(tables.minimized(report, str(target), verbose))
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
 
 _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
-_WHY, _BECAUSE = _SENTENCES = ("why elements stayed, over all tensors", "because")
+_WHY, _STAYED, _BECAUSE, _AT = _SENTENCES = ("why elements stayed, over all tensors", "stayed because", "because", "at")
+_UNKNOWN = "?"  # of a layer without a rule
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -35,6 +36,7 @@ def minimized(report: Report, output: str, verbose: bool) -> str:
     parts.extend(_totals(report))
     if report.why_nothing:
         parts.append(_sentence("nothing could go", report.why_nothing, "yellow"))
+    parts.extend(_advice(report))
     parts.append(_verification_line(report))
     if verbose:
         parts.extend(_reasons(report))
@@ -51,7 +53,8 @@ def inspected(report: Report, verbose: bool) -> str:
     parts.extend(_totals(report))
     if report.why_nothing:
         parts.append(_sentence("nothing can go", report.why_nothing, "yellow"))
-    parts.extend(_stayed_by_layer(report.layers))
+    parts.extend(_advice(report))
+    parts.extend(_stayed(report.layers, verbose))
     if verbose:
         parts.extend(_reasons(report))
     parts.append(_sentence("seconds", _seconds(report.seconds)))
@@ -189,10 +192,14 @@ def _layers(layers: Sequence[Layer]) -> Table:
             printable(layer.operator),
             _change(_shape(layer.shape_before), _shape(layer.shape_after)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
-            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            _macs(layer),
             style=_style(layer),
         )
     return table
+
+
+def _macs(layer: Layer) -> str:
+    return _change(_short(layer.macs_before), _short(layer.macs_after)) if layer.counted else _UNKNOWN
 
 
 def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
@@ -204,15 +211,16 @@ def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
             *(printable(name) for name in (layer.name, layer.output)[: len(names)]),
             printable(layer.operator),
             f"{math.floor(1000 * layer.sparsity) / 10:.1f} %",  # rounded down: 100 % means all
-            f"{layer.channels:,}",
-            f"{layer.dead:,}",
-            f"{layer.constant:,}",
-            f"{layer.removed:,}",
+            *(f"{number:,}" if layer.channels else _UNKNOWN for number in _channels(layer)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
-            _change(_short(layer.macs_before), _short(layer.macs_after)),
+            _macs(layer),
             style=_style(layer),
         )
     return table
+
+
+def _channels(layer: Layer) -> tuple[int, int, int, int]:
+    return layer.channels, layer.dead, layer.constant, layer.removed
 
 
 def _style(layer: Layer) -> str:
@@ -228,9 +236,20 @@ def _totals(report: Report) -> list[RenderableType]:
         ("nodes", report.nodes_before, report.nodes_after),
     ):
         table.add_row(name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x" if after else "")
-    if not report.sizes:
-        return [table]
-    return [table, _sentence("MACs for one sample at", _named(report.sizes))]
+    parts: list[RenderableType] = [table]
+    if report.sizes:
+        parts.append(_sentence("MACs for one sample at", _named(report.sizes)))
+    if uncounted := sum(not layer.counted for layer in report.layers):
+        parts.append(_sentence("MACs are not counted of", f"{uncounted} layers without a rule"))
+    return parts
+
+
+def _advice(report: Report) -> list[Text]:
+    if report.agreed_share is None:
+        return []
+    sums = f"{report.disagreements} residual {'sum' if report.disagreements == 1 else 'sums'}"
+    left = f"masks that agree would leave {report.agreed_share:.0%} of the layers' weights".replace("%", " %")
+    return [_sentence("more could go", f"your masks disagree at {sums}; {left}", "yellow")]
 
 
 def _verification_line(report: Report) -> Text:
@@ -248,18 +267,25 @@ def _deviation(report: VerifyReport) -> str:
     return f"{report.deviation:.2g} of the output's scale (allowed {report.tolerance:.2g}; {runs})"
 
 
-def _stayed_by_layer(layers: Sequence[Layer]) -> list[Table]:
-    table = _table("stayed in layer", _BECAUSE, "channels", left=2)
-    for layer in layers:
+def _stayed(layers: Sequence[Layer], verbose: bool) -> list[Table]:
+    """Return why channels stayed, each reason once; ``verbose`` adds a table with a line for each layer."""
+    from onnxsqueeze.reporting.stayed import joined
+
+    table = _table(_STAYED, _AT, "layers", "channels", left=2)
+    for reason, number, count, at in joined([(layer.stayed, layer.nodes) for layer in layers]):
+        table.add_row(printable(reason), printable(at), f"{number:,}", f"{count:,}")
+    by_layer = _table("stayed in layer", _BECAUSE, _AT, "channels", left=3)
+    for layer in layers if verbose else ():
         for reason, count in layer.stayed.items():
-            table.add_row(printable(layer.name), printable(reason), f"{count:,}")
-    return [table] if table.row_count else []
+            names = (layer.name, reason, ", ".join(layer.nodes.get(reason, ())))
+            by_layer.add_row(*map(printable, names), f"{count:,}")
+    return [each for each in (table, by_layer) if each.row_count]
 
 
 def _reasons(report: Report) -> list[Table]:
-    table = _table(_WHY, "elements")
+    table = _table(_WHY, _AT, "elements", left=2)
     for reason, count in report.stayed.items():
-        table.add_row(printable(reason), f"{count:,}")
+        table.add_row(printable(reason), printable(", ".join(report.nodes.get(reason, ()))), f"{count:,}")
     return [table] if table.row_count else []
 
 

@@ -24,6 +24,7 @@ class Elements:
     Attributes:
         ids: by tensor name, the class of each element (compact). Call `canonical` for final class numbers.
         constraints: relations that may force more classes to stay.
+        origins: by position in ``constraints``, the node that states one, as a user knows it.
         shuffles: by the tensor that a channel shuffle ends in, the one that it starts from; the same classes, permuted.
         loose: the tensors inside of a shuffle, which need not be boxes since it can be done another way.
         strict: tensors whose kept elements must be a product of kept positions along each axis; elsewhere the
@@ -34,6 +35,7 @@ class Elements:
     def __init__(self) -> None:
         self.ids: dict[str, Ids] = {}
         self.constraints: list[Constraint] = []
+        self.origins: dict[int, str] = {}
         self.shuffles: dict[str, str] = {}
         self.loose: set[str] = set()
         self.strict: set[str] = set()

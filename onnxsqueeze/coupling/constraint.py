@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, Floats
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import Reason, Why
 
 Classes = npt.NDArray[np.int64]
 NO_CLASSES: Classes = np.zeros(0, np.int64)
@@ -32,6 +32,7 @@ class Kept:
         cost: the weight elements that keeping a class costs; where any class would do, the cheapest are added.
         live: by tensor, which elements are needed if just these classes stay (compact).
         additions: how often something was added.
+        node: whose wish is being followed, as a user knows it; "" for nobody's.
     """
 
     mask: Bools
@@ -39,15 +40,16 @@ class Kept:
     cost: Floats
     live: Mapping[str, Bools]
     additions: int = 0
+    node: str = ""
 
     def add(self, classes: Classes, reason: Reason, detail: str = "") -> None:
-        """Make ``classes`` stay."""
+        """Make ``classes`` stay, because of `node`."""
         new = classes[~self.mask[classes]]
         if new.size:
             self.mask[new] = True
             self.additions += 1
             entry = np.empty((), dtype=object)
-            entry[()] = (reason, detail)
+            entry[()] = Why(reason, detail, self.node)
             self.reasons[new] = entry
 
 

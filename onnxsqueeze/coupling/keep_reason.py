@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Reason(Enum):
     """A reason, with the words that a report shows for it."""
 
-    NEEDED = "a reader needs its value"
+    NEEDED = "it shares its place with a channel that a reader needs"
     GRAPH_INPUT = "it is a graph input"
     GRAPH_OUTPUT = "it is a graph output"
     KEPT_BY_USER = "kept on request"
@@ -17,6 +18,7 @@ class Reason(Enum):
     UNKNOWN_OPERATOR = "read by an operator without a rule"
     INTERNAL_ERROR = "internal error in the rule of"
     SUBGRAPH = "read from inside a subgraph"
+    INSIDE = "it lies inside of a node, whose graphs are left as they are"
     COMPUTED_WEIGHT = "its reader computes its weights at run time"
     NOT_FINITE = "its reader's weights hold NaN or Inf"
     UNSUPPORTED_DTYPE = "its reader's weights have a data type that is not folded"
@@ -35,6 +37,14 @@ class Reason(Enum):
     OVERFLOW = "folding its constant would overflow the data type"
     SLOWER = "computing without it would not be faster"
     LARGER = "removing it would make the model larger"
+
+
+class Why(NamedTuple):
+    """Why something stays: a reason, its detail, and the node that brings it about ("" where none does)."""
+
+    reason: Reason
+    detail: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.agreement import agreement
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
+from onnxsqueeze.planning.policy import rounding
 from onnxsqueeze.reporting.report import Report, make_report
 from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.plan import Plan
@@ -143,6 +145,7 @@ def minimize(
     def report() -> Report:
         size = encoded_size(minimized)
         made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan))
+        made = _with_advice(made, best, wishes)
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
 
     def drawn(made: Report) -> Drawing:
@@ -213,6 +216,13 @@ def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcom
     except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
         return None
     return None if whole is None else smallest(analyse(whole, wishes.keep), wishes)
+
+
+def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
+    """Add what masks that agree would leave, if they do not and it is much less."""
+    policy = rounding(outcome.analysis, wishes.round_to)
+    found = agreement(outcome.analysis, outcome.plan, policy, report.layers)
+    return report if found is None else replace(report, disagreements=found.sums, agreed_share=found.share)
 
 
 def _failures(first: Outcome, whole: Outcome | None) -> tuple[Failure, ...]:

@@ -19,6 +19,9 @@ from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.plan import Plan
 
+Stated = tuple[str, Constraint]
+"""A constraint, and the node that states it, as a user knows it; "" where none does."""
+
 
 def make_plan(
     analysis: Analysis,
@@ -89,43 +92,52 @@ def _costs(analysis: Analysis) -> Floats:
     return cost
 
 
-def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Constraint]:
+def _constraints(analysis: Analysis, policy: Sequence[Constraint]) -> list[Stated]:
     elements = analysis.context.elements
-    found: dict[bytes, Box] = {}
+    found: dict[bytes, tuple[str, Box]] = {}
     for name in elements.ids:
         ids = analysis.classes_of(name).squeeze()
         if ids.ndim > 1 and name not in elements.loose:
             strict = name in elements.strict
-            found[repr((ids.shape, strict)).encode() + ids.tobytes()] = Box(ids, strict)
+            found[repr((ids.shape, strict)).encode() + ids.tobytes()] = (analysis.maker(name), Box(ids, strict))
     boxes = _stepwise(list(found.values()), analysis.classes)
-    others = [constraint.labelled(analysis.labels) for constraint in (*elements.constraints, *policy)]
-    others.sort(key=lambda constraint: constraint.phase is Phase.LAST)  # else they stay in their order
+    stated = [(elements.origins.get(place, ""), each) for place, each in enumerate(elements.constraints)]
+    others = [(node, each.labelled(analysis.labels)) for node, each in (*stated, *(("", each) for each in policy))]
+    others.sort(key=lambda entry: entry[1].phase is Phase.LAST)  # else they stay in their order
     return [*boxes, *others]
 
 
-def _stepwise(boxes: Sequence[Box], classes: int) -> list[Box]:
+def _stepwise(boxes: Sequence[tuple[str, Box]], classes: int) -> list[Stated]:
     """Put boxes with short rows first; those whose rows are made of several rows of others grow step by step."""
     shortest = np.full(classes, np.iinfo(np.int64).max)
-    for box in boxes:
+    for _, box in boxes:
         np.minimum.at(shortest, box.ids.ravel(), box.row_length)
-    found = [replace(box, stepwise=bool((shortest[box.ids] < box.row_length).any())) for box in boxes]
-    return sorted(found, key=lambda box: box.row_length)
+    found = [(node, replace(box, stepwise=bool((shortest[box.ids] < box.row_length).any()))) for node, box in boxes]
+    return [*sorted(found, key=lambda entry: entry[1].row_length)]
 
 
 def _keep_needed(analysis: Analysis, liveness: Liveness, kept: Kept) -> None:
-    for name, hold, reason, detail in liveness.holds:
-        kept.add(analysis.classes_of(name)[hold], reason, detail)
+    for name, hold, why in liveness.holds:
+        kept.node = why.node
+        kept.add(analysis.classes_of(name)[hold], why.reason, why.detail)
     for name, required in liveness.required.items():
+        kept.node = _reader(analysis, name)
         kept.add(analysis.classes_of(name)[required & ~analysis.constant(name)], Reason.NEEDED, name)
+    kept.node = ""
 
 
-def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
+def _reader(analysis: Analysis, name: str) -> str:
+    """Return a node that reads a tensor, as a user knows it."""
+    return next((node.label for node, _ in analysis.graph.readers.get(name, ())), "")
+
+
+def _enforce(constraints: Sequence[Stated], kept: Kept) -> None:
     """Enforce constraints until nothing changes; no choice is made before what leaves none has been settled."""
-    forced = [constraint for constraint in constraints if constraint.phase is Phase.FORCED]
+    forced = [entry for entry in constraints if entry[1].phase is Phase.FORCED]
     _settle(forced, kept)
     while True:
         before = kept.additions
-        for constraint in constraints:
+        for kept.node, constraint in constraints:
             earlier = kept.additions
             constraint.enforce(kept)
             if kept.additions != earlier:
@@ -134,10 +146,10 @@ def _enforce(constraints: Sequence[Constraint], kept: Kept) -> None:
             return
 
 
-def _settle(constraints: Sequence[Constraint], kept: Kept) -> None:
+def _settle(constraints: Sequence[Stated], kept: Kept) -> None:
     while True:
         before = kept.additions
-        for constraint in constraints:
+        for kept.node, constraint in constraints:
             constraint.enforce(kept)
         if kept.additions == before:
             return

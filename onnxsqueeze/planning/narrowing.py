@@ -14,7 +14,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
-from onnxsqueeze.rules.plan import Narrowing, Plan
+from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
 from onnxsqueeze.rules.weight_source import source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
@@ -38,11 +38,10 @@ class Candidate:
     kept_out: Bools
     last: tuple[bool, bool]
 
-    @property
-    def zeros(self) -> int:
-        """The number of rows and columns that the narrowest part does without."""
-        left = self.narrowest.columns.sum() + self.narrowest.rows.sum()
-        return int(self.kept_in.sum() + self.kept_out.sum() - left)
+    def whole(self, reason: Reason) -> Whole:
+        """Return that it does not do without what the narrowest part does, and why."""
+        rows = int(self.kept_out.sum() - self.narrowest.rows.sum())
+        return Whole(reason, rows, int(self.kept_in.sum() - self.narrowest.columns.sum()))
 
     def like(self, other: Candidate) -> bool:
         """Whether the same of one weight is left here and there, and the same of it would do."""
@@ -102,7 +101,7 @@ NarrowingPolicy = Callable[[Candidate], "Narrowing | Reason"]
 
 def _narrowings(
     analysis: Analysis, plan: Plan, choose: NarrowingPolicy, used: Mapping[int, Used]
-) -> tuple[dict[int, Narrowing], dict[int, tuple[Reason, int]]]:
+) -> tuple[dict[int, Narrowing], dict[int, Whole]]:
     """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies."""
     users: dict[str, dict[int, Candidate]] = defaultdict(dict)
     for node in analysis.graph.nodes:
@@ -110,7 +109,7 @@ def _narrowings(
         if candidate is not None:
             users[candidate.linear.weight][node.index] = candidate
     narrowings: dict[int, Narrowing] = {}
-    whole: dict[int, tuple[Reason, int]] = {}
+    whole: dict[int, Whole] = {}
     for name, candidates in users.items():
         first, *others = candidates.values()
         alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
@@ -119,7 +118,7 @@ def _narrowings(
             if isinstance(chosen, Narrowing):
                 narrowings[index] = chosen
             else:
-                whole[index] = (chosen, candidate.zeros)
+                whole[index] = candidate.whole(chosen)
     return narrowings, whole
 
 

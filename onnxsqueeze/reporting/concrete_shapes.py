@@ -34,9 +34,30 @@ def concrete_shapes(
 
     declared = [value for value in analysis.graph.proto.input if value.name in analysis.graph.inputs]
     plan = SizePlan.of(declared, {}, {})
-    sizes = {name: dims.get(name, _DEFAULT_SIZE) for name, role in plan.roles.items() if role is not Role.BATCH}
-    shapes = plan.shapes({**dict.fromkeys(plan.roles, 1), **sizes})
-    return _inferred(analysis, shapes or {}, failures), sizes
+    free = [name for name, role in plan.roles.items() if role is not Role.BATCH]
+    best: tuple[int, Mapping[str, Shape], dict[str, int]] | None = None
+    for assumed in _SIZES if set(free) - set(dims) else _SIZES[:1]:
+        sizes = {name: dims.get(name, assumed) for name in free}
+        shapes = plan.shapes({**dict.fromkeys(plan.roles, 1), **sizes})
+        found = _inferred(analysis, shapes or {}, failures)
+        short = [name for name in inputs if name not in found or _too_short(found[name], inputs[name])]
+        if best is None or len(short) < best[0]:
+            longer = {name: _lengthened(found[name]) for name in short if name in found}
+            best = len(short), {**found, **longer}, sizes
+        if not short:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _too_short(shape: Shape, symbolic: Shape) -> bool:
+    """Whether a size that depends on assumed ones left nothing: a window that is longer than what it slides over."""
+    return any(isinstance(size, int) and size < 1 for size in shape) and 0 not in symbolic
+
+
+def _lengthened(shape: Shape) -> Shape:
+    """Let something be left: what would run at all has at least one position."""
+    return tuple(max(1, size) if isinstance(size, int) else size for size in shape)
 
 
 def _inferred(analysis: Analysis, shapes: Mapping[str, Shape], failures: list[Failure] | None) -> Mapping[str, Shape]:
@@ -60,4 +81,5 @@ def _inferred(analysis: Analysis, shapes: Mapping[str, Shape], failures: list[Fa
     return context.shapes
 
 
-_DEFAULT_SIZE = 64  # for a dynamic image side or sequence length of which nothing is said
+# For a dynamic image side or sequence length of which nothing is said: the first that all windows fit into.
+_SIZES = tuple(64 << power for power in range(11))

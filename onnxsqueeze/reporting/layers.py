@@ -1,20 +1,20 @@
-"""One row for each node that multiplies by constant weights."""
+"""One row for each node that holds weights, with a rule or without."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import Why
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.reporting.stayed import Stayed, words
+from onnxsqueeze.reporting.unknown_layers import Held, unknown_layers
 from onnxsqueeze.rules.contract import OpRule
 from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.parameter import Parameter, Role
@@ -24,17 +24,20 @@ from onnxsqueeze.rules.plan import Plan
 
 @dataclass(frozen=True)
 class Layer:
-    """One node that multiplies by constant weights.
+    """One node that holds weights: it multiplies by constants.
 
     Attributes:
         name, operator: the node. output: the tensor that it makes.
         shape_before, shape_after: of its (first) weight; () if the layer vanishes.
         weights_before, weights_after: elements of all of its weights and biases. macs_before, macs_after:
-            multiply-accumulates for one sample, dynamic sizes other than the batch taken as in `Report.sizes`.
+            multiply-accumulates for one sample, dynamic sizes other than the batch taken as in `Report.sizes`; 0 where
+            ``counted`` is False.
         sparsity: the share of exact zeros in its weights.
         channels: output channels; of these dead (nothing needs them), constant, and removed.
         stayed: for the dead and constant ones that stayed, and for rows and columns of zeros between channels that
-            stay, how many for which reason.
+            stay, how many for which reason; each of them once.
+        nodes: by reason, the nodes that bring it about.
+        counted: whether it is known how often its weights are multiplied; not without a rule.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Layer:
     constant: int
     removed: int
     stayed: Mapping[str, int]
+    nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counted: bool = True
 
 
 def layers_of(
@@ -66,7 +71,8 @@ def layers_of(
     Raises:
         RuleFailed: where a rule fails, and ``failures`` is None.
     """
-    context, stays, found = analysis.context, _staying(analysis, plan), []
+    context, stays, needed = analysis.context, _staying(analysis, plan), _needed(analysis, plan)
+    found = [(held.index, _unknown(held)) for held in unknown_layers(analysis)]
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         output = next((name for name in node.outputs if name), "")
         if not context.is_activation(output):
@@ -74,12 +80,45 @@ def layers_of(
         try:
             parameters = rule.parameters(node, context)
             if any(parameter.role is Role.WEIGHT for parameter in parameters):
-                found.append(_Row(analysis, plan, node, rule, output, parameters, stays, shapes).layer())
+                row = _Row(analysis, plan, node, rule, output, parameters, stays, needed, shapes)
+                found.append((node.index, row.layer()))
         except RuleFailed as error:  # the model may be written already
             if failures is None:
                 raise
             failures.append(replace(error.failure, effect="the report has no row for it"))
-    return found
+    return [layer for _, layer in sorted(found, key=lambda entry: entry[0])]
+
+
+def _unknown(held: Held) -> Layer:
+    """Return the row of a layer that stays as it is, since no rule is followed for it."""
+    reason = words(Why(held.refusal.reason, held.refusal.detail))
+    return Layer(
+        name=held.name,
+        operator=held.operator,
+        output=held.output,
+        shape_before=held.shape,
+        shape_after=held.shape,
+        weights_before=held.elements + held.biases,
+        weights_after=held.elements + held.biases,
+        macs_before=0,
+        macs_after=0,
+        sparsity=held.zeros / max(1, held.elements),
+        channels=0,
+        dead=0,
+        constant=0,
+        removed=0,
+        stayed={reason: held.empty_rows} if held.empty_rows else {},
+        nodes={reason: (held.name,)},
+        counted=False,
+    )
+
+
+def _needed(analysis: Analysis, plan: Plan) -> Mapping[str, Bools]:
+    """Return what the outputs depend on, whatever else stays: what does not is dead, kept or not."""
+    try:
+        return analysis.backward(np.zeros(analysis.classes, dtype=bool)).live
+    except RuleFailed:  # planning went another way
+        return plan.live
 
 
 def _staying(analysis: Analysis, plan: Plan) -> Bools:
@@ -92,7 +131,10 @@ def _staying(analysis: Analysis, plan: Plan) -> Bools:
 
 @dataclass(frozen=True)
 class _Row:
-    """What a row is made from; ``stays`` says which identifiers of classes stay."""
+    """What a row is made from.
+
+    ``stays`` says which identifiers of classes stay, ``needed`` by tensor what the outputs depend on.
+    """
 
     analysis: Analysis
     plan: Plan
@@ -101,6 +143,7 @@ class _Row:
     output: str
     parameters: Sequence[Parameter]
     stays: Bools
+    needed: Mapping[str, Bools]
     shapes: Mapping[str, Shape]
 
     def layer(self) -> Layer:
@@ -112,9 +155,13 @@ class _Row:
             after = dict.fromkeys(after, (0,))
         first = after[weights[0].name]
         dead, constant, removed, stayed = self._channels()
-        if self.node.index in self.plan.whole:
-            reason, zeros = self.plan.whole[self.node.index]
-            stayed[f"{reason.value}: rows and columns of zeros"] = zeros
+        whole = self.plan.whole.get(self.node.index)
+        if whole is not None:  # its rows of zeros make constants, which are counted with the channels
+            for zeros, kind in (
+                (max(0, whole.rows - sum(stayed.counts().values())), "rows of zeros"),
+                (whole.columns, "columns of zeros"),
+            ):
+                stayed.add(Why(whole.reason, kind, self.node.label), zeros)
         return Layer(
             name=self.node.label,
             operator=self.node.operator,
@@ -130,7 +177,8 @@ class _Row:
             dead=dead,
             constant=constant,
             removed=removed,
-            stayed=stayed,
+            stayed=stayed.counts(),
+            nodes=stayed.nodes(),
         )
 
     def _shape(self, parameter: Parameter) -> tuple[int, ...]:
@@ -173,35 +221,19 @@ class _Row:
         linear = self.rule.linear(self.node, self.analysis.context)
         return int(linear.groups * linear.matrix.shape[1])
 
-    def _channels(self) -> tuple[int, int, int, dict[str, int]]:
+    def _channels(self) -> tuple[int, int, int, Stayed]:
         """Return how many output channels are dead, constant and removed, and why constant ones stayed."""
         name, plan = self.output, self.plan
         shape = self.analysis.context.ids(name).shape
-        live = np.broadcast_to(plan.live.get(name, np.full(shape, False)), shape)
+        live = np.broadcast_to(self.needed.get(name, np.full(shape, False)), shape)
         constant = self.analysis.constant(name)
         kept = np.broadcast_to(plan.masks.get(name, np.full(shape, True)), shape)
         repeat = max(1, self._size() // max(1, live.size))
-        dead = ~live & ~constant & ~kept
-        stayed = _count_reasons(plan.reasons[name], kept & constant)
+        dead = ~live & ~constant
+        stayed = Stayed()
+        stayed.add_all(plan.reasons[name], kept & (constant | dead), self.analysis.maker(name), repeat)
         return int(dead.sum()) * repeat, int(constant.sum()) * repeat, int((~kept).sum()) * repeat, stayed
 
 
 def _number(size: Dimension) -> int:
     return max(1, size.coefficient + size.offset) if isinstance(size, Symbolic) else size
-
-
-def _count_reasons(reasons: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any]) -> dict[str, int]:
-    counted: Counter[str] = Counter()
-    for entry in np.broadcast_to(reasons, chosen.shape)[chosen]:
-        counted[words(entry)] += 1
-    return dict(counted)
-
-
-def words(entry: tuple[Reason, str] | None) -> str:
-    """Return what a report says of a reason and its detail; None stands for what is coupled with other channels."""
-    if entry is None:
-        return Reason.COUPLED.value
-    reason, detail = entry
-    if reason is Reason.INTERNAL_ERROR:
-        return f"{reason.value} {detail}"
-    return f"{reason.value}: {detail}" if detail and reason is not Reason.NEEDED else reason.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
-from onnxsqueeze.reporting.layers import Layer, layers_of, words
+from onnxsqueeze.reporting.layers import Layer, layers_of
+from onnxsqueeze.reporting.stayed import Stayed, joined, named
+from onnxsqueeze.reporting.unknown_layers import matrices_hold_zeros
 from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
 
@@ -33,7 +34,10 @@ class Report:
         bytes_before, bytes_after: file sizes. macs_before, macs_after: multiply-accumulates of all layers.
         nodes_before, nodes_after: nodes of the main graph.
         stayed: how many dead or constant elements of all tensors stayed for which reason (with its detail).
+        nodes: by reason, the nodes that bring it about.
         why_nothing: why nothing could go, "" if something did.
+        disagreements: at how many nodes channels stay that some of the tensors added there do without, where masks
+            that agree would leave much less. agreed_share: the part of the layers' weights that those would leave.
         warnings: what a user should know, one line each; those of ``failures`` among them.
         failures: errors that nobody foresaw in the rules of nodes.
         sizes: the sizes that were assumed for dynamic dimensions other than the batch when MACs were counted.
@@ -51,7 +55,10 @@ class Report:
     nodes_before: int
     nodes_after: int
     stayed: Mapping[str, int]
+    nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     why_nothing: str = ""
+    disagreements: int = 0
+    agreed_share: float | None = None
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -112,8 +119,9 @@ def make_report(
         macs_after=sum(layer.macs_after for layer in layers),
         nodes_before=first.graph.file_nodes,
         nodes_after=len(result.skeleton.graph.node),
-        stayed=stayed,
-        why_nothing=_why_nothing(layers, stayed) if plan.empty else "",
+        stayed=stayed.counts(),
+        nodes=stayed.nodes(),
+        why_nothing=_why_nothing(first, layers, stayed) if plan.empty else "",
         warnings=tuple(_warnings(analysis)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
@@ -130,9 +138,9 @@ def _as_given(layers: Sequence[Layer], given: Sequence[Layer]) -> tuple[Layer, .
     )
 
 
-def stayed_reasons(analysis: Analysis, plan: Plan) -> dict[str, int]:
+def stayed_reasons(analysis: Analysis, plan: Plan) -> Stayed:
     """Count, over all activations, the constant elements that stayed and what could not be analysed, by reason."""
-    counted: Counter[str] = Counter()
+    found = Stayed()
     for name in analysis.context.elements.ids:
         if analysis.context.dtypes.get(name) not in _FLOATING:
             continue
@@ -140,23 +148,27 @@ def stayed_reasons(analysis: Analysis, plan: Plan) -> dict[str, int]:
         kept = np.broadcast_to(plan.masks.get(name, np.full(shape, True)), shape)
         entries = np.broadcast_to(plan.reasons[name], shape)
         constant = analysis.constant(name)
-        for entry, is_constant in zip(entries[kept], constant[kept], strict=True):
-            if is_constant or (entry is not None and entry[0] not in _ORDINARY):
-                counted[words(entry)] += 1
-    return dict(counted.most_common())
+        for why, is_constant in zip(entries[kept], constant[kept], strict=True):
+            if is_constant or (why is not None and why.reason not in _ORDINARY):
+                found.add(why, 1, analysis.maker(name))
+    return found
 
 
 _FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _ORDINARY = (Reason.NEEDED, Reason.GRAPH_INPUT, Reason.GRAPH_OUTPUT)
 
 
-def _why_nothing(layers: tuple[Layer, ...], stayed: Mapping[str, int]) -> str:
+def _why_nothing(analysis: Analysis, layers: tuple[Layer, ...], stayed: Stayed) -> str:
     if not layers:
         return "no layer with constant weights was found"
-    if stayed:
-        return "every channel stays: " + "; ".join(f"{reason} ({count})" for reason, count in list(stayed.items())[:3])
-    zeros = max(layer.sparsity for layer in layers)
-    if zeros == 0:
+    found = joined([(layer.stayed, layer.nodes) for layer in layers])
+    if not found:
+        nodes = stayed.nodes()
+        found = [(reason, 0, count, named(nodes[reason])) for reason, count in stayed.counts().items()]
+    if found:
+        reasons = (f"{reason} ({count}{f', at {at}' if at else ''})" for reason, _, count, at in found[:3])
+        return "every channel stays: " + "; ".join(reasons)
+    if not any(layer.sparsity for layer in layers) and not matrices_hold_zeros(analysis):
         return "every channel is needed: no weight is zero"
     return "every channel is needed: the zeros are scattered, so that no channel is dead or constant"
 

@@ -28,16 +28,25 @@ class Narrowing:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """Why a layer computes with all of its weight, and how many rows and columns of zeros it could do without."""
+
+    reason: Reason
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What stays.
 
     Attributes:
         masks: by tensor name, the elements that stay (compact bool array of the tensor's rank); only tensors that lose
             some are listed.
-        reasons: by tensor name, why each element stays, as (reason, detail) or None where it goes (compact, object).
+        reasons: by tensor name, why each element stays, as `Why` or None where it goes (compact, object).
         live: what is needed of each tensor if just this stays (compact).
         narrowings: by node index, the part of its weight that a layer computes with where the tensors stay whole.
-        whole: by node index, why a layer with rows or columns of zeros computes with all of its weight, and how many.
+        whole: by node index, why a layer with rows or columns of zeros computes with all of its weight.
         cancelled: by node index, the input that is a constant summand which makes no difference; -1 where there is
             none yet, and none is to be made.
     """
@@ -46,7 +55,7 @@ class Plan:
     reasons: Mapping[str, npt.NDArray[np.object_]]
     live: Mapping[str, Bools]
     narrowings: Mapping[int, Narrowing] = field(default_factory=dict)
-    whole: Mapping[int, tuple[Reason, int]] = field(default_factory=dict)
+    whole: Mapping[int, Whole] = field(default_factory=dict)
     cancelled: Mapping[int, int] = field(default_factory=dict)
 
     @property

@@ -113,10 +113,10 @@ def test_quiet_prints_nothing(pruned: Path) -> None:
 
 def test_verbose_and_json_count_what_stayed_by_its_reason(pruned: Path) -> None:
     result = run("minimize", pruned, "--keep", "hid*", "--verbose")
-    assert re.search(r"kept on request: hidden +16\n", result.stdout)  # before and behind the Relu
+    assert re.search(r"kept on request: hidden +first, \S+ +16\n", result.stdout)  # before and behind the Relu
     report = json.loads(run("minimize", pruned, "--keep", "hid*", "--json", "-").stdout)
     assert report["stayed"]["kept on request: hidden"] == 2 * HIDDEN
-    assert report["layers"][0]["stayed"]["kept on request: hidden"] == 2
+    assert report["layers"][0]["stayed"]["kept on request: hidden"] == 5  # three of them dead, two constant
 
 
 def test_keep_pins_and_rounding_keeps_more(pruned: Path) -> None:

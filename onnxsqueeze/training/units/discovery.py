@@ -83,8 +83,8 @@ def _pinned(analysis: Analysis) -> Bools:
     for pin in analysis.pins:
         if analysis.context.is_activation(pin.tensor):
             found[analysis.classes_of(pin.tensor)] = True
-    for name, hold, reason, _ in analysis.backward(np.ones(analysis.classes, dtype=bool)).holds:
-        if reason not in _OF_CONSTANTS:
+    for name, hold, why in analysis.backward(np.ones(analysis.classes, dtype=bool)).holds:
+        if why.reason not in _OF_CONSTANTS:
             found[analysis.classes_of(name)[hold]] = True
     return found
 
