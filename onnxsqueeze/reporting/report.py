@@ -114,7 +114,7 @@ def make_report(
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed,
         why_nothing=_why_nothing(layers, stayed) if plan.empty else "",
-        warnings=tuple(_warnings(analysis)),
+        warnings=(*original.notes, *_warnings(analysis)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
 
