@@ -143,7 +143,8 @@ class Graph:
     @property
     def file_nodes(self) -> int:
         """How many nodes of the file the nodes stand for."""
-        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes)
+        apart = sum(len(entry.members) - 1 for entry in self.fusion.lowered)
+        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes) - apart
 
     def sole_reader(self, name: str) -> tuple[Node, int] | None:
         """Return the only reader of a tensor that is no graph output, else None."""

@@ -22,12 +22,13 @@ def sort_nodes(model: onnx.ModelProto) -> int:
     Only what stands too late moves, to right in front of its first reader. Nodes in a circle stay as they are, for the
     checker to refuse.
     """
-    return sum(map(_sort, (model.graph, *model.functions)))
+    return sum(map(sort_graph, (model.graph, *model.functions)))
 
 
-def _sort(graph: onnx.GraphProto | onnx.FunctionProto) -> int:
+def sort_graph(graph: onnx.GraphProto | onnx.FunctionProto) -> int:
+    """Do the same for a graph or a function, and the subgraphs in it."""
     nodes = graph.node
-    changed = sum(_sort(body) for node in nodes for body in subgraphs(node))
+    changed = sum(sort_graph(body) for node in nodes for body in subgraphs(node))
     order = _order(nodes)
     if order == list(range(len(nodes))):
         return changed
