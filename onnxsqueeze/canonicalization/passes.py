@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 import onnx
 from onnx import helper
 
+from onnxsqueeze.canonicalization.branches import without_constant_branches
 from onnxsqueeze.canonicalization.lowering.finding import lowered
 from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
 from onnxsqueeze.canonicalization.rebuild import _with_nodes
@@ -32,7 +33,7 @@ def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
     there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
     """
-    return _fused(*lowered(_without_sequences(model)), keep)
+    return _fused(*lowered(_without_sequences(without_constant_branches(model))), keep)
 
 
 def _fused(model: Model, apart: Sequence[Lowered], keep: Sequence[str]) -> Graph:
