@@ -13,6 +13,7 @@ from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.loading import Initializer
+from onnxsqueeze.model.local_functions import drop_uncalled
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.rewriting.editor import Editor
 from onnxsqueeze.rewriting.fusing import fuse_again
@@ -37,7 +38,9 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
         raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()
     same_form = partial(_same_form, analysis.graph.model, arrays)
-    fuse_again(skeleton.graph, analysis.graph.fusion.lowered, arrays, same_form)
+    lowered = analysis.graph.fusion.lowered
+    fuse_again(skeleton.graph, lowered, arrays, same_form)
+    drop_uncalled(skeleton, {(entry.fused.domain, entry.fused.op_type) for entry in lowered})
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
         if plan.gone(name):
             raise KeepOne(name)

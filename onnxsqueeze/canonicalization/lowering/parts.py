@@ -23,6 +23,7 @@ class Parts:
     def __init__(self, node: Node, taken: Collection[str]) -> None:
         self._node = node
         self._taken = taken
+        self._own: set[str] = set()
         self._label = node.outputs[0]
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[Initializer] = []
@@ -56,9 +57,26 @@ class Parts:
         self._constants.append(Initializer.from_array(name, np.asarray(value)))
         return name
 
+    def name(self, hint: str) -> str:
+        """Return a new name."""
+        return self._fresh(hint)
+
+    def take(self, node: onnx.NodeProto, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Add a copy of a node that reads and writes tensors under other names."""
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        copied.name = f"{self._node.label}.{node.name or node.op_type}_{len(self._nodes)}"
+        copied.input[:], copied.output[:] = inputs, outputs
+        self._nodes.append(copied)
+
+    def writes(self, names: Iterable[str]) -> bool:
+        """Whether the nodes write all of these."""
+        return set(filter(None, names)) <= {name for node in self._nodes for name in node.output}
+
     def lowered(self) -> Lowered:
-        """Return the whole; the last node writes what the fused one writes first."""
-        self._nodes[-1].output[0] = self._node.outputs[0]
+        """Return the whole; the last node writes what the fused one writes first, unless another one does."""
+        if not self.writes(self._node.outputs[:1]):
+            self._nodes[-1].output[0] = self._node.outputs[0]
         reads = {}
         for index, node in enumerate(self._nodes):
             for place, name in enumerate(node.input):
@@ -71,6 +89,7 @@ class Parts:
 
     def _fresh(self, ending: str) -> str:
         name = f"{self._label}.{ending}"
-        while name in self._taken:
+        while name in self._taken or name in self._own:
             name += "_"
+        self._own.add(name)
         return name
