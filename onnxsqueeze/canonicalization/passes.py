@@ -1,8 +1,8 @@
 """Before the analysis: what exporters spread over sequences of tensors or groups of nodes is written more plainly.
 
 A sequence has no shape that channels could be followed through, and torch's exporter writes every chunk and split as
-`SplitToSequence` and `SequenceAt`. What onnxruntime fused of a sum and a norm is taken apart. A group of nodes that
-spell one operator becomes one node for the time being (see `patterns`). Nothing is rewritten in a model that the
+`SplitToSequence` and `SequenceAt`. What onnxruntime's optimizers fused is lowered (see `lowering`). A group of nodes
+that spell one operator becomes one node for the time being (see `patterns`). Nothing is rewritten in a model that the
 minimizer then leaves as it is.
 """
 
@@ -15,12 +15,13 @@ from fnmatch import fnmatchcase
 import onnx
 from onnx import helper
 
-from onnxsqueeze.canonicalization import skip_normalization
+from onnxsqueeze.canonicalization.branches import without_constant_branches
+from onnxsqueeze.canonicalization.lowering.finding import lowered
 from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
-from onnxsqueeze.canonicalization.patterns.scope import Scope
-from onnxsqueeze.canonicalization.rebuild import _FIRST_WITH_FREE_INITIALIZERS, _with_nodes
+from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.lowered_node import Lowered
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
 from onnxsqueeze.rules.registry import rules
@@ -32,29 +33,12 @@ def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
     there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
     """
-    return _fused(_without_skips(_without_sequences(model)), keep)
+    return _fused(*lowered(_without_sequences(without_constant_branches(model))), keep)
 
 
-def _without_skips(model: Model) -> Model:
-    if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
-        return model
-    if all(node.domain != skip_normalization.DOMAIN for node in model.skeleton.graph.node):
-        return model
-    graph = Graph(model)
-    scope = Scope(graph)
-    parts = {node.index: found for node in graph.nodes if (found := skip_normalization.unfused(node, scope))}
-    if not parts:
-        return model
-    nodes = [
-        proto for node in graph.nodes for proto in (parts[node.index].nodes if node.index in parts else [node.proto])
-    ]
-    new = {constant.name: constant for found in parts.values() for constant in found.constants}
-    return replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
-
-
-def _fused(model: Model, keep: Sequence[str]) -> Graph:
+def _fused(model: Model, apart: Sequence[Lowered], keep: Sequence[str]) -> Graph:
     operators = {rule.op for rule in rules() if rule.domain == PATTERN_DOMAIN}
-    graph = Graph(model)
+    graph = Graph(model, Fusion(lowered=apart))
     if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
         return graph
     kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
@@ -65,7 +49,7 @@ def _fused(model: Model, keep: Sequence[str]) -> Graph:
     dropped = {position for group in found for position in group.group.positions} - set(fused)
     positions = [index for index in range(len(graph.nodes)) if index not in dropped]
     nodes = [fused.get(index) or graph.nodes[index].proto for index in positions]
-    fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions)
+    fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions, apart)
     return Graph(replace(model, skeleton=_with_nodes(model.skeleton, nodes)), fusion)
 
 

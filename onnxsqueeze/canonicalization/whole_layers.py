@@ -6,7 +6,7 @@ sees the layer as it was, and decides anew: a norm in front of it is no longer h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,6 +62,12 @@ class _Layer:
     before: Node | None
     behind: _Behind | None
 
+    def stands_in(self, written: Mapping[str, str]) -> bool:
+        """Whether all of its nodes are the file's own, of which ``written`` has the operators by the first output."""
+        behind = (self.behind.gather, self.behind.last) if self.behind is not None else ()
+        nodes = [node for node in (self.node, self.before, *behind) if node is not None]
+        return all(written.get(node.outputs[0]) == node.op for node in nodes)
+
 
 def with_whole_layers(analysis: Analysis, model: Model, keep: Collection[str] = ()) -> Model | None:
     """Return a model whose layers have the weights for all of the tensors that are gathered around them.
@@ -79,7 +85,8 @@ def with_whole_layers(analysis: Analysis, model: Model, keep: Collection[str] = 
     """
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
         return None
-    layers = _layers(analysis, keep)
+    written = {node.output[0]: node.op_type for node in model.skeleton.graph.node if node.output}
+    layers = [layer for layer in _layers(analysis, keep) if layer.stands_in(written)]
     while layers and len(fitting := [layer for layer in layers if _alone(analysis, layer, layers)]) < len(layers):
         layers = fitting
     size = sum({layer.source: layer.initializer.size for layer in layers}.values())

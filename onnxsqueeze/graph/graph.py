@@ -93,8 +93,8 @@ class Graph:
         }
         self.inputs = tuple(name for name in declared if name not in model.initializers)
         self.outputs = tuple(value.name for value in proto.output)
-        functions = {(_domain(function.domain), function.name) for function in model.skeleton.functions}
-        self.nodes = [self._node(index, node, functions) for index, node in enumerate(proto.node)]
+        self._functions = {(_domain(function.domain), function.name) for function in model.skeleton.functions}
+        self.nodes = [self.node(index, node) for index, node in enumerate(proto.node)]
         self.producers = {name: node for node in self.nodes for name in node.outputs if name}
 
     def with_failed(self, failed: Collection[int]) -> Graph:
@@ -119,9 +119,10 @@ class Graph:
         for node in proto.node:
             yield [*node.input, *_captured(node)]
 
-    def _node(self, index: int, proto: onnx.NodeProto, functions: set[tuple[str, str]]) -> Node:
+    def node(self, index: int, proto: onnx.NodeProto) -> Node:
+        """Return the view of a node of this graph, or of one that might be in it."""
         domain = _domain(proto.domain)
-        shadowed = (domain, proto.op_type) in functions
+        shadowed = (domain, proto.op_type) in self._functions
         group = self.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
         version = 0 if shadowed else 1 if group is not None else self.opsets.get(domain, 0)
         captured = tuple(dict.fromkeys(_captured(proto)))
@@ -143,7 +144,8 @@ class Graph:
     @property
     def file_nodes(self) -> int:
         """How many nodes of the file the nodes stand for."""
-        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes)
+        apart = sum(len(entry.members) - 1 for entry in self.fusion.lowered)
+        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes) - apart
 
     def sole_reader(self, name: str) -> tuple[Node, int] | None:
         """Return the only reader of a tensor that is no graph output, else None."""

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, one_line
-from onnxsqueeze.model import checking, wire
+from onnxsqueeze.model import checking, node_order, wire
 from onnxsqueeze.model.external_data import inline_external, is_external
 from onnxsqueeze.model.initializer import Initializer, from_bytes, from_tensor
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
@@ -102,7 +102,7 @@ def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> M
         encoded = _encoded_skeleton(split.model, split.graph, [tensor.header for tensor in split.initializers])
         tensors = split.initializers
         del split  # its encoded graph, which `encoded` repeats
-        skeleton = _skeleton(encoded, path.parent, check)
+        skeleton, notes = _skeleton(encoded, path.parent, check)
     except wire.WireError as error:
         return _parse_file(file, path, check, doubt=error)
     except DecodeError as error:
@@ -113,7 +113,7 @@ def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> M
         for tensor, initializer in zip(tensors, initializers, strict=True)
         if is_external(tensor.header)
     )
-    return Model(skeleton, _by_name(initializers), path, size + external_bytes)
+    return Model(skeleton, _by_name(initializers), path, size + external_bytes, notes)
 
 
 def _parse_file(file: io.BufferedReader, path: Path, check: bool, doubt: wire.WireError) -> Model:
@@ -135,9 +135,10 @@ def _load_proto(proto: ModelProto, path: Path | None, check: bool) -> Model:
     graph = copy_except(proto.graph, "initializer").SerializeToString() if proto.HasField("graph") else None
     model = copy_except(proto, "graph").SerializeToString()
     encoded = _encoded_skeleton(model, graph, proto.graph.initializer)
-    skeleton = _skeleton(encoded, folder, check)
+    skeleton, notes = _skeleton(encoded, folder, check)
     initializers = _by_name(from_tensor(tensor, folder) for tensor in proto.graph.initializer)
-    return Model(skeleton, initializers, path, len(encoded) + sum(entry.nbytes for entry in initializers.values()))
+    size = len(encoded) + sum(entry.nbytes for entry in initializers.values())
+    return Model(skeleton, initializers, path, size, notes)
 
 
 def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[TensorProto]) -> bytes:
@@ -154,18 +155,19 @@ def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[Tenso
     return b"".join([model, wire.prefix(wire.MODEL_GRAPH, length), graph, *empty])
 
 
-def _skeleton(encoded: bytes, folder: Path | None, check: bool) -> ModelProto:
-    """Check and parse an encoded model, and drop its empty initializers."""
+def _skeleton(encoded: bytes, folder: Path | None, check: bool) -> tuple[ModelProto, tuple[str, ...]]:
+    """Check and parse an encoded model, sort its nodes, and drop its empty initializers; return it with notes."""
     if b"location" in encoded:  # a key that every external tensor has: this search is far quicker than a walk
         encoded = inline_external(encoded, folder)
-    if check:
-        checking.check_encoded(encoded)
     skeleton: ModelProto = ModelProto.FromString(encoded)
+    unsorted = node_order.sort_nodes(skeleton)
+    if check:
+        checking.check_encoded(skeleton.SerializeToString() if unsorted else encoded)
     skeleton.graph.ClearField("initializer")
     if check:
         checking.check_opsets(skeleton)
         checking.check_names(skeleton)
-    return skeleton
+    return skeleton, (node_order.NOTE,) if unsorted else ()
 
 
 def _by_name(initializers: Iterable[Initializer]) -> dict[str, Initializer]:

@@ -27,16 +27,19 @@ def define(skeleton: ModelProto, functions: Iterable[onnx.FunctionProto]) -> Non
 
 
 def drop_uncalled(skeleton: ModelProto, replaced: Names) -> None:
-    """Remove functions among ``replaced`` that nothing in the model calls any more."""
+    """Remove functions among ``replaced``, and those that only they called, if nothing in the model calls them now."""
     called = set(_calls(skeleton.graph.node))
     for function in skeleton.functions:
         called |= set(_calls(function.node)) - {(function.domain, function.name)}
     gone = replaced - called
     left = [function for function in skeleton.functions if (function.domain, function.name) not in gone]
     if len(left) < len(skeleton.functions):
+        lost = [function for function in skeleton.functions if (function.domain, function.name) in gone]
+        inner = {call for function in lost for call in _calls(function.node)}
         copies = [onnx.FunctionProto.FromString(function.SerializeToString()) for function in left]
         del skeleton.functions[:]
         skeleton.functions.extend(copies)
+        drop_uncalled(skeleton, inner)
 
 
 def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:

@@ -22,9 +22,11 @@ class Model:
         initializers: ``graph.initializer`` by name, in the file's order.
         path: the file that it came from; None for a model from memory.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
+        notes: what a user should know of how it was read, one line each.
     """
 
     skeleton: ModelProto
     initializers: dict[str, Initializer] = field(default_factory=dict)
     path: Path | None = None
     file_bytes: int = 0
+    notes: tuple[str, ...] = ()

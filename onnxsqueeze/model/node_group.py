@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+
+if TYPE_CHECKING:
+    from onnxsqueeze.model.lowered_node import Lowered
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +56,14 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """What was fused in a model.
+    """What was fused and lowered in a model.
 
     Attributes:
         groups: by the output of the fused node.
         positions: for each node of the model where it, or the last member of its group, stood before.
+        lowered: the fused nodes of the file that were lowered to some of the model's.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
     positions: Sequence[int] = ()
+    lowered: Sequence[Lowered] = ()

@@ -122,7 +122,7 @@ def make_report(
         stayed=stayed.counts(),
         nodes=stayed.nodes(),
         why_nothing=_why_nothing(first, layers, stayed) if plan.empty else "",
-        warnings=tuple(_warnings(analysis)),
+        warnings=(*original.notes, *_warnings(analysis)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
 

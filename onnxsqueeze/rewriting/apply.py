@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 import onnx
 
@@ -12,8 +13,10 @@ from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.loading import Initializer
+from onnxsqueeze.model.local_functions import drop_uncalled
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.rewriting.editor import Editor
+from onnxsqueeze.rewriting.fusing import fuse_again
 from onnxsqueeze.rules.lessons import KeepOne, NonzeroPart
 from onnxsqueeze.rules.plan import Plan
 
@@ -34,6 +37,10 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     if editor.used:
         raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()
+    same_form = partial(_same_form, analysis.graph.model, arrays)
+    lowered = analysis.graph.fusion.lowered
+    fuse_again(skeleton.graph, lowered, arrays, same_form)
+    drop_uncalled(skeleton, {(entry.fused.domain, entry.fused.op_type) for entry in lowered})
     for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
         if plan.gone(name):
             raise KeepOne(name)
@@ -43,6 +50,18 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     counts = Counter(sources.values())
     copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
     return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
+
+
+def _same_form(model: Model, arrays: Mapping[str, Array], before: str, now: str) -> bool:
+    """Whether a tensor can be read in the place of another: a constant of its rank, or an activation like it."""
+    if not before or not now:
+        return True
+    stored = before in model.initializers
+    if now in arrays:
+        return stored and arrays[now].ndim == len(model.initializers[before].shape)
+    if now in model.initializers:
+        return stored and len(model.initializers[now].shape) == len(model.initializers[before].shape)
+    return True
 
 
 def _touched(node: Node, editor: Editor) -> bool:

@@ -26,7 +26,7 @@ class Source:
     """A model, by path or in memory.
 
     Attributes:
-        given: the model as the caller gave it; for a path, the weights are read again when they are needed.
+        given: the model as the caller gave it, or sorted; for a path, the weights are read again when they are needed.
         skeleton: the model without its initializers.
         shapes: the shapes of the initializers.
         inputs: the graph inputs that a caller must feed.
@@ -43,6 +43,8 @@ class Source:
         """
         model = given if isinstance(given, Model) else load(given, check=check)
         self.given: Path | ModelProto | Model = Path(given) if isinstance(given, (str, os.PathLike)) else given
+        if model.notes:  # its nodes were sorted, without which onnxruntime runs no subgraph or function
+            self.given = model
         self.skeleton = model.skeleton
         self.shapes = {name: initializer.shape for name, initializer in model.initializers.items()}
         floats = [value.header for value in model.initializers.values() if value.header.data_type in FLOAT_TYPES]

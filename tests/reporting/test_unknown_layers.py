@@ -73,7 +73,7 @@ def test_refused_layer() -> None:
 
 
 def test_function_calls() -> None:
-    """Weights count that a call passes, and those that lie in the body."""
+    """Layers of a body are rows, whether a call passes their weights or they lie inside."""
     inner = numpy_helper.from_array(matrix(5, 3, empty=5), "v")
     body = [
         helper.make_node("MatMul", ["a", "w"], ["h"]),
@@ -83,9 +83,10 @@ def test_function_calls() -> None:
     function = helper.make_function(DOMAIN, "Two", ["a", "w"], ["b"], body, [helper.make_opsetid("", 17)])
     nodes = [helper.make_node("Two", ["x", "w"], ["y"], name="call", domain=DOMAIN)]
     given = model(nodes, {"w": matrix(4, 5)}, functions=(function,))
-    found = row(given, "call")
-    assert (found.weights_before, found.sparsity) == (20 + 15, 15 / 35)
-    assert sq.inspect(given).weights_before == 20 + 15
+    report = sq.inspect(given)
+    assert [(layer.operator, layer.weights_before) for layer in report.layers] == [("MatMul", 20), ("MatMul", 15)]
+    assert [layer.sparsity for layer in report.layers] == [0.0, 1.0]
+    assert report.weights_before == 20 + 15
 
 
 def test_branches() -> None:

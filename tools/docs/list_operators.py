@@ -22,7 +22,8 @@ _HEAD = """# Operators with a rule
 Written by `python tools/docs/list_operators.py` from the registry of rules. Any other operator is left as it is: all of
 its inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
 constants; *narrows*: what it reads and writes can become narrower; *sizes*: it is followed where it computes shapes or
-constants. Where it depends on a node's inputs what the operator is, all that it may be is listed.
+constants; *lowered*: it is followed as the operators that it was fused from. Where it depends on the inputs what an
+operator is, all that it may be is listed.
 
 | operator | opset | kind |
 |---|---|---|
@@ -31,7 +32,23 @@ constants. Where it depends on a node's inputs what the operator is, all that it
 
 def page() -> str:
     """Return the text of docs/operators.md."""
-    return _HEAD + "".join(_rows())
+    return _HEAD + "".join(sorted((*_rows(), *_lowered()), key=_place))
+
+
+def _place(row: str) -> tuple[str, str]:
+    """Sort operators by domain first, those of the standard in front."""
+    name = row.split(" | ")[0].removeprefix("| ")
+    return name.rpartition(".")[0], name
+
+
+def _lowered() -> Iterator[str]:
+    from onnxsqueeze.canonicalization.lowering.finding import LOWERINGS
+    from onnxsqueeze.canonicalization.lowering.parts import DOMAIN
+    from onnxsqueeze.rules.registry import rules
+
+    with_rule = {rule.op for rule in rules() if rule.domain == DOMAIN}
+    for op in sorted(set(LOWERINGS) - with_rule):
+        yield f"| {DOMAIN}.{op} | all | lowered |\n"
 
 
 def _rows() -> Iterator[str]:

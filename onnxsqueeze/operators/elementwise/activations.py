@@ -37,7 +37,9 @@ def _direction(node: Node, curve: ElementwiseFunction) -> int:
     return 0 if any(isinstance(value, float) and value < 0 for value in signs) else curve.direction
 
 
-def _rule(op: str, curve: ElementwiseFunction) -> OpRule:
+def elementwise_rule(op: str, curve: ElementwiseFunction) -> OpRule:
+    """Return the rule of an operator that applies a function to each element."""
+
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         function = _function(node, curve)
         if inputs[0].dtype == object and curve.rounding:
@@ -140,8 +142,8 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
 
 _ROWS = {"Neg": ScoreRows(finite=all_finite_inputs)}
 
-register(*(replace(_rule(op, curve), rows=_ROWS.get(op, ScoreRows())) for op, curve in _CURVES.items()))
-register(*(replace(_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
+register(*(replace(elementwise_rule(op, curve), rows=_ROWS.get(op, ScoreRows())) for op, curve in _CURVES.items()))
+register(*(replace(elementwise_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
 register(*(_test_rule(op, function) for op, function in _TESTS.items()))
 register(
     OpRule(

@@ -13,6 +13,7 @@ import torch.fx
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from onnxsqueeze.canonicalization.branches import without_constant_branches
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.loading import load
@@ -239,6 +240,6 @@ def from_onnx(
     model = source if isinstance(source, Model) else load(source)
     if isinstance(untie, bool):
         untie = "constructed" if untie else "none"
-    preparation, ready = prepared(model, untie)
+    preparation, ready = prepared(without_constant_branches(model), untie)  # so that what is in a branch can be trained
     module = OnnxModule(ready, preparation)
     return module if device is None else module.to(device)

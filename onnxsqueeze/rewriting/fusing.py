@@ -1,0 +1,62 @@
+"""Puts fused nodes of onnxruntime's own together again where they can stand for what became of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+import onnx
+
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.lowered_node import Lowered
+from onnxsqueeze.model.node_order import sort_graph
+
+
+def fuse_again(
+    graph: onnx.GraphProto,
+    lowered: Sequence[Lowered],
+    changed: Collection[str],
+    same_form: Callable[[str, str], bool],
+) -> None:
+    """Write each fused node in place of the last of its parts, if those changed in nothing but what they read.
+
+    Args:
+        graph: its nodes are changed in place.
+        lowered: the fused nodes with their parts.
+        changed: constants that are new, under whatever name.
+        same_form: whether a tensor may stand where another one of the original did ("" where there was none).
+    """
+    producers = {name: node for node in graph.node for name in node.output if name}
+    reads = Counter(name for names in Graph.read_names(graph) for name in names)
+    reads.update(value.name for value in graph.output)
+    places = {next((name for name in node.output if name), ""): place for place, node in enumerate(graph.node)}
+    written: dict[int, onnx.NodeProto] = {}
+    dropped: set[int] = set()
+    for entry in lowered:
+        found = entry.found_in(producers)
+        if found is None or not _only_inside(entry, found, reads):
+            continue
+        fused = entry.fused_again(found, changed, same_form)
+        if fused is not None:
+            positions = [places[next(name for name in node.output if name)] for node in found]
+            dropped.update(positions)
+            written[max(positions)] = fused
+    if written:
+        _replace(graph, written, dropped)
+
+
+def _only_inside(entry: Lowered, found: Sequence[onnx.NodeProto], reads: Counter[str]) -> bool:
+    """Whether only the parts read what the fused node does not write."""
+    own = Counter(name for node in found for name in node.input)
+    return all(reads[name] == own[name] for name in entry.inner)
+
+
+def _replace(graph: onnx.GraphProto, written: dict[int, onnx.NodeProto], dropped: set[int]) -> None:
+    """A sum that a fused node writes besides is there earlier than it was."""
+    nodes = [
+        written.get(place, node) for place, node in enumerate(graph.node) if place in written or place not in dropped
+    ]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    sort_graph(graph)
