@@ -21,6 +21,7 @@ from onnxsqueeze.canonicalization.patterns.scope import Scope
 from onnxsqueeze.canonicalization.rebuild import _FIRST_WITH_FREE_INITIALIZERS, _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
 from onnxsqueeze.rules.registry import rules
@@ -29,10 +30,11 @@ from onnxsqueeze.rules.registry import rules
 def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     """Return the graph of a model that is easier to analyse; of the argument itself if that already is.
 
-    Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
-    there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
+    Weights in Constant nodes are initializers, each part of a tensor split by constants is a Slice, and each group of
+    nodes that spells an operator for which there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep``
+    (names or glob patterns) is a tensor in it.
     """
-    return _fused(_without_skips(_without_sequences(model)), keep)
+    return _fused(_without_skips(_without_sequences(with_initializers(model))), keep)
 
 
 def _without_skips(model: Model) -> Model:

@@ -7,13 +7,8 @@ from math import prod
 
 import onnx
 
+from onnxsqueeze.model.constant_nodes import NOT_WEIGHTS
 from onnxsqueeze.model.model import Model
-
-# Integers of these types index, shape or select; integers of one byte or less are quantized weights.
-_NOT_WEIGHTS = {
-    getattr(onnx.TensorProto, name)
-    for name in ("INT64", "INT32", "UINT64", "UINT32", "INT16", "UINT16", "BOOL", "STRING")
-}
 
 
 def weight_elements(model: Model) -> int:
@@ -21,7 +16,7 @@ def weight_elements(model: Model) -> int:
     stored = sum(
         prod(initializer.shape)
         for initializer in model.initializers.values()
-        if initializer.header.data_type not in _NOT_WEIGHTS
+        if initializer.header.data_type not in NOT_WEIGHTS
     )
     return stored + _constant_elements(model.skeleton.graph.node)
 
@@ -30,7 +25,7 @@ def _constant_elements(nodes: Iterable[onnx.NodeProto]) -> int:
     total = 0
     for node in nodes:
         for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value" and attribute.t.data_type not in _NOT_WEIGHTS:
+            if node.op_type == "Constant" and attribute.name == "value" and attribute.t.data_type not in NOT_WEIGHTS:
                 total += prod(attribute.t.dims)
             elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
                 total += max(1, len(attribute.floats))

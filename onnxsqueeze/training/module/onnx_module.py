@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
@@ -239,6 +240,6 @@ def from_onnx(
     model = source if isinstance(source, Model) else load(source)
     if isinstance(untie, bool):
         untie = "constructed" if untie else "none"
-    preparation, ready = prepared(model, untie)
+    preparation, ready = prepared(with_initializers(model), untie)
     module = OnnxModule(ready, preparation)
     return module if device is None else module.to(device)
