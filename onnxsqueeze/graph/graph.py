@@ -141,6 +141,11 @@ class Graph:
                 found[name].append((node, -1))
         return found
 
+    @cached_property
+    def stored_elements(self) -> int:
+        """How many elements all initializers have together."""
+        return sum(initializer.size for initializer in self.initializers.values())
+
     @property
     def file_nodes(self) -> int:
         """How many nodes of the file the nodes stand for."""
