@@ -21,6 +21,7 @@ from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
 from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.lowered_node import Lowered
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
@@ -30,10 +31,11 @@ from onnxsqueeze.rules.registry import rules
 def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     """Return the graph of a model that is easier to analyse; of the argument itself if that already is.
 
-    Each part of a tensor split by constants is a Slice, and each group of nodes that spells an operator for which
-    there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep`` (names or glob patterns) is a tensor in it.
+    Weights in Constant nodes are initializers, each part of a tensor split by constants is a Slice, and each group of
+    nodes that spells an operator for which there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep``
+    (names or glob patterns) is a tensor in it.
     """
-    return _fused(*lowered(_without_sequences(without_constant_branches(model))), keep)
+    return _fused(*lowered(_without_sequences(with_initializers(without_constant_branches(model)))), keep)
 
 
 def _fused(model: Model, apart: Sequence[Lowered], keep: Sequence[str]) -> Graph:

@@ -17,6 +17,7 @@ from onnx import helper
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion, Group
+from onnxsqueeze.model.walk import captured, read_names
 
 ONNX_DOMAIN = ""
 PATTERN_DOMAIN = "onnxsqueeze.pattern"
@@ -117,7 +118,7 @@ class Graph:
     def read_names(proto: onnx.GraphProto) -> Iterator[list[str]]:
         """Yield for each node the names that it reads, those that its subgraphs capture included."""
         for node in proto.node:
-            yield [*node.input, *_captured(node)]
+            yield list(read_names(node))
 
     def node(self, index: int, proto: onnx.NodeProto) -> Node:
         """Return the view of a node of this graph, or of one that might be in it."""
@@ -125,9 +126,9 @@ class Graph:
         shadowed = (domain, proto.op_type) in self._functions
         group = self.fusion.groups.get(proto.output[0]) if domain == PATTERN_DOMAIN and proto.output else None
         version = 0 if shadowed else 1 if group is not None else self.opsets.get(domain, 0)
-        captured = tuple(dict.fromkeys(_captured(proto)))
+        names = tuple(dict.fromkeys(captured(proto)))
         inputs, outputs = tuple(proto.input), tuple(proto.output)
-        return Node(index, proto.op_type, domain, version, inputs, outputs, captured, proto, group)
+        return Node(index, proto.op_type, domain, version, inputs, outputs, names, proto, group)
 
     @cached_property
     def readers(self) -> Mapping[str, Sequence[tuple[Node, int]]]:
@@ -140,6 +141,11 @@ class Graph:
             for name in node.captured:
                 found[name].append((node, -1))
         return found
+
+    @cached_property
+    def stored_elements(self) -> int:
+        """How many elements all initializers have together."""
+        return sum(initializer.size for initializer in self.initializers.values())
 
     @property
     def file_nodes(self) -> int:
@@ -164,20 +170,3 @@ def _domain(name: str) -> str:
 
 def _decoded(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that the node's subgraphs read from outside of themselves."""
-    for attribute in node.attribute:
-        subgraphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
-        for graph in subgraphs:
-            yield from _free_names(graph)
-
-
-def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {tensor.values.name for tensor in graph.sparse_initializer}
-    for node in graph.node:
-        yield from (name for name in (*node.input, *_captured(node)) if name and name not in own)
-        own.update(node.output)
-    yield from (value.name for value in graph.output if value.name not in own)

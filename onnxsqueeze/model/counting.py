@@ -7,19 +7,14 @@ from math import prod
 
 import onnx
 
+from onnxsqueeze.model.constant_nodes import NOT_WEIGHTS
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.walk import all_nodes, subgraphs
-
-# Integers of these types index, shape or select; integers of one byte or less are quantized weights.
-_NOT_WEIGHTS = {
-    getattr(onnx.TensorProto, name)
-    for name in ("INT64", "INT32", "UINT64", "UINT32", "INT16", "UINT16", "BOOL", "STRING")
-}
+from onnxsqueeze.model.walk import reached_nodes, subgraphs
 
 
 def holds_weights(data_type: int) -> bool:
     """Whether a tensor of a type (TensorProto.DataType) can hold weights."""
-    return data_type not in _NOT_WEIGHTS
+    return data_type not in NOT_WEIGHTS
 
 
 def weight_elements(model: Model) -> int:
@@ -32,11 +27,11 @@ def weight_elements(model: Model) -> int:
         for initializer in model.initializers.values()
         if holds_weights(initializer.header.data_type)
     )
-    graphs = [graph for node in all_nodes(model.skeleton) for graph in subgraphs(node)]
+    graphs = [graph for node in reached_nodes(model.skeleton) for graph in subgraphs(node)]
     inner = sum(_elements(tensor) for graph in graphs for tensor in graph.initializer)
     sparse = (tensor for graph in (model.skeleton.graph, *graphs) for tensor in graph.sparse_initializer)
     inner += sum(prod(map(int, tensor.dims)) for tensor in sparse if holds_weights(tensor.values.data_type))
-    return stored + inner + _constant_elements(all_nodes(model.skeleton))
+    return stored + inner + _constant_elements(reached_nodes(model.skeleton))
 
 
 def _elements(tensor: onnx.TensorProto) -> int:

@@ -27,7 +27,7 @@ _PACKED_BITS = {
     }.items()
     if hasattr(TensorProto, name)
 }
-_DATA_NAMES = tuple(item.name for item in TensorProto.DESCRIPTOR.fields if item.number in wire.DATA_FIELDS)
+DATA_NAMES = tuple(item.name for item in TensorProto.DESCRIPTOR.fields if item.number in wire.DATA_FIELDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Initializer:
     def with_array(self, array: np.ndarray[Any, Any]) -> Initializer:
         """Return an initializer with another value, of any shape and dtype, that keeps the name and the metadata."""
         new = Initializer.from_array(self.name, array)
-        for item, value in copy_except(self.header, "name", "dims", "data_type", *_DATA_NAMES).ListFields():
+        for item, value in copy_except(self.header, "name", "dims", "data_type", *DATA_NAMES).ListFields():
             set_field(new.header, item, value)
         return new
 
@@ -122,7 +122,7 @@ def from_tensor(tensor: TensorProto, folder: Path | None = None) -> Initializer:
     Raises:
         InvalidModelError: when the tensor contradicts itself or its external data cannot be read.
     """
-    stored = [name for name in _DATA_NAMES if _has_data(tensor, name)]
+    stored = [name for name in DATA_NAMES if _has_data(tensor, name)]
     if stored == ["raw_data"]:
         return from_bytes(copy_except(tensor, "raw_data"), np.frombuffer(tensor.raw_data, np.uint8))
     if is_external(tensor) and not stored:
@@ -137,7 +137,7 @@ def from_tensor(tensor: TensorProto, folder: Path | None = None) -> Initializer:
     except Exception as error:  # the checker lets errors of several C++ types through
         raise InvalidModelError(f"initializer '{tensor.name}' is damaged: {one_line(error)}; export it again") from None
     array.setflags(write=False)
-    return Initializer(copy_except(tensor, *_DATA_NAMES), array)
+    return Initializer(copy_except(tensor, *DATA_NAMES), array)
 
 
 def _has_data(tensor: TensorProto, name: str) -> bool:

@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, one_line
 from onnxsqueeze.model import checking, node_order, wire
+from onnxsqueeze.model.constant_nodes import with_constant_nodes
 from onnxsqueeze.model.external_data import inline_external, is_external
 from onnxsqueeze.model.initializer import Initializer, from_bytes, from_tensor
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
@@ -51,6 +52,7 @@ def to_proto(model: Model) -> ModelProto:
     Raises:
         SqueezeError: when it would be larger than the 2 GB that protobuf can hold.
     """
+    model = with_constant_nodes(model)
     size = model.skeleton.ByteSize() + sum(
         initializer.nbytes + initializer.header.ByteSize() for initializer in model.initializers.values()
     )

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from onnxsqueeze.model.initializer import Initializer
 
 MAX_PROTO_BYTES = 2**31 - 1
 """The longest message that protobuf can read or write."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantNode:
+    """A Constant node whose value is an initializer for the time being.
+
+    Attributes:
+        shell: the node without the data of its value.
+        before: what the next node behind it writes, "" if there is none.
+    """
+
+    shell: NodeProto
+    before: str
 
 
 @dataclass(eq=False)
@@ -21,6 +35,8 @@ class Model:
         skeleton: the model with an empty ``graph.initializer``, everything else as it came.
         initializers: ``graph.initializer`` by name, in the file's order.
         path: the file that it came from; None for a model from memory.
+        constants: of the initializers that are Constant nodes in the file, what these are like (see
+            `model.constant_nodes`). Empty in a model that was just read.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
         notes: what a user should know of how it was read, one line each.
     """
@@ -30,3 +46,4 @@ class Model:
     path: Path | None = None
     file_bytes: int = 0
     notes: tuple[str, ...] = ()
+    constants: Mapping[str, ConstantNode] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 from onnxsqueeze.model import wire
+from onnxsqueeze.model.constant_nodes import with_constant_nodes
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
@@ -65,6 +66,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> int:
         UsageError: when the path cannot be written to: no such folder, a folder, no permission.
         SqueezeError: when the writing itself fails, as on a full disk.
     """
+    model = with_constant_nodes(model)
     with _explained(path):
         target = _target(os.fspath(path))
         chunks = _in_one_file(model)
@@ -87,7 +89,7 @@ def save_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
 
 def encoded_size(model: Model) -> int:
     """Return how many bytes the model takes as one file, without writing it."""
-    return _in_one_file(model).length
+    return _in_one_file(with_constant_nodes(model)).length
 
 
 def _in_one_file(model: Model) -> _Chunks:

@@ -16,6 +16,18 @@ def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
             yield from _with_subgraphs(node)
 
 
+def reached_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield every node of the main graph, of its subgraphs, and of the functions that any of them calls, each once."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    pending = list(graph_nodes(model.graph))
+    while pending:
+        node = pending.pop()
+        yield node
+        function = functions.pop((node.domain, node.op_type), None)
+        if function is not None:
+            pending.extend(inner for each in function.node for inner in _with_subgraphs(each))
+
+
 def graph_nodes(graph: GraphProto) -> Iterator[NodeProto]:
     """Yield every node of a graph and of its subgraphs."""
     for node in graph.node:
@@ -39,3 +51,24 @@ def _with_subgraphs(node: NodeProto) -> Iterator[NodeProto]:
 def default_opset(model: onnx.ModelProto) -> int:
     """Return the version of the standard operator set that a model imports, 0 where it imports none."""
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def read_names(node: NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its subgraphs capture included."""
+    yield from node.input
+    yield from captured(node)
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """Yield the names that the node's subgraphs read from outside of themselves."""
+    for graph in subgraphs(node):
+        yield from _free_names(graph)
+
+
+def _free_names(graph: GraphProto) -> Iterator[str]:
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        yield from (name for name in (*node.input, *captured(node)) if name and name not in own)
+        own.update(node.output)
+    yield from (value.name for value in graph.output if value.name not in own)

@@ -16,6 +16,7 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.compensated_function import with_definition
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
@@ -124,13 +125,14 @@ def minimize(
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
     tell("analysing", None)
-    analysis = analyse(model, keep)
+    stored = with_initializers(model)
+    analysis = analyse(stored, keep)
     _check_patterns(analysis, keep)
     clock.lap("analyse")
     tell("minimizing", None)
     wishes = Wishes(round_to, keep, {"layernorm": layernorm})
     first = smallest(analysis, wishes)
-    whole = _of_whole_layers(first.analysis, model, wishes)
+    whole = _of_whole_layers(first.analysis, stored, wishes)
     best = first if whole is None else better(first, whole)
     minimized = best.model if best.changed else model
     failures = _failures(first, whole)

@@ -117,7 +117,7 @@ def make_report(
         bytes_after=file_bytes,
         macs_before=sum(layer.macs_before for layer in layers),
         macs_after=sum(layer.macs_after for layer in layers),
-        nodes_before=first.graph.file_nodes,
+        nodes_before=first.graph.file_nodes + len(original.constants),
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed.counts(),
         nodes=stayed.nodes(),

@@ -12,6 +12,7 @@ from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.model.constant_nodes import constant_node, with_constant_nodes
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.local_functions import drop_uncalled
 from onnxsqueeze.model.model import Model
@@ -49,7 +50,8 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     _update_shapes(skeleton.graph, editor, initializers)
     counts = Counter(sources.values())
     copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
-    return Model(skeleton, initializers, model.path, model.file_bytes), frozenset(copied)
+    made = Model(skeleton, initializers, model.path, model.file_bytes, constants=model.constants)
+    return with_constant_nodes(made), frozenset(copied)
 
 
 def _same_form(model: Model, arrays: Mapping[str, Array], before: str, now: str) -> bool:
@@ -89,8 +91,7 @@ def _initializers(
         if name in found:
             found[name] = found[name].with_array(array)
         elif legacy:  # before IR 4 an initializer had to be a graph input too
-            tensor = onnx.numpy_helper.from_array(array, name)
-            proto.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+            proto.node.insert(0, constant_node(Initializer.from_array(name, array)))
         elif source is not None:
             renamed = source.with_array(array)
             renamed.header.name = name

@@ -6,6 +6,7 @@ values folded so far, and what stays unknown becomes a named symbol, so that equ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, sy
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
+from onnxsqueeze.shapes.evaluation import evaluated_by_runtime, evaluates
 
 _LONGEST = 2**63 - 1  # that ONNX can write
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
+_MOST_COMPUTED = 1 << 22  # elements that are computed beforehand even if the file holds fewer
 
 
 class ShapeInference:
@@ -153,16 +156,41 @@ def _like_first(node: Node, context: Context) -> Sequence[Shape | None]:
 
 
 def fold(node: Node, rule: OpRule, context: Context) -> None:
-    """Compute the outputs of a node whose inputs are constants or known sizes, unless that would make data of them."""
-    if rule.evaluate is None or node.captured:
+    """Compute the outputs of a node whose inputs are constants or known sizes, unless they would be out of all size.
+
+    A constant is one whatever its size and whoever computes it. But what a few numbers ask for may be far larger than
+    all that the file holds: that stays computed.
+    """
+    if node.captured or (rule.evaluate is None and not evaluates(node)):
         return
     inputs = [context.sizes(name) if name else None for name in node.inputs]
     if any(array is None and name for array, name in zip(inputs, node.inputs, strict=True)):
         return
-    most = max([_MOST_SIZES, *(array.size for array in inputs if array is not None)])
-    for name, output in zip(node.outputs, evaluated(rule, node, inputs), strict=False):
-        if name and output is not None and np.size(output) <= most:
-            context.values[name] = _plain(np.asarray(output), context.dtypes.get(name))
+    most = max(_MOST_COMPUTED, context.graph.stored_elements)
+    if any(name and _elements(context.shapes.get(name)) > most for name in node.outputs):
+        return
+    if rule.evaluate is not None:
+        found = evaluated(rule, node, inputs)
+    elif all(name in context.values for name in node.outputs if name) or any(
+        array is not None and array.dtype.kind not in "fiubV" for array in inputs
+    ):
+        return
+    else:
+        found = evaluated_by_runtime(context.graph, node, inputs, [context.dtypes.get(name) for name in node.outputs])
+    for name, output in zip(node.outputs, found, strict=False):
+        if name and output is not None and np.size(output) <= (_MOST_SIZES if _is_symbolic(output) else most):
+            context.values[name] = array = _plain(np.asarray(output), context.dtypes.get(name))
+            context.shapes[name] = array.shape
+            if array.dtype != object:
+                context.dtypes.setdefault(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _elements(shape: Shape | None) -> int:
+    return 0 if shape is None or any(isinstance(size, Symbolic) for size in shape) else math.prod(shape)  # type: ignore[arg-type]
+
+
+def _is_symbolic(output: Any) -> bool:
+    return getattr(getattr(output, "dtype", None), "kind", "") == "O"
 
 
 def evaluated(rule: OpRule, node: Node, inputs: Sequence[Any]) -> Sequence[Any]:

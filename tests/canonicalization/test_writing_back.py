@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN
-from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.pipeline.frontend import analyse, canonical_graph
 from onnxsqueeze.planning.fixpoint import make_plan
 from onnxsqueeze.rewriting.apply import apply
@@ -33,9 +34,10 @@ def _editor(proto: onnx.ModelProto) -> Editor:
     return Editor(analysis, make_plan(analysis))
 
 
-def _finished(proto: onnx.ModelProto, editor: Editor) -> onnx.ModelProto:
+def _finished(editor: Editor) -> onnx.ModelProto:
     skeleton, arrays, _ = editor.finish()
-    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    whole = to_proto(replace(editor.context.graph.model, constants={}))  # what was in Constant nodes included
+    stored = {tensor.name: tensor for tensor in whole.graph.initializer}
     stored |= {name: numpy_helper.from_array(array, name) for name, array in arrays.items()}
     skeleton.graph.initializer.extend(stored.values())
     onnx.checker.check_model(skeleton, full_check=True)
@@ -74,7 +76,7 @@ def test_changed_constants(as_nodes: bool, scalars: tuple[int, ...]) -> None:
     (node,) = (node for node in editor.context.graph.nodes if node.group is not None)
     editor.set_constant(node, 1, np.full(6, 3.0, np.float32))
     editor.set_attribute(node, "epsilon", 0.25)
-    changed = _finished(proto, editor)
+    changed = _finished(editor)
     kept = [entry for entry in proto.graph.node if entry.op_type != "Constant"]
     nodes = [entry for entry in changed.graph.node if entry.op_type != "Constant"]
     assert [(entry.op_type, entry.name, *entry.output) for entry in nodes] == [
@@ -103,7 +105,7 @@ def test_constants_shared_with_another_group() -> None:
     assert first.inputs[1:] == other.inputs[1:] == ("g", "b")
     editor.set_attribute(first, "epsilon", 0.25)
     editor.set_constant(other, 2, np.zeros(6, np.float32))
-    changed = _finished(proto, editor)
+    changed = _finished(editor)
     by_output = {entry.output[0]: entry for entry in changed.graph.node}
     assert by_output["e2"].input[1] == "eps" and by_output["e"].input[1] != "eps"
     assert by_output["w"].input[1] == "b" and by_output["y"].input[1] != "b"
@@ -116,7 +118,7 @@ def test_replaced() -> None:
     (node,) = (node for node in editor.context.graph.nodes if node.group is not None)
     assert (node.label, node.operator) == ("node_8", "LayerNormalization")
     editor.replace(node, "LayerNormalization", ["x", "g", "b"], axis=-1, epsilon=node.attributes["epsilon"])
-    (written,) = _finished(proto, editor).graph.node
+    (written,) = _finished(editor).graph.node
     assert (written.op_type, written.domain, written.name) == ("LayerNormalization", "", "node_8")
     assert written.doc_string == "line 8"
 
@@ -139,7 +141,7 @@ def test_name_of_a_tensor_inside_is_not_given_again() -> None:
     editor = _editor(proto)
     (node,) = (node for node in editor.context.graph.nodes if node.group is not None)
     editor.set_attribute(node, "epsilon", 0.25)
-    changed = _finished(proto, editor)
+    changed = _finished(editor)
     (name,) = {tensor.name for tensor in changed.graph.initializer} - {
         tensor.name for tensor in proto.graph.initializer
     }
@@ -151,7 +153,7 @@ def test_node_added_behind() -> None:
     editor = _editor(proto)
     (node,) = (node for node in editor.context.graph.nodes if node.group is not None)
     editor.insert_after(node, "Neg", [None])
-    changed = _finished(proto, editor)
+    changed = _finished(editor)
     assert [entry.op_type for entry in changed.graph.node][-2:] == ["Add", "Neg"]
     feeds = draw(proto, 2, 3)
     assert deviation([-output for output in run(proto, feeds)], run(changed, feeds)) == 0

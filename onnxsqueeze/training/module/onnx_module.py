@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from onnxsqueeze.canonicalization.branches import without_constant_branches
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
@@ -240,6 +241,7 @@ def from_onnx(
     model = source if isinstance(source, Model) else load(source)
     if isinstance(untie, bool):
         untie = "constructed" if untie else "none"
-    preparation, ready = prepared(without_constant_branches(model), untie)  # so that what is in a branch can be trained
+    whole = with_initializers(without_constant_branches(model))  # so that what is in a branch can be trained
+    preparation, ready = prepared(whole, untie)
     module = OnnxModule(ready, preparation)
     return module if device is None else module.to(device)
