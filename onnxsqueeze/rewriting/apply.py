@@ -42,7 +42,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     lowered = analysis.graph.fusion.lowered
     fuse_again(skeleton.graph, lowered, arrays, same_form)
     drop_uncalled(skeleton, {(entry.fused.domain, entry.fused.op_type) for entry in lowered})
-    for name in {name for names in Graph.read_names(skeleton.graph) for name in names}:
+    for name in dict.fromkeys(name for names in Graph.read_names(skeleton.graph) for name in names):
         if plan.gone(name):
             raise KeepOne(name)
     model = analysis.graph.model
