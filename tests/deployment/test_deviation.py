@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxsqueeze.deployment.deviation import IncomparableError, accuracy, deviation
+from onnxsqueeze.deployment.deviation import Deviation, IncomparableError, accuracy, deviation, judged
 
 
 def test_each_output_is_judged_at_its_own_scale_over_all_runs() -> None:
@@ -69,3 +69,26 @@ def test_accuracy_after() -> None:
 
 def test_no_output_fits() -> None:
     assert accuracy([np.zeros((2, 7), np.int64)], [{"y": np.zeros((2, 3))}], [{"y": np.zeros((2, 3))}]) is None
+
+
+def apart(by: float, mismatches: int = 0) -> Deviation:
+    """Return a deviation of one output by some part of its scale."""
+    return Deviation("f", "r", "i", 1, by, {"y": by}, mismatches)
+
+
+@pytest.mark.parametrize(
+    ("found", "rounding", "excess"),
+    [
+        (apart(5e-4), None, ""),
+        (apart(2e-2), None, "it deviates by 0.02 of an output's scale (allowed 0.001)"),
+        (apart(2e-2), apart(1e-5), "it deviates by 0.02 of an output's scale (allowed 0.001)"),
+        (apart(2e-2), apart(1e-2), ""),
+        (apart(5e-2), apart(1e-2), "it deviates by 0.05 of an output's scale (allowed 0.04)"),
+        (apart(0.5), apart(0.5), "it deviates by 0.5 of an output's scale (allowed 0.1)"),
+        (apart(0.0, 3), None, "3 of the integers that it gives differ"),
+        (apart(0.0, 3), apart(0.0), "3 of the integers that it gives differ"),
+        (apart(0.0, 3), apart(0.0, 1), ""),
+    ],
+)
+def test_the_source_is_its_own_yardstick(found: Deviation, rounding: Deviation | None, excess: str) -> None:
+    assert judged(found, rounding, 1e-3)[1] == excess
