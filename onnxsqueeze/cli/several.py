@@ -179,7 +179,9 @@ class Batch:
             warn(f"{one.path}: {warning}" for warning in one.warnings)
         for one in done:
             if one.error:
-                click.echo(f"onnxsqueeze: error: {one.path}: {' '.join(one.error.split())}", err=True)
+                words = " ".join(one.error.split())
+                where = "" if words.startswith(str(one.path)) else f"{one.path}: "
+                click.echo(f"onnxsqueeze: error: {where}{words}", err=True)
         if not self._quiet and not is_stdout(self._json):
             from onnxsqueeze.cli import tables
 

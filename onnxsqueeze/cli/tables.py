@@ -30,7 +30,7 @@ _UNITS = ("", "k", "M", "G", "T", "P")
 
 def several(columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str], str]]) -> str:
     """Render a line for each of several files: its name, cells under ``columns``, and why it failed, if it did."""
-    table = _table("file", *columns, _BECAUSE if any(error for *_, error in lines) else "", left=1)
+    table = _table("file", *columns, "", left=1)
     for name, cells, error in lines:
         padded = [*cells, *[""] * (len(columns) - len(cells))]
         table.add_row(printable(name), *map(printable, padded), printable(error), style="red" if error else "")
