@@ -31,7 +31,9 @@ class Analysis:
         labels: the class of each identifier in ``context.elements.ids``. classes: their number.
     """
 
-    def __init__(self, graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> None:
+    def __init__(
+        self, graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None, only: Sequence[str] = ()
+    ) -> None:
         """Run the forward sweep.
 
         Raises:
@@ -53,6 +55,8 @@ class Analysis:
                 self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
         self._pin_requested(keep)
         self.labels, self.classes = self.context.elements.canonical()
+        if only:
+            self._pin_others(only)
 
     def _seed(self) -> None:
         for name in (*self.graph.inputs, *sorted(self.graph.overridable)):
@@ -70,6 +74,16 @@ class Analysis:
         for name in self.context.elements.ids:
             if any(fnmatchcase(name, pattern) for pattern in patterns):
                 self.pins.append(Pin(name, Reason.KEPT_BY_USER))
+
+    def _pin_others(self, patterns: Sequence[str]) -> None:
+        """Pin what has no channel in common with the tensors that a user wants narrowed."""
+        chosen = np.zeros(self.classes, dtype=bool)
+        for name in self.context.elements.ids:
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                chosen[self.classes_of(name)] = True
+        for name in self.context.elements.ids:
+            if not chosen[self.classes_of(name)].any():
+                self.pins.append(Pin(name, Reason.NOT_ASKED))
 
     def _forward(self, node: Node) -> None:
         context = self.context
@@ -190,17 +204,20 @@ class Analysis:
                 liveness.add(name, demand, self.context.ids(name).shape, node=node.label)
 
 
-def analysed(graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None) -> Analysis:
+def analysed(
+    graph: Graph, keep: Sequence[str] = (), learned: Learned | None = None, only: Sequence[str] = ()
+) -> Analysis:
     """Run the forward sweep, once more for each rule that fails: its node is an unknown operator from then on.
 
     Args:
         graph: of a canonicalized model. keep: names or glob patterns of tensors of which no channel may go.
+        only: the same of those of which channels may go, and of what has channels in common with them; () for all.
         learned: what is known already; ``context.learned`` of the result has the failures too.
     """
     learned = learned or Learned()
     while True:
         try:
-            return Analysis(graph, keep, learned)
+            return Analysis(graph, keep, learned, only)
         except RuleFailed as failure:
             before, learned = learned, failure.join(learned)
             if not learned.adds_to(before):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +13,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import onnxsqueeze
+from onnxsqueeze.cli import several
 from onnxsqueeze.cli.afterwards import afterwards
 from onnxsqueeze.cli.doctor import doctor
 from onnxsqueeze.cli.options import (
+    GIVEN,
     MODEL,
     VERBOSE,
     bench_options,
     deployment_options,
+    external_option,
     force_option,
     layernorm_option,
     page_options,
@@ -30,6 +31,7 @@ from onnxsqueeze.cli.options import (
     sizes_option,
     verification_options,
 )
+from onnxsqueeze.cli.outcomes import default_output, save_result, warn, warn_of
 from onnxsqueeze.cli.outputs import (
     check_output,
     check_reports,
@@ -41,12 +43,10 @@ from onnxsqueeze.cli.outputs import (
 )
 from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.progress import ProgressBar
-from onnxsqueeze.errors import DeploymentError, SqueezeError, one_line
+from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError, one_line
 
 if TYPE_CHECKING:
     from onnxsqueeze.model.files import InputFiles
-    from onnxsqueeze.pipeline.minimize import Result
-    from onnxsqueeze.reporting.report import Report
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -123,21 +123,29 @@ def main() -> None:
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Write a smaller model that computes the same.")
-@click.argument("source", metavar="IN.onnx", type=MODEL)
-@click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.min.onnx]")
+@click.argument("sources", metavar="IN.onnx [...]", type=GIVEN, nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=MODEL,
+    metavar="OUT.onnx|DIR",
+    help="The file to write; for several files, the folder.  [default: IN.min.onnx]",
+)
 @force_option("Allow OUT to be IN itself, and l")
 @click.option("--no-verify", is_flag=True, help="Do not compare the two models.")
 @layernorm_option
+@external_option
 @verification_options
 @planning_options
 @page_options
 @report_options
 def minimize(
-    source: Path,
+    sources: tuple[Path, ...],
     output: Path | None,
     force: bool,
     no_verify: bool,
     layernorm: str,
+    external_data: str,
     page_path: Path | None,
     show_page: bool,
     json_path: Path | None,
@@ -149,10 +157,19 @@ def minimize(
     """Write a smaller model that computes the same as IN.onnx.
 
     It has the same inputs, outputs, names, types and dynamic dimensions. It is compared with the original before it is
-    written. When nothing can go, the output is a faithful copy and the report says why.
+    written. When nothing can go, the output is a faithful copy and the report says why. Several files, or a glob
+    pattern, get one line each, and one that fails does not stop the others.
     """
     _check_report_options(json_path, quiet, verbose)
     _check_verification_options(no_verify, samples=samples, **options)
+    (source, *others) = several.expanded(sources)
+    if others:
+        how = {**options, "layernorm": layernorm, "samples": samples or 2, "verify": not no_verify}
+        read = _input_files(source, *others, samples=options["inputs"])
+        batch = several.Batch(read, {"--json": json_path, "--report": page_path}, quiet, force)
+        batch.minimize(output, external_data, how)
+        return
+    _check_source(source)
     target = output or default_output(source)
     read = _input_files(source, samples=options["inputs"])
     check_output(read, source, target, force)
@@ -167,16 +184,16 @@ def minimize(
                 write_json(json_path, {"input": str(source), "error": str(error), **details})
             raise
         steps("writing")
-        written, seconds = _save(result, target)
+        written, seconds = save_result(result, target, external_data)
         with afterwards("drawing the page"):
             write_page(page_path, show_page, result, source)
     if quiet and json_path is None:
-        _warn(map(str, result.failures))  # a user should know of them all the same
+        warn(map(str, result.failures))  # a user should know of them all the same
         return
     with afterwards("making the report"):
         report = replace(result.report, bytes_after=written, seconds={**result.report.seconds, "write": seconds})
         write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
-        _warn_of(report, quiet, verbose)
+        warn_of(report, quiet, verbose)
         if not quiet and not is_stdout(json_path):
             from onnxsqueeze.cli import tables
 
@@ -184,14 +201,14 @@ def minimize(
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
-@click.argument("source", metavar="IN.onnx", type=MODEL)
+@click.argument("sources", metavar="IN.onnx [...]", type=GIVEN, nargs=-1, required=True)
 @planning_options
 @sizes_option
 @page_options
 @force_option("L")
 @report_options
 def inspect(
-    source: Path,
+    sources: tuple[Path, ...],
     page_path: Path | None,
     show_page: bool,
     force: bool,
@@ -202,6 +219,11 @@ def inspect(
 ) -> None:
     """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
     _check_report_options(json_path, quiet, verbose)
+    (source, *others) = several.expanded(sources)
+    if others:
+        reports = {"--json": json_path, "--report": page_path}
+        several.Batch(_input_files(source, *others), reports, quiet, force).inspect(options)
+        return
     check_reports({"--json": json_path, "--report": page_path}, _input_files(source), force)
     check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
@@ -209,7 +231,7 @@ def inspect(
         report = result.report
         write_page(page_path, show_page, result, source)
     write_json(json_path, {"input": str(source), **report.to_dict()})
-    _warn_of(report, quiet, verbose)
+    warn_of(report, quiet, verbose)
     if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 
@@ -217,14 +239,14 @@ def inspect(
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Compare two models.")
-@click.argument("original", metavar="A.onnx", type=MODEL)
-@click.argument("other", metavar="B.onnx", type=MODEL)
+@click.argument("original", metavar="A.onnx", type=GIVEN)
+@click.argument("others", metavar="B.onnx [...]", type=GIVEN, nargs=-1, required=True)
 @verification_options
 @force_option("L")
 @report_options
 def verify(
     original: Path,
-    other: Path,
+    others: tuple[Path, ...],
     force: bool,
     json_path: Path | None,
     quiet: bool,
@@ -232,8 +254,17 @@ def verify(
     samples: int | None,
     **options: Any,
 ) -> None:
-    """Compare B.onnx with A.onnx: the same signature and, on the same inputs, the same outputs up to rounding."""
+    """Compare B.onnx with A.onnx: the same signature and, on the same inputs, the same outputs up to rounding.
+
+    Several files are compared with A.onnx one by one. If the last is a folder, each of the others is compared with its
+    namesake there, NAME.min.onnx or NAME.onnx.
+    """
     _check_report_options(json_path, quiet, verbose)
+    (other, *more) = several.expanded(others)
+    if more or other.is_dir():
+        read = _input_files(original, other, *more, samples=options["inputs"])
+        several.Batch(read, {"--json": json_path}, quiet, force).verify({**options, "samples": samples or 2})
+        return
     check_reports({"--json": json_path}, _input_files(original, other, samples=options["inputs"]), force)
     with ProgressBar(quiet) as steps:
         report = onnxsqueeze.verify(original, other, samples=samples or 2, progress=steps, **options)
@@ -249,7 +280,7 @@ def verify(
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Write what a runtime loads, with a manifest.")
-@click.argument("source", metavar="MODEL.onnx", type=MODEL)
+@click.argument("source", metavar="MODEL.onnx", type=GIVEN)
 @deployment_options
 @report_options
 def deploy(
@@ -289,7 +320,7 @@ def deploy(
 
 
 @main.command(epilog=_EXIT_CODES, short_help="Measure models side by side in several runtimes.")
-@click.argument("models", metavar="A.onnx [B.onnx ...]", type=MODEL, nargs=-1, required=True)
+@click.argument("models", metavar="A.onnx [B.onnx ...]", type=GIVEN, nargs=-1, required=True)
 @bench_options
 @force_option("L")
 @report_options
@@ -328,7 +359,7 @@ def bench(
     write_report(csv_path, report.to_csv())
     if plot_path is not None:
         plot(report, plot_path)
-    _warn(() if quiet else report.warnings)
+    warn(() if quiet else report.warnings)
     if not quiet and not is_stdout(json_path) and not is_stdout(csv_path):
         from onnxsqueeze.cli import tables
 
@@ -342,25 +373,16 @@ def bench(
 main.add_command(doctor)
 
 
-def default_output(source: Path) -> Path:
-    """Return the path beside a model that its minimized form gets: ``net.onnx`` becomes ``net.min.onnx``."""
-    stem = source.stem if source.suffix.lower() == ".onnx" else source.name
-    return source.with_name(f"{stem}.min.onnx")
+def _check_source(source: Path) -> None:
+    """Refuse what is no file before a name is made from it."""
+    if source.is_dir():
+        raise InvalidModelError(f"{source}: is a folder; give the path of the ONNX file inside it")
 
 
 def _input_files(*models: Path, **samples: Path | None) -> InputFiles:
     from onnxsqueeze.model.files import InputFiles
 
     return InputFiles(models, tuple(path for path in samples.values() if path is not None))
-
-
-def _save(result: Result, target: Path) -> tuple[int, float]:
-    """Write the model; return its bytes and the seconds that it took."""
-    from onnxsqueeze.model.saving import save
-
-    started = time.perf_counter()
-    written = save(result.minimized, target)
-    return written, time.perf_counter() - started
 
 
 def _check_report_options(json_path: Path | None, quiet: bool, verbose: bool) -> None:
@@ -373,15 +395,3 @@ def _check_verification_options(no_verify: bool, **options: Any) -> None:
     if no_verify and given:
         name = given[0].replace("_shapes", "-shape")
         raise click.UsageError(f"--no-verify leaves nothing for --{name} to do", click.get_current_context())
-
-
-def _warn_of(report: Report, quiet: bool, verbose: bool) -> None:
-    """Warn of what a report warns of, with ``quiet`` of internal errors alone; ``verbose`` adds their tracebacks."""
-    _warn(map(str, report.failures) if quiet else report.warnings)
-    for failure in report.failures if verbose else ():
-        click.echo(failure.traceback, nl=False, err=True)
-
-
-def _warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        click.echo(f"onnxsqueeze: warning: {' '.join(warning.split())}", err=True)

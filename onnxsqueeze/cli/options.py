@@ -20,6 +20,23 @@ _POSITIVE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)  # fits int64, as sizes mus
 _SHAPE = re.compile(r"(\d{1,18}(,\d{1,18})*)?", re.ASCII)
 
 MODEL = click.Path(path_type=Path)
+
+
+class _Given(click.ParamType):  # type: ignore[type-arg]
+    """The path of a model that is read: no stream, and not empty."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        text = str(value)
+        if text == "-":
+            self.fail("- is refused: a model is not read from stdin; give the path of the ONNX file", param, ctx)
+        if not text:
+            self.fail("the path is empty; give the path of the ONNX file", param, ctx)
+        return Path(text)
+
+
+GIVEN = _Given()
 PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
 JSON = click.Path(path_type=Path, allow_dash=True, dir_okay=False, writable=True)
 
@@ -135,6 +152,20 @@ planning_options = _together(
         metavar="NAME",
         help="Let no channel of these tensors go: a name or a glob pattern; may be repeated.",
     ),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="NAME",
+        help="Let channels go of these tensors alone, and of those that share channels with them; may be repeated.",
+    ),
+)
+
+external_option = click.option(
+    "--external-data",
+    type=click.Choice(["as-given", "yes", "no"]),
+    default="as-given",
+    show_default=True,
+    help="Whether the weights go into a file of their own beside OUT: as those of IN do, always, or only above 2 GB.",
 )
 
 layernorm_option = click.option(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SIDE_FILE = re.compile(r"(\.\d+)?\.data")
 _REPORTS = (
     {"input", "weights_before", "why_nothing"},  # minimize, inspect
+    {"files", "worst_exit_code"},  # several files
     {"input", "error", "verification"},  # minimize, where verification failed
     {"original", "other", "passed", "tolerance"},  # verify
     {"input", "output", "format", "format_version"},  # deploy

@@ -28,6 +28,29 @@ _UNKNOWN = "?"  # of a layer without a rule
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
+def several(columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str], str]]) -> str:
+    """Render a line for each of several files: its name, cells under ``columns``, and why it failed, if it did."""
+    table = _table("file", *columns, "", left=1)
+    for name, cells, error in lines:
+        padded = [*cells, *[""] * (len(columns) - len(cells))]
+        table.add_row(printable(name), *map(printable, padded), printable(error), style="red" if error else "")
+    table.columns[-1].justify = "left"
+    return _text([table])
+
+
+def summary(report: Report) -> tuple[str, ...]:
+    """Return the cells of a report in a table of several files: weights left, bytes, MACs, and the deviation."""
+    share = f"{report.weights_after / report.weights_before:.1%}".replace("%", " %") if report.weights_before else ""
+    deviation = "" if report.verification is None else f"{report.verification.deviation:.2g}"
+    weights = _change(f"{report.weights_before:,}", f"{report.weights_after:,}")
+    macs = _change(_short(report.macs_before), _short(report.macs_after))
+    return share, weights, _change(f"{report.bytes_before:,}", f"{report.bytes_after:,}"), macs, deviation
+
+
+SUMMARY = ("left", "weights", "bytes", "MACs", "deviation")
+"""The columns of `summary`."""
+
+
 def minimized(report: Report, output: str, verbose: bool) -> str:
     """Render what `minimize` did: a row for each layer, the totals, the verification, the time."""
     parts: list[RenderableType] = []
@@ -262,9 +285,12 @@ def _verification_line(report: Report) -> Text:
 
 def _deviation(report: VerifyReport) -> str:
     runs = f"{report.runs} {'run' if report.runs == 1 else 'runs'}"
+    if not math.isfinite(report.deviation) and report.settled_in_float64:
+        return f"integers differ where scores tie; in float64 it is the same, given what each run selected ({runs})"
     if not math.isfinite(report.deviation):
         return f"cannot be told, the outputs are not comparable ({runs})"
-    return f"{report.deviation:.2g} of the output's scale (allowed {report.tolerance:.2g}; {runs})"
+    settled = "; in float64 it is the same, given what each run selected" if report.settled_in_float64 else ""
+    return f"{report.deviation:.2g} of the output's scale (allowed {report.tolerance:.2g}; {runs}{settled})"
 
 
 def _stayed(layers: Sequence[Layer], verbose: bool) -> list[Table]:

@@ -14,6 +14,7 @@ class Reason(Enum):
     GRAPH_INPUT = "it is a graph input"
     GRAPH_OUTPUT = "it is a graph output"
     KEPT_BY_USER = "kept on request"
+    NOT_ASKED = "not among the tensors that were asked for"
     OVERRIDABLE = "an initializer that is also a graph input can be overridden"
     UNKNOWN_OPERATOR = "read by an operator without a rule"
     INTERNAL_ERROR = "internal error in the rule of"

@@ -16,6 +16,10 @@ from onnxsqueeze.verification.sessions import Values
 Array = npt.NDArray[Any]
 
 
+_HONEST = 4  # two honest roundings of one thing lie so many times apart, at most
+_MOST = 0.1  # of an output's scale: however badly a model is conditioned, more is no rounding
+
+
 class IncomparableError(Exception):
     """The outputs cannot be compared; the message says of which output, and why."""
 
@@ -58,6 +62,32 @@ class Accuracy:
     labels: int
     before: float
     after: float
+
+
+def judged(found: Deviation, rounding: Deviation | None, plausible: float) -> tuple[float, str]:
+    """Return the largest deviation that is allowed of a model in the source's precision, and what exceeds it, or "".
+
+    The yardstick is what the source does to itself: where its runs in onnxruntime with and without graph optimizations
+    lie further apart than rounding can plausibly take them (in int8, where a step more or less is much), honest
+    runtimes do, too. What they disagree on counts for integers alike.
+
+    Args:
+        found: what was written against the source. rounding: the source against itself; None where that is not known.
+        plausible: what rounding can plausibly do.
+    """
+    own = {} if rounding is None else rounding.outputs
+    excess = {name: value - _allowed(own.get(name, 0.0), plausible) for name, value in found.outputs.items()}
+    worst = max(excess, key=excess.__getitem__, default="")
+    allowed = _allowed(own.get(worst, 0.0), plausible)
+    if worst and excess[worst] > 0:
+        return allowed, f"it deviates by {found.outputs[worst]:.2g} of an output's scale (allowed {allowed:.2g})"
+    if found.mismatches > (0 if rounding is None else _HONEST * rounding.mismatches):
+        return allowed, f"{found.mismatches} of the integers that it gives differ"
+    return allowed, ""
+
+
+def _allowed(own: float, plausible: float) -> float:
+    return max(plausible, min(_HONEST * own, _MOST))
 
 
 def deviation(

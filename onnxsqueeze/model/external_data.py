@@ -76,18 +76,31 @@ def forget_location(tensor: TensorProto) -> None:
 
 
 def _resolve(folder: Path, location: str, what: str) -> Path:
-    """Return the data file's path; following it must never leave the folder, by `..`, a link or an absolute path."""
+    """Return the data file's path; following it must never leave the folder, by `..`, a link or an absolute path.
+
+    But for one link, as the cache of a model hub has it: the file may itself be a link that lies in the folder. Whoever
+    put the link there chose what it leads to; a model cannot make one (see SECURITY.md).
+    """
     path = folder / location
     advice = "put the data file into the model's folder, or export the model again"
     if not location or "\0" in location:
         raise InvalidModelError(f"{what} does not say which file has its data; export the model again")
-    if os.path.isabs(location) or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    if os.path.isabs(location) or not _within(path, folder):
         raise InvalidModelError(f"{what}: its data file '{location}' lies outside the model's folder; {advice}")
     if not path.exists():
         raise InvalidModelError(f"{what}: its data file {path} does not exist; {advice}")
     if not path.is_file():
         raise InvalidModelError(f"{what}: its data file {path} is not a regular file; {advice}")
     return path
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, or to a link that lies there itself."""
+    root = os.path.realpath(folder)
+    if Path(os.path.realpath(path)).is_relative_to(root):
+        return True
+    plain = ".." not in path.relative_to(folder).parts
+    return plain and path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(root)
 
 
 def _count(entries: dict[str, str], key: str, default: int, what: str) -> int:

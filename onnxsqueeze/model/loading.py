@@ -19,26 +19,31 @@ from onnxsqueeze.model import checking, node_order, wire
 from onnxsqueeze.model.constant_nodes import with_constant_nodes
 from onnxsqueeze.model.external_data import inline_external, is_external
 from onnxsqueeze.model.initializer import Initializer, from_bytes, from_tensor
+from onnxsqueeze.model.mistaken import HEAD, mistaken
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.sources import Source, given_proto
 
 __all__ = ["MAX_PROTO_BYTES", "Initializer", "Model", "load", "to_proto"]
 
 
-def load(source: str | os.PathLike[str] | ModelProto, *, check: bool = True) -> Model:
+def load(source: Source, *, check: bool = True) -> Model:
     """Read a model from a file or take a ModelProto apart, which stays as it is and shares nothing with the result.
 
     External data is read at once, from the model's folder alone, and belongs to the model like any other.
 
     Args:
-        source: the path of an ONNX file, or a model in memory.
+        source: the path of an ONNX file, or a model in memory, of any kind that `sources` knows.
         check: whether to refuse what the checker of the onnx package refuses.
 
     Raises:
         InvalidModelError: when the file or its external data cannot be read or the model is not valid.
+        UsageError: when it is nothing that a model can be read from.
     """
     if isinstance(source, ModelProto):
         return _load_proto(source, None, check)
+    if not isinstance(source, (str, os.PathLike)):
+        return _load_proto(given_proto(source), None, check)
     path = Path(source)
     try:
         return _load_file(path, check)
@@ -74,6 +79,9 @@ def _load_file(path: Path, check: bool) -> Model:
     size = _regular_file_size(path)
     try:
         with open(path, "rb") as file:
+            if what := mistaken(file.read(HEAD), path):
+                raise InvalidModelError(f"is {what}")
+            file.seek(0)
             return _read_file(file, size, path, check)
     except OSError as error:
         raise _unreadable(error) from None
@@ -115,7 +123,9 @@ def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> M
         for tensor, initializer in zip(tensors, initializers, strict=True)
         if is_external(tensor.header)
     )
-    return Model(skeleton, _by_name(initializers), path, size + external_bytes, notes)
+    external = any(is_external(tensor.header) for tensor in tensors)
+    size += external_bytes
+    return Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=external)
 
 
 def _parse_file(file: io.BufferedReader, path: Path, check: bool, doubt: wire.WireError) -> Model:
@@ -140,7 +150,8 @@ def _load_proto(proto: ModelProto, path: Path | None, check: bool) -> Model:
     skeleton, notes = _skeleton(encoded, folder, check)
     initializers = _by_name(from_tensor(tensor, folder) for tensor in proto.graph.initializer)
     size = len(encoded) + sum(entry.nbytes for entry in initializers.values())
-    return Model(skeleton, initializers, path, size, notes)
+    external = any(map(is_external, proto.graph.initializer))
+    return Model(skeleton, initializers, path, size, notes, has_data_file=external)
 
 
 def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[TensorProto]) -> bytes:

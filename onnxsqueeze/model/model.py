@@ -37,6 +37,7 @@ class Model:
         path: the file that it came from; None for a model from memory.
         constants: of the initializers that are Constant nodes in the file, what these are like (see
             `model.constant_nodes`). Empty in a model that was just read.
+        has_data_file: whether initializers had their data in a file beside it.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
         notes: what a user should know of how it was read, one line each.
     """
@@ -47,3 +48,4 @@ class Model:
     file_bytes: int = 0
     notes: tuple[str, ...] = ()
     constants: Mapping[str, ConstantNode] = field(default_factory=dict)
+    has_data_file: bool = False

@@ -49,7 +49,7 @@ class _Stored(NamedTuple):
     offset: int
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> int:
+def save(model: Model, path: str | os.PathLike[str], *, data_file: bool = False) -> int:
     """Write a model to a file; afterwards it is there whole, or the path is as it was before.
 
     A model that protobuf cannot hold, over 2 GB, gets its weights in a file beside it, ``NAME.data``, or where that
@@ -58,6 +58,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> int:
     Args:
         model: the model; its ``skeleton.graph.initializer`` is empty.
         path: the file to write. A link is followed; a file that exists is replaced and keeps its mode.
+        data_file: put the weights into a data file in any case.
 
     Returns:
         The number of bytes written, those of a data file included.
@@ -70,7 +71,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> int:
     with _explained(path):
         target = _target(os.fspath(path))
         chunks = _in_one_file(model)
-        if chunks.length <= MAX_PROTO_BYTES:
+        if chunks.length <= MAX_PROTO_BYTES and not data_file:
             with _replacing(target) as file:
                 chunks.write(file)
             return chunks.length

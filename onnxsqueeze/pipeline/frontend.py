@@ -24,11 +24,11 @@ def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
     return canonicalized(model, keep)
 
 
-def analyse(model: Model, keep: Sequence[str] = ()) -> Analysis:
+def analyse(model: Model, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Analysis:
     """Canonicalize a model and run the forward sweep over it.
 
     Args:
         model: any; it is not changed.
-        keep: names or glob patterns of tensors of which no channel may go.
+        keep: names or glob patterns of tensors of which no channel may go. only: of those of which alone some may.
     """
-    return analysed(canonical_graph(model, keep), keep)
+    return analysed(canonical_graph(model, (*keep, *only)), keep, only=only)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.pipeline.agreement import agreement
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from onnxsqueeze.reporting.page.drawing import Drawing
     from onnxsqueeze.verification import VerifyReport
 
-Source = str | os.PathLike[str] | ModelProto
 LAYERNORM_FORMS = ("stock", "function", "primitives")
 Progress = Callable[[str, float | None], None]
 """Is told what is being done, and which fraction of that lies behind where it is known."""
@@ -48,6 +47,7 @@ class Result:
         make_report: makes the report.
         make_drawing: makes the drawing of the network for `page`.
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
+        has_data_file: whether the given model has its weights in a file beside it.
     """
 
     minimized: Model
@@ -55,6 +55,7 @@ class Result:
     make_report: Callable[[], Report]
     make_drawing: Callable[[Report], Drawing]
     failures: tuple[Failure, ...] = ()
+    has_data_file: bool = False
 
     @cached_property
     def report(self) -> Report:
@@ -86,6 +87,7 @@ def minimize(
     round_to: str | int = "auto",
     verify: bool = True,
     keep: Sequence[str] = (),
+    only: Sequence[str] = (),
     layernorm: str = "stock",
     rtol: float | None = None,
     atol: float | None = None,
@@ -98,11 +100,14 @@ def minimize(
     """Rewrite a masked model exactly into a smaller dense one: the same function up to rounding.
 
     Args:
-        source: a path or a model in memory, which is not changed.
+        source: a path or a model in memory, which is not changed: a ModelProto, its bytes, a file that is open, an
+            onnx_ir.Model or a torch.onnx.ONNXProgram.
         round_to: keep a few more original channels so that counts are multiples of this; "auto" where onnxruntime is
             faster for it, 1 for the smallest model.
         verify: compare both models in onnxruntime; the other arguments are those of `onnxsqueeze.verify`.
         keep: names or glob patterns of tensors of which no channel may go.
+        only: names or glob patterns of the tensors of which alone channels may go, and of those that have channels in
+            common with them.
         layernorm: how a LayerNormalization over fewer channels is written: "stock" as the standard operator and a
             factor per row, which is the fastest; "function" as a model-local function CompensatedLayerNorm, which a
             later run recognises; "primitives" as its definition.
@@ -119,6 +124,7 @@ def minimize(
     tell = progress or (lambda phase, fraction: None)
     clock = _Clock()
     tell("loading", None)
+    source = in_memory(source)
     given = load(source)
     model = with_definition(given)
     incomplete = model is not given
@@ -126,11 +132,12 @@ def minimize(
     clock.lap("load")
     tell("analysing", None)
     stored = with_initializers(model)
-    analysis = analyse(stored, keep)
-    _check_patterns(analysis, keep)
+    analysis = analyse(stored, keep, only)
+    _check_patterns(analysis, "--keep", keep)
+    _check_patterns(analysis, "--only", only)
     clock.lap("analyse")
     tell("minimizing", None)
-    wishes = Wishes(round_to, keep, {"layernorm": layernorm})
+    wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only)
     first = smallest(analysis, wishes)
     whole = _of_whole_layers(first.analysis, stored, wishes)
     best = first if whole is None else better(first, whole)
@@ -155,7 +162,7 @@ def minimize(
 
         return drawing(best.analysis, best.plan, made.layers)
 
-    return Result(minimized, best.plan, report, drawn, failures)
+    return Result(minimized, best.plan, report, drawn, failures, given.has_data_file)
 
 
 def inspect(
@@ -163,6 +170,7 @@ def inspect(
     *,
     round_to: str | int = "auto",
     keep: Sequence[str] = (),
+    only: Sequence[str] = (),
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -170,7 +178,7 @@ def inspect(
 
     Args:
         source: a path or a model in memory, which is not changed.
-        round_to, keep: see `minimize`.
+        round_to, keep, only: see `minimize`.
         dims: sizes of dynamic dimensions by name, for counting multiply-accumulates.
         progress: is told how far the work is.
 
@@ -178,7 +186,7 @@ def inspect(
         InvalidModelError: when the model cannot be read or is not valid.
         UsageError: for an argument that cannot be followed.
     """
-    return minimize(source, round_to=round_to, keep=keep, dims=dims, progress=progress, verify=False).report
+    return minimize(source, round_to=round_to, keep=keep, only=only, dims=dims, progress=progress, verify=False).report
 
 
 class _Clock:
@@ -201,10 +209,10 @@ def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[st
         SizePlan.of(inputs, dims, input_shapes)
 
 
-def _check_patterns(analysis: Analysis, keep: Sequence[str]) -> None:
-    for pattern in keep:
+def _check_patterns(analysis: Analysis, option: str, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
-            raise UsageError(f"--keep {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
+            raise UsageError(f"{option} {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
 def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcome | None:
@@ -212,12 +220,16 @@ def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcom
 
     A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
     """
-    kept = {name for name in analysis.context.shapes if any(fnmatchcase(name, pattern) for pattern in wishes.keep)}
+    kept = {
+        name
+        for name in analysis.context.shapes
+        if any(fnmatchcase(name, pattern) for pattern in (*wishes.keep, *wishes.only))
+    }
     try:
         whole = with_whole_layers(analysis, model, kept)
     except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
         return None
-    return None if whole is None else smallest(analyse(whole, wishes.keep), wishes)
+    return None if whole is None else smallest(analyse(whole, wishes.keep, wishes.only), wishes)
 
 
 def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
@@ -239,5 +251,6 @@ def _verified(original: Model | ModelProto, minimized: Model, **options: Any) ->
 
     found = verify(original, minimized, **options)
     if not found.passed:
-        raise VerificationError(f"verification failed: {found.reason}", found)
+        hint = "; use --no-verify to do without" if found.reason.startswith("cannot verify") else ""
+        raise VerificationError(f"verification failed: {found.reason}{hint}", found)
     return found

@@ -34,12 +34,14 @@ class Wishes:
 
     Attributes:
         round_to: see `onnxsqueeze.minimize`. keep: names or glob patterns of tensors of which no channel may go.
+        only: of those of which alone some may go; () for all.
         options: choices among forms that rules can write, by name.
     """
 
     round_to: str | int
     keep: Sequence[str]
     options: Mapping[str, str]
+    only: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
         if not learned.adds_to(before):
             raise RuntimeError(f"the search learned nothing new from {lesson!r}")
         if lesson.begins_at is Stage.ANALYSIS:
-            analysis = analysed(analysis.graph, wishes.keep, learned)
+            analysis = analysed(analysis.graph, wishes.keep, learned, wishes.only)
             learned = analysis.context.learned
 
 

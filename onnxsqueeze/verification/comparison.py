@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,7 @@ from onnxsqueeze.verification.locate import first_deviating
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.randomness import random_operators, seeded
 from onnxsqueeze.verification.report import OutputReport, VerifyReport
+from onnxsqueeze.verification.second_opinion import SecondOpinion
 from onnxsqueeze.verification.sessions import RefusedError, Session, Values
 from onnxsqueeze.verification.signature import signature_difference
 from onnxsqueeze.verification.widen_types import widened
@@ -53,11 +55,13 @@ class Record:
         sizes: the sizes of the dynamic dimensions that were drawn for.
         notes: what the reader should know of the evidence.
         evidence: the compared outputs; None until the original has run.
+        settled_in_float64: whether float64 decided on runs that deviated by more than is allowed without it.
     """
 
     sizes: list[Sizes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
+    settled_in_float64: bool = False
 
     def report(self, error: FailedError | None = None) -> VerifyReport:
         """Sum it up; an error says that verification failed and why."""
@@ -76,6 +80,7 @@ class Record:
             float64_deviation=max(doubled) if doubled else None,
             sizes=tuple(self.sizes),
             notes=tuple(self.notes),
+            settled_in_float64=self.settled_in_float64,
         )
 
 
@@ -137,7 +142,7 @@ class Comparison:
         try:
             session = Session(self._original, optimized=False)
         except RefusedError as error:
-            reason = f"cannot verify: onnxruntime refuses the original: {error}; use --no-verify to do without"
+            reason = f"cannot verify: onnxruntime refuses the original: {error}"
             raise FailedError(reason) from None
         found = CaseFinder(self._original, session, request).find()
         self._record.sizes += found.sizes
@@ -220,11 +225,50 @@ class Comparison:
                 f"output '{names[0]}' was NaN or Inf throughout in every run, so that nothing was compared; "
                 "give samples on which the model works with --inputs FILE.npz"
             )
+        if not evidence.failures():
+            return
+        objection = self._second_opinion(evidence)
         failures = evidence.failures()
         if failures:
             self._progress("looking for the first layer that deviates", 0.95)
             first = self._locate(failures[0], evidence)
-            raise FailedError(evidence.describe(failures[0], first), first)
+            raise FailedError(evidence.describe(failures[0], first, objection), first)
+
+    def _second_opinion(self, evidence: Evidence) -> str:
+        """Let float64 decide on the runs that failed; say what it objects to in the first that it does not excuse.
+
+        Not where the user has said what to allow, or where random numbers would be others.
+        """
+        if evidence.rtol is not None or self._random:
+            return ""
+        self._progress("letting float64 decide, node by node", 0.9)
+        evidence.stores_new_values = evidence.stores_new_values or self._stores_new_values()
+        opinion = SecondOpinion(self._original, self._minimized)
+        opinion.learn(list({id(each.case): each.case for each in evidence.findings}.values()))
+        by_case: dict[int, list[Finding]] = defaultdict(list)
+        for finding in evidence.failures():
+            by_case[id(finding.case)].append(finding)
+        for findings in by_case.values():
+            case = findings[0].case
+            hows = {finding.how for finding in findings}
+            wanted = [optimized for optimized, how in OPTIMIZED.items() if how in hows] or [False]
+            for optimized in wanted:
+                if objection := opinion.objection(case, optimized, evidence.limits(case)):
+                    return objection
+            evidence.excuse(findings)
+        self._record.settled_in_float64 = True
+        count = f"{len(by_case)} {'input' if len(by_case) == 1 else 'inputs'}"
+        self._notes.append(
+            f"on {count} the runs deviate by more than rounding does as a rule; evaluated in float64, both models are "
+            "the same there, given what each run selected"
+        )
+        return ""
+
+    def _stores_new_values(self) -> bool:
+        """Whether the minimized model stores other numbers; of large models it is taken for granted."""
+        if max(self._original.weights, self._minimized.weights) > SECOND_LOOK.onnxruntime_weights:
+            return True
+        return stores_new_values(self._original.model(), self._minimized.model())
 
     def _locate(self, finding: Finding, evidence: Evidence) -> str | None:
         """Return the first layer to deviate in a run, run in the same way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnxsqueeze.verification.difference import (
     leaves,
 )
 from onnxsqueeze.verification.report import OutputReport
+from onnxsqueeze.verification.second_opinion import Limits
 from onnxsqueeze.verification.sessions import Values
 
 OPTIMIZED = {False: "graph optimizations off", True: "graph optimizations on"}
@@ -63,8 +64,9 @@ class Evidence:
         """
         self.findings: list[Finding] = []
         self.stores_new_values = False
+        self.excused: set[int] = set()
         self._float_types = float_types
-        self._rtol = rtol
+        self.rtol = rtol
         self._atol = atol or 0.0
         self._names = list(cases[0].expected)
         self._scales: dict[tuple[bool, str], float] = defaultdict(float)
@@ -113,7 +115,8 @@ class Evidence:
         return [
             finding
             for finding in self.findings
-            if not self.tolerance(finding.output, finding.how).allows(
+            if id(finding) not in self.excused
+            and not self.tolerance(finding.output, finding.how).allows(
                 finding.difference, self.scale(finding.case, finding.output)
             )
         ]
@@ -123,13 +126,31 @@ class Evidence:
 
         That is so if it is neither within the strict tolerance, nor beyond any rounding, nor in float64 itself.
         """
-        if self._rtol is not None or not self.findings:
+        if self.rtol is not None or not self.findings:
             return None
         worst = max(self.findings, key=self.relative)
         strict = default_tolerance(self._float_types, self._yardsticks[worst.output], measured=True)
         small = self.relative(worst) <= largest_plausible(self._float_types) and worst.output in self._floating
         failed = any(finding.how == FLOAT64 for finding in self.failures())
         return worst.case if small and not failed and self.relative(worst) > strict else None
+
+    def limits(self, case: Case) -> dict[str, Limits]:
+        """Return by output what a second opinion may allow in a case: no more than is allowed without it."""
+        found = {}
+        for name in self._names:
+            own, scale = self.tolerance(name, OPTIMIZED[False]), self.scale(case, name)
+            rounded = default_tolerance(self._float_types, 0.0, measured=True)
+            judged = self._measured or not self.stores_new_values
+            known = float64_tolerance(
+                self._float_types, self._yardsticks[name], stores_new_values=self.stores_new_values
+            )
+            float64 = min(rounded, known) if judged else rounded
+            found[name] = Limits(scale, own, float64, rounded)
+        return found
+
+    def excuse(self, findings: Collection[Finding]) -> None:
+        """Leave findings out of the failures: a second opinion has accounted for them."""
+        self.excused.update(map(id, findings))
 
     def scale(self, case: Case, name: str) -> float:
         """Return the scale of an output in a run."""
@@ -146,9 +167,9 @@ class Evidence:
         yardstick = self._yardsticks[name]
         if how == FLOAT64:
             tolerance = float64_tolerance(self._float_types, yardstick, stores_new_values=self.stores_new_values)
-            return Tolerance(max(tolerance, self._rtol or 0.0), self._atol)
+            return Tolerance(max(tolerance, self.rtol or 0.0), self._atol)
         default = default_tolerance(self._float_types, yardstick, measured=self._measured)
-        return Tolerance(default if self._rtol is None else self._rtol, self._atol)
+        return Tolerance(default if self.rtol is None else self.rtol, self._atol)
 
     def tolerance_of_layers(self, finding: Finding) -> Tolerance:
         """Return how far a tensor inside may deviate in the run of a finding: as far as a floating-point output."""
@@ -159,7 +180,7 @@ class Evidence:
             return Tolerance(tolerance)
         return Tolerance(default_tolerance(self._float_types, yardstick, measured=self._measured))
 
-    def describe(self, finding: Finding, first_deviating: str | None) -> str:
+    def describe(self, finding: Finding, first_deviating: str | None, objection: str = "") -> str:
         """Say in one line what failed."""
         one, tolerance = finding.difference, self.tolerance(finding.output, finding.how)
         if one.problem:
@@ -173,14 +194,23 @@ class Evidence:
         parts = [f"output '{finding.output}' is not the original's on {finding.case.label} with {finding.how}: {what}"]
         if first_deviating:
             parts.append(f"the first layer to deviate is {first_deviating}")
-        if one.exact and not one.problem:
+        if objection:
+            parts.append(f"float64 does not settle it: {objection}")
+        elif one.exact and not one.problem:
             parts.append("where what it is computed from ties to within rounding, that alone can do it")
         if self._yardsticks[finding.output] > largest_plausible(self._float_types):
-            parts.append(
-                f"the original disagrees with itself by {self._yardsticks[finding.output]:.1e}, so that no verdict is "
-                "possible unless you set --rtol"
-            )
+            parts.append(f"the original disagrees with itself by {self._yardsticks[finding.output]:.1e}")
+            if (enough := self._enough()) is not None:
+                parts.append(f"to accept that, set --rtol {enough:.0e}")
         return "; ".join(parts)
+
+    def _enough(self) -> float | None:
+        """Return a relative tolerance that would let everything pass; None where there is none."""
+        failures = self.failures()
+        if any(one.difference.exact or one.difference.problem for one in failures):
+            return None
+        largest = max(map(self.relative, failures), default=math.inf)
+        return 2 * largest if largest < 1 else None
 
     def outputs(self) -> tuple[OutputReport, ...]:
         """Sum up by output."""

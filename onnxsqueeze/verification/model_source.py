@@ -10,9 +10,11 @@ from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto
 
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.sources import Source as Readable
+from onnxsqueeze.model.sources import in_memory
 from onnxsqueeze.model.walk import all_nodes
 
-Given = str | os.PathLike[str] | ModelProto | Model
+Given = Readable | Model
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
@@ -27,6 +29,7 @@ class Source:
 
     Attributes:
         given: the model as the caller gave it, or sorted; for a path, the weights are read again when they are needed.
+        has_data_file: whether it is a file with others beside it.
         skeleton: the model without its initializers.
         shapes: the shapes of the initializers.
         inputs: the graph inputs that a caller must feed.
@@ -41,11 +44,13 @@ class Source:
         Raises:
             InvalidModelError: when it cannot be read or, with `check`, when the checker refuses it.
         """
+        given = given if isinstance(given, Model) else in_memory(given)
         model = given if isinstance(given, Model) else load(given, check=check)
         self.given: Path | ModelProto | Model = Path(given) if isinstance(given, (str, os.PathLike)) else given
         if model.notes:  # its nodes were sorted, without which onnxruntime runs no subgraph or function
             self.given = model
         self.skeleton = model.skeleton
+        self.has_data_file = model.has_data_file
         self.shapes = {name: initializer.shape for name, initializer in model.initializers.items()}
         floats = [value.header for value in model.initializers.values() if value.header.data_type in FLOAT_TYPES]
         self.weights = sum(math.prod(header.dims) for header in floats)

@@ -39,6 +39,24 @@ def reference_seconds(model: ModelProto, fed: Shapes) -> float:
     return sum(_node_seconds(node, shapes) for node in model.graph.node)
 
 
+def slow_seconds(node: NodeProto, shapes: Shapes) -> float:
+    """Return at most about how many seconds one node takes whose operator is slow there; 0 for all others.
+
+    Args:
+        node: the node. shapes: of its inputs, by name.
+    """
+    elements = float(math.prod(shapes.get(next(iter(node.input), ""), ())))
+    if node.op_type in _POOLS:  # as if it made as much as it reads
+        taps = next((math.prod(item.ints) for item in node.attribute if item.name == "kernel_shape"), 1)
+        return elements * (_PER_POOL_OUTPUT + taps * _PER_POOL_TAP)
+    if node.op_type in _SAMPLERS:
+        return elements * _PER_SAMPLED_OUTPUT
+    if node.op_type == "ConvTranspose":
+        taps = math.prod(shapes.get(node.input[1], ())[1:])
+        return elements * taps * _PER_TRANSPOSED_COLUMN
+    return 0.0
+
+
 def _shapes(model: ModelProto, fed: Shapes) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all tensors that shape inference finds at these input shapes."""
     concrete = ModelProto()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,15 +49,22 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         self._folder: TemporaryDirectory[str] | None = None  # holds what a session may map for as long as it lives
-        model = self._loadable(source)
+
+        def load(model: str | bytes) -> onnxruntime.InferenceSession:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            if isinstance(source.given, Path) and source.has_data_file:
+                with suppress(Exception):  # it follows no link to a data file
+                    self._session = load(str(source.given))
+                    return
+            self._session = load(self._loadable(source))
         except Exception as error:  # its exceptions have no common base
             raise refusal(error) from None
 
     def _loadable(self, source: Source) -> str | bytes:
         """Return a path or an encoded model; a model too large for one message goes into a temporary file."""
-        if isinstance(source.given, Path):
+        if isinstance(source.given, Path) and not source.has_data_file:
             return str(source.given)
         if isinstance(source.given, ModelProto) and source.given.ByteSize() <= MAX_PROTO_BYTES:
             return _encoded(source.given)

@@ -48,7 +48,13 @@ from tests.support.perceptrons import refused, run
         (["--no-verify", "--input-shape", "x:1,4"], "--no-verify leaves nothing for --input-shape to do"),
         (["--quiet", "--verbose"], "--quiet and --verbose exclude each other"),
         (["--fast"], "No such option '--fast'"),
-        (["second.onnx"], "Got unexpected extra argument (second.onnx)"),
+        (["b.onnx", "--report", "page.html"], "--report shows a single file"),
+        (["none*.onnx"], "none*.onnx: no file matches the pattern"),
+        (["b.onnx", "-o", "net.onnx"], "net.onnx is no folder; with several files, -o is the folder"),
+        (["b.onnx", "-o", "nowhere/out"], "nowhere/out: the folder nowhere does not exist; create it"),
+        (["-"], "Invalid value for 'IN.onnx [...]': - is refused: a model is not read from stdin"),
+        ([""], "Invalid value for 'IN.onnx [...]': the path is empty"),
+        (["--only", "hiden"], "--only hiden: no tensor of the model has such a name"),
     ],
 )
 def test_wrong_usage(pruned: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
@@ -64,8 +70,8 @@ def test_wrong_usage(pruned: Path, monkeypatch: pytest.MonkeyPatch, arguments: l
     [
         ([], "Missing command; see `onnxsqueeze --help`"),
         (["shrink"], "No such command 'shrink'; see `onnxsqueeze --help`"),
-        (["minimize"], "Missing argument 'IN.onnx'; see `onnxsqueeze minimize --help`"),
-        (["verify", "a.onnx"], "Missing argument 'B.onnx'; see `onnxsqueeze verify --help`"),
+        (["minimize"], "Missing argument 'IN.onnx [...]'; see `onnxsqueeze minimize --help`"),
+        (["verify", "a.onnx"], "Missing argument 'B.onnx [...]'; see `onnxsqueeze verify --help`"),
     ],
 )
 def test_an_incomplete_command(arguments: list[str], message: str) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from onnxsqueeze.deployment.deviation import IncomparableError, accuracy, deviation
+import onnxsqueeze.deployment.deployment as deployment_module
+from onnxsqueeze import deployment
+from onnxsqueeze.deployment.deviation import Deviation, IncomparableError, accuracy, deviation, judged
+from onnxsqueeze.verification.report import VerificationError
+from tests.deployment.networks import classifier, saved
 
 
 def test_each_output_is_judged_at_its_own_scale_over_all_runs() -> None:
@@ -69,3 +75,40 @@ def test_accuracy_after() -> None:
 
 def test_no_output_fits() -> None:
     assert accuracy([np.zeros((2, 7), np.int64)], [{"y": np.zeros((2, 3))}], [{"y": np.zeros((2, 3))}]) is None
+
+
+def apart(by: float, mismatches: int = 0) -> Deviation:
+    """Return a deviation of one output by some part of its scale."""
+    return Deviation("f", "r", "i", 1, by, {"y": by}, mismatches)
+
+
+@pytest.mark.parametrize(
+    ("found", "rounding", "excess"),
+    [
+        (apart(5e-4), None, ""),
+        (apart(2e-2), None, "it deviates by 0.02 of an output's scale (allowed 0.001)"),
+        (apart(2e-2), apart(1e-5), "it deviates by 0.02 of an output's scale (allowed 0.001)"),
+        (apart(2e-2), apart(1e-2), ""),
+        (apart(5e-2), apart(1e-2), "it deviates by 0.05 of an output's scale (allowed 0.04)"),
+        (apart(0.5), apart(0.5), "it deviates by 0.5 of an output's scale (allowed 0.1)"),
+        (apart(0.0, 3), None, "3 of the integers that it gives differ"),
+        (apart(0.0, 3), apart(0.0), "3 of the integers that it gives differ"),
+        (apart(0.0, 3), apart(0.0, 1), ""),
+    ],
+)
+def test_the_source_is_its_own_yardstick(found: Deviation, rounding: Deviation | None, excess: str) -> None:
+    assert judged(found, rounding, 1e-3)[1] == excess
+
+
+def test_a_deployment_is_held_to_what_the_source_does_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were nothing plausible at all, its own runs with and without optimizations would still be no less right."""
+    monkeypatch.setattr(deployment_module, "largest_plausible", lambda types: 1e-12)
+    source = saved(classifier(), tmp_path / "net.onnx")
+    manifest = deployment.deploy(source, "ort", tmp_path / "out", deployment.Options())
+    assert manifest.deviations[-1].relative > 1e-12
+    assert "does from itself with graph optimizations on" in manifest.notes[-1]
+    monkeypatch.setattr(deployment_module._Deployment, "_rounding", lambda self, runs: None)
+    with pytest.raises(VerificationError, match="does not compute what"):
+        deployment.deploy(source, "ort", tmp_path / "other", deployment.Options())

@@ -15,6 +15,7 @@ from onnxsqueeze.errors import InvalidModelError, SqueezeError
 from onnxsqueeze.model import saving
 from onnxsqueeze.model.loading import Initializer, load
 from onnxsqueeze.model.saving import save
+from onnxsqueeze.verification import verify
 from tests.support.sample_models import WEIGHT, linear_model, separated
 
 LARGE = np.arange(3000, dtype=np.float32)
@@ -114,13 +115,35 @@ def test_absolute_location_inside_the_folder_is_refused_too(tmp_path: Path) -> N
     assert "lies outside the model's folder" in refusal(model_in(tmp_path, location=str(tmp_path / "weights.bin")))
 
 
+def test_a_link_that_lies_in_the_folder(tmp_path: Path) -> None:
+    """The cache of a model hub: snapshots/REVISION holds links to ../../blobs."""
+    for folder in ("blobs", "snapshots"):
+        (tmp_path / folder).mkdir()
+    path = model_in(tmp_path / "snapshots" / "1")
+    path.rename(tmp_path / "blobs" / "a")
+    path.symlink_to("../../blobs/a")
+    (tmp_path / "blobs" / "b").write_bytes(WEIGHT.tobytes())
+    link = path.with_name("weights.bin")
+    link.symlink_to("../../blobs/b")
+    assert np.array_equal(load(path).initializers["w"].array, WEIGHT)
+    report = verify(path, path)
+    assert report.passed, report.reason  # onnxruntime itself follows no such link
+    link.unlink()
+    link.symlink_to("../../blobs")
+    assert "is not a regular file" in refusal(path)
+    link.unlink()
+    link.symlink_to("../../blobs/missing")
+    assert "does not exist" in refusal(path)
+
+
 def test_links_out_of_the_folder(tmp_path: Path) -> None:
+    """No folder on the way may be one, nor may the name lead to a link elsewhere."""
     (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
-    path = model_in(tmp_path / "models")
-    (tmp_path / "models" / "weights.bin").symlink_to(tmp_path / "weights.bin")
-    assert "lies outside the model's folder" in refusal(path)
+    (tmp_path / "link.bin").symlink_to("weights.bin")
+    (tmp_path / "models" / "below").mkdir(parents=True)
     (tmp_path / "models" / "up").symlink_to(tmp_path)
-    assert "lies outside the model's folder" in refusal(model_in(tmp_path / "models", location="up/weights.bin"))
+    for location in ("up/weights.bin", "up/link.bin", "../link.bin", "below/../../link.bin"):
+        assert "lies outside the model's folder" in refusal(model_in(tmp_path / "models", location=location))
 
 
 def test_link_within_the_folder_and_a_folder_that_is_a_link(tmp_path: Path) -> None:
