@@ -112,7 +112,7 @@ def make_report(
         )
     for inner in bodies:
         layers += tuple(layers_of(*inner, concrete_shapes(inner[0], dims, failures)[0], failures, inside=False))
-    original = first.graph.model
+    original = first.graph.file
     stayed = _all_stayed([(analysis, plan), *bodies])
     nothing = plan.empty and all(inner_plan.empty for _, inner_plan in bodies)
     before, after = weight_elements(original), weight_elements(result)
@@ -124,7 +124,7 @@ def make_report(
         bytes_after=file_bytes,
         macs_before=sum(layer.macs_before for layer in layers),
         macs_after=sum(layer.macs_after for layer in layers),
-        nodes_before=first.graph.file_nodes + len(original.constants),
+        nodes_before=len(original.skeleton.graph.node),
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed.counts(),
         nodes=stayed.nodes(),
