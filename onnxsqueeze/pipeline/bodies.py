@@ -7,7 +7,7 @@ of several branches otherwise. Constants around it are constants to it; one that
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -28,7 +28,15 @@ from onnxsqueeze.rules.contract import Context
 _FIRST_WITH_FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
 
 
-def with_narrowed_bodies(model: Model, context: Context, wishes: Wishes) -> tuple[Model, Sequence[Outcome]]:
+@dataclass(frozen=True)
+class Body:
+    """A subgraph that was minimized by itself: the labels of the nodes that it lies in, and what came of it."""
+
+    path: str
+    outcome: Outcome
+
+
+def with_narrowed_bodies(model: Model, context: Context, wishes: Wishes) -> tuple[Model, Sequence[Body]]:
     """Return a model whose subgraphs are smaller, and what came of each; the argument if none is.
 
     Args:
@@ -42,21 +50,21 @@ def with_narrowed_bodies(model: Model, context: Context, wishes: Wishes) -> tupl
     work = _Bodies(model, wishes)
     skeleton = copy_except(model.skeleton)
     work.narrow(skeleton.graph, context, model.initializers)
-    if not any(outcome.changed for outcome in work.outcomes):
-        return model, work.outcomes
+    if not any(body.outcome.changed for body in work.bodies):
+        return model, work.bodies
     captured = {name for node in proto.node for graph in subgraphs(node) for name in free_names(graph)}
     dropped = captured - _read(skeleton.graph)
     kept = {name: value for name, value in model.initializers.items() if name not in dropped}
     local_functions.define(skeleton, work.functions)
     changed = replace(model, skeleton=skeleton, initializers=kept)
-    return (changed, work.outcomes) if encoded_size(changed) < encoded_size(model) else (model, ())
+    return (changed, work.bodies) if encoded_size(changed) < encoded_size(model) else (model, ())
 
 
 class _Bodies:
     """The subgraphs of one model.
 
     Attributes:
-        outcomes: what came of each so far. functions: those that their nodes may call.
+        bodies: what came of each so far. functions: those that their nodes may call.
     """
 
     def __init__(self, model: Model, wishes: Wishes) -> None:
@@ -64,27 +72,35 @@ class _Bodies:
         self._wishes = wishes
         self._taken = set(model.initializers) | set(defined_names(model.skeleton.graph))
         self._taken.update(name for node in graph_nodes(model.skeleton.graph) for name in node.input)
-        self.outcomes: list[Outcome] = []
+        self.bodies: list[Body] = []
         self.functions: list[onnx.FunctionProto] = []
 
-    def narrow(self, graph: onnx.GraphProto, context: Context, constants: Mapping[str, Initializer]) -> None:
+    def narrow(
+        self, graph: onnx.GraphProto, context: Context, constants: Mapping[str, Initializer], path: str = ""
+    ) -> None:
         """Narrow in place what the nodes of a graph hold; ``constants`` are those around them."""
-        for node in graph.node:
+        for index, node in enumerate(graph.node):
             for body in subgraphs(node):
-                self._narrow_body(node, body, context, constants)
+                label = node.name or next(iter(node.output), f"#{index}")
+                self._narrow_body(node, body, context, constants, f"{path}/{label}" if path else label)
 
     def _narrow_body(
-        self, node: onnx.NodeProto, body: onnx.GraphProto, context: Context, constants: Mapping[str, Initializer]
+        self,
+        node: onnx.NodeProto,
+        body: onnx.GraphProto,
+        context: Context,
+        constants: Mapping[str, Initializer],
+        path: str,
     ) -> None:
         inner = self._as_model(body, context, constants)
         if inner is None:
             return
         pins = list(_pins(node, body, [value.name for value in inner.skeleton.graph.input]))
         outcome = smallest(analyse(inner, self._wishes.keep, pins), self._wishes)
-        self.outcomes.append(outcome)
-        result, before = (outcome.model if outcome.changed else inner), len(self.outcomes)
-        self.narrow(result.skeleton.graph, outcome.analysis.context, result.initializers)
-        if outcome.changed or any(deeper.changed for deeper in self.outcomes[before:]):
+        self.bodies.append(Body(path, outcome))
+        result, before = (outcome.model if outcome.changed else inner), len(self.bodies)
+        self.narrow(result.skeleton.graph, outcome.analysis.context, result.initializers, path)
+        if outcome.changed or any(deeper.outcome.changed for deeper in self.bodies[before:]):
             self._write(body, result, inner)
             self.functions += result.skeleton.functions
 

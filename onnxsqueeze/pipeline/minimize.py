@@ -137,7 +137,7 @@ def minimize(
     whole = _of_whole_layers(first.analysis, stored, wishes)
     best = first if whole is None else better(first, whole)
     minimized, inner = with_narrowed_bodies(best.model if best.changed else model, best.analysis.context, wishes)
-    failures = _failures(first, *(() if whole is None else (whole,)), *inner)
+    failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
     clock.lap("minimize")
     found = None
     if verify and minimized is not model:
@@ -148,7 +148,7 @@ def minimize(
 
     def report() -> Report:
         size = encoded_size(minimized)
-        bodies = [(outcome.analysis, outcome.plan) for outcome in inner]
+        bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
         made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies)
         made = _with_advice(made, best, wishes)
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)

@@ -92,7 +92,7 @@ def make_report(
     file_bytes: int,
     dims: Mapping[str, int],
     given: tuple[Analysis, Plan] | None = None,
-    bodies: Sequence[tuple[Analysis, Plan]] = (),
+    bodies: Sequence[tuple[str, Analysis, Plan]] = (),
 ) -> Report:
     """Compare the model that was given with the one that came out.
 
@@ -100,7 +100,7 @@ def make_report(
         analysis, plan: what was decided. result, file_bytes: what came of it.
         dims: sizes to count MACs for.
         given: the same of the model as it came, where the analysis may be of one whose layers are whole again.
-        bodies: the same of the subgraphs that were minimized by themselves.
+        bodies: the same of the subgraphs that were minimized by themselves, behind the nodes that they lie in.
     """
     failures: list[Failure] = []
     shapes, sizes = concrete_shapes(analysis, dims, failures)
@@ -110,11 +110,12 @@ def make_report(
         layers = _as_given(
             layers, layers_of(*given, concrete_shapes(first, dims, failures)[0], failures, inside=not bodies)
         )
-    for inner in bodies:
-        layers += tuple(layers_of(*inner, concrete_shapes(inner[0], dims, failures)[0], failures, inside=False))
+    for path, inner, decided in bodies:
+        own = layers_of(inner, decided, concrete_shapes(inner, dims, failures)[0], failures, inside=False)
+        layers += tuple(replace(layer, name=f"{path}/{layer.name}") for layer in own)
     original = first.graph.file
-    stayed = _all_stayed([(analysis, plan), *bodies])
-    nothing = plan.empty and all(inner_plan.empty for _, inner_plan in bodies)
+    stayed = _all_stayed([(analysis, plan), *((inner, decided) for _, inner, decided in bodies)])
+    nothing = plan.empty and all(decided.empty for _, _, decided in bodies)
     before, after = weight_elements(original), weight_elements(result)
     return Report(
         layers=layers,

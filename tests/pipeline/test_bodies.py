@@ -103,6 +103,7 @@ def test_branches_narrow_each_by_itself(suffixes: tuple[str, str], constants: bo
     assert result.report.weights_before == 4 * WIDTH * HIDDEN
     assert result.report.weights_after == 2 * WIDTH * (10 + 20)
     assert sorted(layer.weights_after for layer in result.report.layers) == [40, 40, 80, 80]
+    assert all(layer.name.startswith("choose_y/h") or "/o" in layer.name for layer in result.report.layers)
 
 
 def test_what_is_captured_and_handed_out_stays() -> None:
