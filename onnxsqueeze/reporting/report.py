@@ -125,7 +125,7 @@ def make_report(
         bytes_after=file_bytes,
         macs_before=sum(layer.macs_before for layer in layers),
         macs_after=sum(layer.macs_after for layer in layers),
-        nodes_before=len(original.skeleton.graph.node),
+        nodes_before=len(original.skeleton.graph.node) + len(original.constants),
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed.counts(),
         nodes=stayed.nodes(),
