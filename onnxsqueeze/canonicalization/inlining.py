@@ -31,7 +31,7 @@ class Names:
     """The names of all tensors of a graph and of its subgraphs, and new ones."""
 
     def __init__(self, graph: onnx.GraphProto, initializers: Iterable[str]) -> None:
-        self._defined = Counter(_defined(graph))
+        self._defined = Counter(defined_names(graph))
         self._defined.update(list(initializers))
 
     def unique(self, name: str) -> str:
@@ -64,14 +64,14 @@ def inlined(
     Returns:
         None if the subgraph holds what cannot stand outside.
     """
-    deeper = {name for node in body.node for graph in subgraphs(node) for name in _defined(graph)}
+    deeper = {name for node in body.node for graph in subgraphs(node) for name in defined_names(graph)}
     if body.sparse_initializer or body.quantization_annotation or not deeper.isdisjoint(outputs.values()):
         return None
     made = [name for node in body.node for name in node.output if name]
     own = {name: outputs[name] if name in outputs else names.unique(name) for name in made}
     own |= {tensor.name: names.unique(tensor.name) for tensor in body.initializer}
     own |= inputs
-    found = Inlined([_renamed(node, own) for node in body.node])
+    found = Inlined([renamed(node, own) for node in body.node])
     found.initializers = [_stored(tensor, own[tensor.name]) for tensor in body.initializer]
     for name, outside in outputs.items():
         source = own.get(name, name)
@@ -94,7 +94,7 @@ def _value(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return copied
 
 
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+def renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
     """Return a copy of a node that reads and writes tensors under other names, in its subgraphs too."""
     copied = onnx.NodeProto()
     copied.CopyFrom(node)
@@ -124,9 +124,9 @@ def _own_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (name for node in graph.node for name in node.output if name)
 
 
-def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+def defined_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield what a graph and its subgraphs define, a name as often as it is defined."""
     yield from dict.fromkeys(_own_names(graph))
     for node in graph.node:
         for inner in subgraphs(node):
-            yield from _defined(inner)
+            yield from defined_names(inner)

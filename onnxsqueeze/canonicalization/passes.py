@@ -22,7 +22,6 @@ from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
 from onnxsqueeze.model.constant_nodes import with_initializers
-from onnxsqueeze.model.lowered_node import Lowered
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
 from onnxsqueeze.rules.registry import rules
@@ -35,12 +34,13 @@ def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     nodes that spells an operator for which there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep``
     (names or glob patterns) is a tensor in it.
     """
-    return _fused(*lowered(_without_sequences(with_initializers(without_constant_branches(model)))), keep)
+    plainer, apart = lowered(_without_sequences(with_initializers(without_constant_branches(model))))
+    return _fused(plainer, Fusion(lowered=apart, file=model), keep)
 
 
-def _fused(model: Model, apart: Sequence[Lowered], keep: Sequence[str]) -> Graph:
+def _fused(model: Model, before: Fusion, keep: Sequence[str]) -> Graph:
     operators = {rule.op for rule in rules() if rule.domain == PATTERN_DOMAIN}
-    graph = Graph(model, Fusion(lowered=apart))
+    graph = Graph(model, before)
     if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
         return graph
     kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
@@ -51,7 +51,7 @@ def _fused(model: Model, apart: Sequence[Lowered], keep: Sequence[str]) -> Graph
     dropped = {position for group in found for position in group.group.positions} - set(fused)
     positions = [index for index in range(len(graph.nodes)) if index not in dropped]
     nodes = [fused.get(index) or graph.nodes[index].proto for index in positions]
-    fusion = Fusion({group.last.outputs[0]: group.group for group in found}, positions, apart)
+    fusion = replace(before, groups={group.last.outputs[0]: group.group for group in found}, positions=positions)
     return Graph(replace(model, skeleton=_with_nodes(model.skeleton, nodes)), fusion)
 
 

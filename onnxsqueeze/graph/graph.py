@@ -73,7 +73,8 @@ class Graph:
     """The main graph of a model, with who produces and who reads each tensor.
 
     Attributes:
-        model: the model. fusion: the groups of nodes of a file that single nodes of the model stand for, if any.
+        model: the model. file: the model as it came, which the former may say more plainly.
+        fusion: the groups of nodes of a file that single nodes of the model stand for, if any.
         nodes: the nodes in the file's topological order.
         initializers: the initializers that nothing can override, by name.
         overridable: initializers that are graph inputs too, so that a caller may replace them.
@@ -83,6 +84,7 @@ class Graph:
     def __init__(self, model: Model, fusion: Fusion = Fusion()) -> None:  # noqa: B008  (frozen, so it can be shared)
         proto = model.skeleton.graph
         self.model = model
+        self.file = fusion.file or model
         self.fusion = fusion
         self.proto = proto
         self.opsets = {_domain(entry.domain): entry.version for entry in model.skeleton.opset_import}
@@ -146,12 +148,6 @@ class Graph:
     def stored_elements(self) -> int:
         """How many elements all initializers have together."""
         return sum(initializer.size for initializer in self.initializers.values())
-
-    @property
-    def file_nodes(self) -> int:
-        """How many nodes of the file the nodes stand for."""
-        apart = sum(len(entry.members) - 1 for entry in self.fusion.lowered)
-        return sum(1 if node.group is None else len(node.group.members) for node in self.nodes) - apart
 
     def sole_reader(self, name: str) -> tuple[Node, int] | None:
         """Return the only reader of a tensor that is no graph output, else None."""

@@ -11,6 +11,7 @@ import onnx
 
 if TYPE_CHECKING:
     from onnxsqueeze.model.lowered_node import Lowered
+    from onnxsqueeze.model.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,10 @@ class Fusion:
         groups: by the output of the fused node.
         positions: for each node of the model where it, or the last member of its group, stood before.
         lowered: the fused nodes of the file that were lowered to some of the model's.
+        file: the model as it came; None where it is the model itself.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
     positions: Sequence[int] = ()
     lowered: Sequence[Lowered] = ()
+    file: Model | None = None

@@ -62,10 +62,11 @@ def read_names(node: NodeProto) -> Iterator[str]:
 def captured(node: NodeProto) -> Iterator[str]:
     """Yield the names that the node's subgraphs read from outside of themselves."""
     for graph in subgraphs(node):
-        yield from _free_names(graph)
+        yield from free_names(graph)
 
 
-def _free_names(graph: GraphProto) -> Iterator[str]:
+def free_names(graph: GraphProto) -> Iterator[str]:
+    """Yield the names that a subgraph reads from outside of itself, once for each time that it does."""
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     own |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:

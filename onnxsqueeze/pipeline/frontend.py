@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
 from onnxsqueeze.analysis.forward import Analysis, analysed
 from onnxsqueeze.canonicalization.passes import canonicalized
+from onnxsqueeze.coupling.keep_reason import Pin
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.rules.lessons import Learned
 
 
 def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
@@ -24,11 +26,12 @@ def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
     return canonicalized(model, keep)
 
 
-def analyse(model: Model, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Analysis:
+def analyse(model: Model, keep: Sequence[str] = (), pins: Sequence[Pin] = (), only: Sequence[str] = ()) -> Analysis:
     """Canonicalize a model and run the forward sweep over it.
 
     Args:
         model: any; it is not changed.
         keep: names or glob patterns of tensors of which no channel may go. only: of those of which alone some may.
+        pins: elements that must stay, with reasons.
     """
-    return analysed(canonical_graph(model, (*keep, *only)), keep, only=only)
+    return analysed(canonical_graph(model, (*keep, *only)), keep, Learned(pins=tuple(pins)), only=only)

@@ -20,7 +20,9 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.model.sources import Source, in_memory
+from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
+from onnxsqueeze.pipeline.bodies import with_narrowed_bodies
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
 from onnxsqueeze.planning.policy import rounding
@@ -132,7 +134,7 @@ def minimize(
     clock.lap("load")
     tell("analysing", None)
     stored = with_initializers(model)
-    analysis = analyse(stored, keep, only)
+    analysis = analyse(stored, keep, only=only)
     _check_patterns(analysis, "--keep", keep)
     _check_patterns(analysis, "--only", only)
     clock.lap("analyse")
@@ -141,11 +143,11 @@ def minimize(
     first = smallest(analysis, wishes)
     whole = _of_whole_layers(first.analysis, stored, wishes)
     best = first if whole is None else better(first, whole)
-    minimized = best.model if best.changed else model
-    failures = _failures(first, whole)
+    minimized, inner = with_narrowed_bodies(best.model if best.changed else model, best.analysis.context, wishes)
+    failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
     clock.lap("minimize")
     found = None
-    if verify and best.changed:
+    if verify and minimized is not model:
         original = source if isinstance(source, ModelProto) and not incomplete else model
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
         found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
@@ -153,7 +155,8 @@ def minimize(
 
     def report() -> Report:
         size = encoded_size(minimized)
-        made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan))
+        bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
+        made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies)
         made = _with_advice(made, best, wishes)
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
 
@@ -210,8 +213,9 @@ def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[st
 
 
 def _check_patterns(analysis: Analysis, option: str, patterns: Sequence[str]) -> None:
+    inner = {name for node in graph_nodes(analysis.graph.proto) for name in node.output}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in analysis.context.shapes):
+        if not any(fnmatchcase(name, pattern) for name in (*analysis.context.shapes, *inner)):
             raise UsageError(f"{option} {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
 
 
@@ -229,7 +233,7 @@ def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcom
         whole = with_whole_layers(analysis, model, kept)
     except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
         return None
-    return None if whole is None else smallest(analyse(whole, wishes.keep, wishes.only), wishes)
+    return None if whole is None else smallest(analyse(whole, wishes.keep, only=wishes.only), wishes)
 
 
 def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
@@ -239,10 +243,9 @@ def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
     return report if found is None else replace(report, disagreements=found.sums, agreed_share=found.share)
 
 
-def _failures(first: Outcome, whole: Outcome | None) -> tuple[Failure, ...]:
-    """Return what both searches came upon, each once; nodes have other numbers in the other graph."""
-    found = (*first.failures, *(() if whole is None else whole.failures))
-    return tuple({str(failure): failure for failure in found}.values())
+def _failures(*outcomes: Outcome) -> tuple[Failure, ...]:
+    """Return what all searches came upon, each once; nodes have other numbers in another graph."""
+    return tuple({str(failure): failure for outcome in outcomes for failure in outcome.failures}.values())
 
 
 def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:

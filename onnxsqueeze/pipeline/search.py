@@ -113,7 +113,7 @@ def _weighed(outcome: Outcome, best: Outcome | None, learned: Learned) -> tuple[
     if not outcome.changed:
         return fewest(best, outcome), None
     copied = outcome.copied - learned.tied
-    if outcome.plan.empty or weight_elements(outcome.model) <= weight_elements(model):
+    if outcome.plan.empty or weight_elements(outcome.model) <= weight_elements(outcome.analysis.graph.file):
         best = fewest(best, outcome)
         if not _worth_tying(model, outcome.model, copied):
             return best, None

@@ -37,7 +37,7 @@ def make_plan(
     Keeping an element for regularity makes it needed, since what computes it must not turn into garbage; so what is
     kept is fed back into the backward sweep until nothing changes.
     """
-    kept = _pinned(analysis, [*analysis.pins, *pins])
+    kept = _pinned(analysis, [*pins, *analysis.pins])
     constraints = _constraints(analysis, policy)
     while True:
         liveness = analysis.backward(kept.mask)

@@ -60,19 +60,25 @@ class Layer:
 
 
 def layers_of(
-    analysis: Analysis, plan: Plan, shapes: Mapping[str, Shape], failures: list[Failure] | None = None
+    analysis: Analysis,
+    plan: Plan,
+    shapes: Mapping[str, Shape],
+    failures: list[Failure] | None = None,
+    *,
+    inside: bool = True,
 ) -> list[Layer]:
     """Return the rows of all layers, in the graph's order.
 
     Args:
         analysis, plan: what was decided. shapes: of all tensors, for counting multiply-accumulates.
         failures: is told of layers that are left out because their rules fail.
+        inside: whether to say what lies inside of nodes, of which nothing else is said.
 
     Raises:
         RuleFailed: where a rule fails, and ``failures`` is None.
     """
     context, stays, needed = analysis.context, _staying(analysis, plan), _needed(analysis, plan)
-    found = [(held.index, _unknown(held)) for held in unknown_layers(analysis)]
+    found = [(held.index, _unknown(held)) for held in unknown_layers(analysis, inside=inside)]
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         output = next((name for name in node.outputs if name), "")
         if not context.is_activation(output):

@@ -92,6 +92,7 @@ def make_report(
     file_bytes: int,
     dims: Mapping[str, int],
     given: tuple[Analysis, Plan] | None = None,
+    bodies: Sequence[tuple[str, Analysis, Plan]] = (),
 ) -> Report:
     """Compare the model that was given with the one that came out.
 
@@ -99,15 +100,22 @@ def make_report(
         analysis, plan: what was decided. result, file_bytes: what came of it.
         dims: sizes to count MACs for.
         given: the same of the model as it came, where the analysis may be of one whose layers are whole again.
+        bodies: the same of the subgraphs that were minimized by themselves, behind the nodes that they lie in.
     """
     failures: list[Failure] = []
     shapes, sizes = concrete_shapes(analysis, dims, failures)
-    layers = tuple(layers_of(analysis, plan, shapes, failures))
+    layers = tuple(layers_of(analysis, plan, shapes, failures, inside=not bodies))
     first = analysis if given is None else given[0]
     if given is not None and first.graph is not analysis.graph:
-        layers = _as_given(layers, layers_of(*given, concrete_shapes(first, dims, failures)[0], failures))
-    original = first.graph.model
-    stayed = stayed_reasons(analysis, plan)
+        layers = _as_given(
+            layers, layers_of(*given, concrete_shapes(first, dims, failures)[0], failures, inside=not bodies)
+        )
+    for path, inner, decided in bodies:
+        own = layers_of(inner, decided, concrete_shapes(inner, dims, failures)[0], failures, inside=False)
+        layers += tuple(replace(layer, name=f"{path}/{layer.name}") for layer in own)
+    original = first.graph.file
+    stayed = _all_stayed([(analysis, plan), *((inner, decided) for _, inner, decided in bodies)])
+    nothing = plan.empty and all(decided.empty for _, _, decided in bodies)
     before, after = weight_elements(original), weight_elements(result)
     return Report(
         layers=layers,
@@ -117,11 +125,11 @@ def make_report(
         bytes_after=file_bytes,
         macs_before=sum(layer.macs_before for layer in layers),
         macs_after=sum(layer.macs_after for layer in layers),
-        nodes_before=first.graph.file_nodes + len(original.constants),
+        nodes_before=len(original.skeleton.graph.node) + len(original.constants),
         nodes_after=len(result.skeleton.graph.node),
         stayed=stayed.counts(),
         nodes=stayed.nodes(),
-        why_nothing=_why_nothing(first, layers, stayed) if plan.empty else "",
+        why_nothing=_why_nothing(first, layers, stayed) if nothing else "",
         warnings=(*original.notes, *_warnings(analysis)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
@@ -138,9 +146,16 @@ def _as_given(layers: Sequence[Layer], given: Sequence[Layer]) -> tuple[Layer, .
     )
 
 
-def stayed_reasons(analysis: Analysis, plan: Plan) -> Stayed:
-    """Count, over all activations, the constant elements that stayed and what could not be analysed, by reason."""
+def _all_stayed(graphs: Sequence[tuple[Analysis, Plan]]) -> Stayed:
     found = Stayed()
+    for analysis, plan in graphs:
+        stayed_reasons(analysis, plan, found)
+    return found
+
+
+def stayed_reasons(analysis: Analysis, plan: Plan, found: Stayed | None = None) -> Stayed:
+    """Count, over all activations, the constant elements that stayed and what could not be analysed, by reason."""
+    found = found or Stayed()
     for name in analysis.context.elements.ids:
         if analysis.context.dtypes.get(name) not in _FLOATING:
             continue
@@ -155,7 +170,14 @@ def stayed_reasons(analysis: Analysis, plan: Plan) -> Stayed:
 
 
 _FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-_ORDINARY = (Reason.NEEDED, Reason.GRAPH_INPUT, Reason.GRAPH_OUTPUT)
+_ORDINARY = (
+    Reason.NEEDED,
+    Reason.GRAPH_INPUT,
+    Reason.GRAPH_OUTPUT,
+    Reason.CAPTURED,
+    Reason.HANDED_OUT,
+    Reason.CARRIED,
+)
 
 
 def _why_nothing(analysis: Analysis, layers: tuple[Layer, ...], stayed: Stayed) -> str:

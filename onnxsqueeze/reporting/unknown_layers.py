@@ -69,14 +69,18 @@ class Held:
     refusal: Refusal
 
 
-def unknown_layers(analysis: Analysis) -> Iterator[Held]:
-    """Yield what nodes hold that no rule is followed for, in the graph's order, unless no output depends on them."""
+def unknown_layers(analysis: Analysis, *, inside: bool = True) -> Iterator[Held]:
+    """Yield what nodes hold that no rule is followed for, in the graph's order, unless no output depends on them.
+
+    Nodes in graphs that others hold are left out unless ``inside``.
+    """
     scope, context = _outermost(analysis), analysis.context
     functions = {(function.domain, function.name): function for function in analysis.graph.model.skeleton.functions}
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         if not any(context.is_activation(name) for name in node.outputs if name):
             continue
-        yield from _inside(node, scope)
+        if inside:
+            yield from _inside(node, scope)
         refusal = _refusal(analysis, node, rule, scope)
         within = functions.get((node.domain, node.op)) if rule is UNKNOWN else None
         if refusal is None or (within is None and all(name in scope for name in node.inputs if name)):

@@ -16,7 +16,7 @@ from onnx import AttributeProto, ModelProto, TensorProto
 from onnxsqueeze.errors import one_line
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.walk import all_nodes, default_opset
+from onnxsqueeze.model.walk import all_nodes, default_opset, subgraphs
 from onnxsqueeze.verification.cases import Case
 from onnxsqueeze.verification.difference import Array, is_floating
 from onnxsqueeze.verification.model_source import FLOAT_TYPES, SMALL, Source
@@ -204,7 +204,7 @@ def _double(value: Any) -> Any:
 
 
 def _stored(model: Model) -> Array:
-    """Return all floating-point numbers that a model stores, in initializers and attributes."""
+    """Return all floating-point numbers that a model stores, in initializers and attributes, in subgraphs too."""
     floats = [value for value in model.initializers.values() if value.header.data_type in FLOAT_TYPES]
     arrays = [value.array.astype(np.float64) for value in floats]
     arrays += _attribute_values(model.skeleton)
@@ -213,8 +213,14 @@ def _stored(model: Model) -> Array:
 
 def _attribute_values(model: ModelProto) -> Iterator[Array]:
     for node in all_nodes(model):
+        inner = (tensor for graph in subgraphs(node) for tensor in graph.initializer)
+        yield from (_widened(tensor) for tensor in inner if tensor.data_type in FLOAT_TYPES)
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in FLOAT_TYPES:
-                yield onnx.numpy_helper.to_array(attribute.t).astype(np.float64)
+                yield _widened(attribute.t)
             elif attribute.type in (AttributeProto.FLOAT, AttributeProto.FLOATS):
                 yield np.array([attribute.f, *attribute.floats], np.float64)
+
+
+def _widened(tensor: TensorProto) -> Array:
+    return onnx.numpy_helper.to_array(tensor).astype(np.float64)

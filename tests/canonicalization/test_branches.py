@@ -175,10 +175,11 @@ def test_condition_that_a_caller_may_replace_stays() -> None:
 
 
 def test_nothing_leaves_nothing_changes() -> None:
-    branch = Branch("", 0)
+    branches = [Branch(suffix, 0) for suffix in "ab"]
     full = np.random.default_rng(5).standard_normal((IN, HIDDEN)).astype(np.float32)
-    branch.tensors[0].CopyFrom(numpy_helper.from_array(full, "w"))
-    given = model([chosen("c", branch.graph(), Branch("b", 1).graph())], {"c": np.array(True)})
+    for branch in branches:
+        branch.tensors[0].CopyFrom(numpy_helper.from_array(full, branch.tensors[0].name))
+    given = model([chosen("c", *(branch.graph() for branch in branches))], {"c": np.array(True)})
     assert minimize(given).model == given
 
 

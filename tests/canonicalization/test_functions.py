@@ -101,6 +101,26 @@ def test_weights_inside() -> None:
     assert not found.functions and operators(found)["Net"] == 0
 
 
+@pytest.mark.parametrize("calls", [2, 5])
+def test_weights_inside_that_many_calls_share(calls: int) -> None:
+    """A function that is smaller than the nodes of all of its calls stays."""
+    square = np.random.default_rng(4).standard_normal((IN, IN)).astype(np.float32)
+    square[:, IN - 2 :] = 0
+    nodes = [
+        helper.make_node("Constant", [], ["A"], value=numpy_helper.from_array(square)),
+        helper.make_node("MatMul", ["X", "A"], ["Y"]),
+    ]
+    names = ["x", *(f"t{index}" for index in range(calls - 1)), "s"]
+    chain = [call("Step", before, output=after) for before, after in zip(names, names[1:], strict=False)]
+    last = np.random.default_rng(5).standard_normal((IN, OUT))
+    given = model([*chain, LAST], [function("Step", ["X"], ["Y"], *nodes)], {"last": last})
+    result = sq.minimize(given, round_to=1)
+    assert_equal_outputs(given, result.model, double=False)
+    assert result.report.weights_before == IN * IN + IN * OUT
+    assert result.report.weights_after <= result.report.weights_before
+    assert len(result.model.functions) == (result.model.graph.node[0].op_type == "Step")
+
+
 def test_function_in_a_function() -> None:
     inner = function("Dense", ["X", "W", "B"], ["Y"], *DENSE)
     both = [call("Dense", "X", "P", "Q", output="H"), call("Dense", "H", "R", "S", output="Y")]
