@@ -73,22 +73,40 @@ def test_what_a_narrow_encoding_cannot_show_is_escaped(tmp_path: Path) -> None:
     assert result.stdout.isascii()
 
 
-def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
-    samples = pruned.with_name("samples.npz")
-    os.mkfifo(samples)
+WAITING = (
+    "import sys, time\n"
+    "from onnxsqueeze.model import saving\n"
+    "from onnxsqueeze.cli.main import main\n"
+    "def wait(file, initializer):\n"
+    "    file.write(b'half'); print('waiting', flush=True); time.sleep(60)\n"
+    "saving._write_raw = wait\n"
+    "main(sys.argv[1:])\n"
+)
+"""The command, which waits when it has written a part of the model."""
+
+
+def waiting(pruned: Path) -> subprocess.Popen[str]:
+    """Start a run that waits in the middle of its output."""
     process = subprocess.Popen(
-        [*MODULE, "minimize", pruned, "--inputs", samples],
+        [sys.executable, "-c", WAITING, "minimize", pruned],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
     )
-    with open(samples, "wb"):  # waits until the process has come to the samples; it then waits for their content
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    return process
+
+
+def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
+    process = waiting(pruned)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.decode() == "onnxsqueeze: error: interrupted; nothing is left half written\n"
-    assert stdout == b""
-    assert sorted(path.name for path in pruned.parent.iterdir()) == ["net.onnx", "samples.npz"]
+    assert stderr == "onnxsqueeze: error: interrupted; nothing is left half written\n"
+    assert stdout == ""
+    assert [path.name for path in pruned.parent.iterdir()] == ["net.onnx"]
 
 
 @pytest.mark.parametrize("option", [[], ["--json", "-"]])
