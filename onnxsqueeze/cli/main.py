@@ -43,6 +43,7 @@ from onnxsqueeze.cli.outputs import (
 )
 from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.progress import ProgressBar
+from onnxsqueeze.cli.signals import INTERRUPTED, MESSAGE, Ended, raised
 from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError, one_line
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ Exit codes:
   3    unreadable or invalid model
   4    verification failed; no output is written
   5    a runtime or its converter does not take the model
+  129  ended by SIGHUP, as when a terminal is closed
   130  interrupted (Ctrl-C)
   141  whoever read the output went away
+  143  ended by SIGTERM
 """
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_BROKEN_PIPE = 141
 
 
 class Program(click.Group):
@@ -72,12 +75,17 @@ class Program(click.Group):
                 stream.reconfigure(errors="backslashreplace")  # names in a model may be more than the terminal can show
         extra.update(prog_name="onnxsqueeze", standalone_mode=False)
         try:
-            code = super().main(*args, **extra)
+            with raised():
+                code = super().main(*args, **extra)
         except click.UsageError as error:
             hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
             code = _complain(error.format_message().rstrip(".?") + hint, error.exit_code)
         except click.ClickException as error:
             code = _complain(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):  # before or after a command ran
+            code = _complain(MESSAGE, INTERRUPTED)
+        except Ended as error:
+            code = _complain(f"ended by {error.name}; {MESSAGE}", error.code)
         sys.exit(code or 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -89,7 +97,7 @@ class Program(click.Group):
         except SqueezeError as error:
             ctx.exit(_complain(str(error), error.exit_code))
         except KeyboardInterrupt:
-            ctx.exit(_complain("interrupted; nothing is left half written", _INTERRUPTED))
+            ctx.exit(_complain(MESSAGE, INTERRUPTED))
         except BrokenPipeError:
             drop_stdout()
             ctx.exit(_BROKEN_PIPE)
@@ -365,7 +373,7 @@ def bench(
 
         print_out(tables.benched(report))
     if report.interrupted:
-        click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
+        click.get_current_context().exit(_complain("interrupted; the rest was not measured", INTERRUPTED))
     if not report.measured:
         raise DeploymentError("nothing was measured: no runtime is installed and takes a model")
 

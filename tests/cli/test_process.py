@@ -109,6 +109,61 @@ def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
     assert [path.name for path in pruned.parent.iterdir()] == ["net.onnx"]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_nothing_behind(pruned: Path, name: str) -> None:
+    process = waiting(pruned)
+    number = signal.Signals[name]
+    process.send_signal(number)
+    process.send_signal(number)  # impatience interrupts no cleaning up
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert stderr == f"onnxsqueeze: error: ended by {name}; interrupted; nothing is left half written\n"
+    assert stdout == ""
+    assert [path.name for path in pruned.parent.iterdir()] == ["net.onnx"]
+
+
+def test_nohup_is_respected(pruned: Path) -> None:
+    script = WAITING.replace("time.sleep(60)", "time.sleep(1)").replace("file.write(b'half'); ", "")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "inspect", pruned],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        stdout=subprocess.PIPE,
+    )
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_during_the_imports_is_one_line(name: str) -> None:
+    """At a dozen moments from the first import on."""
+    script = (
+        "import sys, os, signal, threading, time\n"
+        "from onnxsqueeze.__main__ import main\n"
+        "def send():\n"
+        "    time.sleep(float(sys.argv.pop()))\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        "threading.Thread(target=send, daemon=True).start()\n"
+        "time.sleep(0.001)\n"
+        "from onnxsqueeze.cli import signals\n"
+        "main()\n"
+    )
+    number = signal.Signals[name]
+    for moment in range(12):
+        arguments = [sys.executable, "-c", script, "minimize", "nowhere.onnx", str(0.05 + 0.02 * moment)]
+        process = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=restored)
+        if process.returncode == 128 + number:
+            assert process.stderr.count("\n") == 1
+            assert process.stderr.startswith("onnxsqueeze: error: ")
+        else:  # it was over before
+            assert process.returncode == 3
+
+
+def restored() -> None:
+    """Let a process take Ctrl-C: the tests may run where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("option", [[], ["--json", "-"]])
 def test_a_reader_that_went_away_is_no_reason_to_complain(pruned: Path, option: list[str]) -> None:
     process = subprocess.Popen([*MODULE, "inspect", pruned, *option], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
