@@ -145,7 +145,7 @@ def minimize(
         best = first if whole is None else better(first, whole)
         minimized = best.model if best.changed else model
         failures = _failures(first, whole)
-        if any(failure.refused for failure in failures):
+        if analysis.context.doubtful or any(failure.refused for failure in failures):
             _check_loads(given)
         clock.lap("minimize")
     found = None

@@ -31,7 +31,6 @@ MOST_AXES = 32
 _NOT_INFERRED = (
     onnx.defs.SchemaError,  # no schema
     onnx.checker.ValidationError,  # a data type that the schema excludes, though runtimes may take it
-    onnx.shape_inference.InferenceError,
     *(RuntimeError, ValueError, KeyError),  # a bug of the inference
 )
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
@@ -92,6 +91,9 @@ class ShapeInference:
             schema = onnx.defs.get_schema(node.op, node.version, node.domain)
             data = {name: tensor for name in node.inputs if name and (tensor := self._data(name)) is not None}
             return dict(onnx.shape_inference.infer_node_outputs(schema, node.proto, kinds, data, {}, self._opsets))
+        except onnx.shape_inference.InferenceError:
+            self._context.doubtful.add(node.index)
+            return {}
         except _NOT_INFERRED:
             return {}  # the outputs' types stay unknown, and so does what reads them
 

@@ -42,12 +42,23 @@ def unfitting_weights() -> ModelProto:
     return model(LAYERS, {**WEIGHTS, "v": drawn(15, 4)})
 
 
+def shaped_beyond_numbers() -> ModelProto:
+    nodes = [
+        *LAYERS[:2],
+        node("Reshape", ["b", "sh"], ["r"]),
+        node("Relu", ["r"], ["rr"]),
+        node("MatMul", ["rr", "v"], ["y"]),
+    ]
+    return model(nodes, {**WEIGHTS, "sh": np.array([-9, 16])})
+
+
 UNLOADABLE: list[Callable[[], ModelProto]] = [
     lambda: convolutions(pads=[1, 1, 1]),
     lambda: convolutions(strides=[2]),
     flat_weight,
     expanded_to_fractions,
     unfitting_weights,
+    shaped_beyond_numbers,
 ]
 
 
