@@ -16,6 +16,7 @@ from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.guard import blaming
 from onnxsqueeze.rules.lessons import Learned, RuleFailed
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.shapes.inference import ShapeInference, fold
@@ -47,16 +48,20 @@ class Analysis:
         self._constant: dict[str, Bools] = {}
         self._inference = ShapeInference(graph, self.context)
         self._seed()
-        used = reachable(graph)
-        for node in graph.nodes:
-            if node.index in used:
-                self._forward(node)
-            else:
-                self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
+        with blaming(self.context):
+            self._sweep()
         self._pin_requested(keep)
         self.labels, self.classes = self.context.elements.canonical()
         if only:
             self._pin_others(only)
+
+    def _sweep(self) -> None:
+        used = reachable(self.graph)
+        for node in self.graph.nodes:
+            if node.index in used:
+                self._forward(node)
+            else:
+                self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
 
     def _seed(self) -> None:
         for name in (*self.graph.inputs, *sorted(self.graph.overridable)):
@@ -114,7 +119,9 @@ class Analysis:
     def _resolve(self, node: Node, rule: OpRule) -> OpRule:
         refusal = None
         if node.failed:
-            refusal = Refusal(Reason.INTERNAL_ERROR, node.operator)
+            failure = self.context.learned.failed.get(node.index)
+            at_fault = Reason.NOT_RUNNABLE if failure is not None and failure.refused else Reason.INTERNAL_ERROR
+            refusal = Refusal(at_fault, node.operator)
         elif rule is UNKNOWN:
             refusal = Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
         elif node.captured:

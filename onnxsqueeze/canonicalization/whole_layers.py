@@ -138,10 +138,10 @@ def _gathered(analysis: Analysis, gather: Node, axis: int) -> tuple[Places, int]
     if gather.op != "Gather" or gather.domain or not analysis.context.is_activation(gather.inputs[0]):
         return None
     places, rank = analysis.context.value(gather.inputs[1]), analysis.context.rank(gather.inputs[0])
-    length = known_axis(analysis.context, gather.inputs[0], axis)
-    if places is None or places.ndim != 1 or length is None:
+    if places is None or places.ndim != 1:  # else its output has other axes
         return None
-    if int(gather.attributes.get("axis", 0)) % rank != axis:
+    length = known_axis(analysis.context, gather.inputs[0], axis)
+    if length is None or int(gather.attributes.get("axis", 0)) % rank != axis:
         return None
     return places.astype(np.int64) % length, length
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +17,6 @@ from onnxsqueeze.cli.doctor import doctor
 from onnxsqueeze.cli.options import (
     GIVEN,
     MODEL,
-    VERBOSE,
     bench_options,
     deployment_options,
     external_option,
@@ -35,85 +32,23 @@ from onnxsqueeze.cli.outcomes import default_output, save_result, warn, warn_of
 from onnxsqueeze.cli.outputs import (
     check_output,
     check_reports,
-    drop_stdout,
     is_stdout,
     print_out,
     write_json,
     write_report,
 )
 from onnxsqueeze.cli.pages import check_page, write_page
+from onnxsqueeze.cli.program import EXIT_CODES, Program, complain
 from onnxsqueeze.cli.progress import ProgressBar
-from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError, one_line
+from onnxsqueeze.cli.signals import INTERRUPTED
+from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError
 
 if TYPE_CHECKING:
     from onnxsqueeze.model.files import InputFiles
 
-_EXIT_CODES = """\b
-Exit codes:
-  0    done, also when nothing could go; the report then says why
-  1    internal error, or a file that cannot be written (full disk)
-  2    usage: a wrong option, an output path that cannot be used
-  3    unreadable or invalid model
-  4    verification failed; no output is written
-  5    a runtime or its converter does not take the model
-  130  interrupted (Ctrl-C)
-  141  whoever read the output went away
-"""
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
-
-
-class Program(click.Group):
-    """A group of commands in which every failure becomes one line on stderr and a documented exit code."""
-
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run the program and exit."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # names in a model may be more than the terminal can show
-        extra.update(prog_name="onnxsqueeze", standalone_mode=False)
-        try:
-            code = super().main(*args, **extra)
-        except click.UsageError as error:
-            hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-            code = _complain(error.format_message().rstrip(".?") + hint, error.exit_code)
-        except click.ClickException as error:
-            code = _complain(error.format_message(), error.exit_code)
-        sys.exit(code or 0)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; turn what it raises into an exit code."""
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except SqueezeError as error:
-            ctx.exit(_complain(str(error), error.exit_code))
-        except KeyboardInterrupt:
-            ctx.exit(_complain("interrupted; nothing is left half written", _INTERRUPTED))
-        except BrokenPipeError:
-            drop_stdout()
-            ctx.exit(_BROKEN_PIPE)
-        except Exception as error:
-            ctx.exit(_internal_error(error, ctx))
-
-
-def _complain(message: str, code: int) -> int:
-    click.echo(f"onnxsqueeze: error: {' '.join(message.split())}", err=True)
-    return code
-
-
-def _internal_error(error: Exception, ctx: click.Context) -> int:
-    hint = "; run again with --verbose for the traceback"
-    if ctx.meta.get(VERBOSE):
-        import traceback
-
-        traceback.print_exception(error)
-        hint = ""
-    return _complain(f"internal error: {type(error).__name__}: {one_line(error)}{hint}", SqueezeError.exit_code)
-
 
 @click.group(
-    cls=Program, no_args_is_help=False, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Program, no_args_is_help=False, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(onnxsqueeze.__version__)
 def main() -> None:
@@ -122,7 +57,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-@main.command(epilog=_EXIT_CODES, short_help="Write a smaller model that computes the same.")
+@main.command(epilog=EXIT_CODES, short_help="Write a smaller model that computes the same.")
 @click.argument("sources", metavar="IN.onnx [...]", type=GIVEN, nargs=-1, required=True)
 @click.option(
     "-o",
@@ -200,7 +135,7 @@ def minimize(
             print_out(tables.minimized(report, str(target), verbose))
 
 
-@main.command(epilog=_EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
+@main.command(epilog=EXIT_CODES, short_help="Say what a mask is worth, and why the rest stays.")
 @click.argument("sources", metavar="IN.onnx [...]", type=GIVEN, nargs=-1, required=True)
 @planning_options
 @sizes_option
@@ -238,7 +173,7 @@ def inspect(
         print_out(tables.inspected(report, verbose))
 
 
-@main.command(epilog=_EXIT_CODES, short_help="Compare two models.")
+@main.command(epilog=EXIT_CODES, short_help="Compare two models.")
 @click.argument("original", metavar="A.onnx", type=GIVEN)
 @click.argument("others", metavar="B.onnx [...]", type=GIVEN, nargs=-1, required=True)
 @verification_options
@@ -279,7 +214,7 @@ def verify(
         raise VerificationError(f"{other} is not equivalent to {original}: {report.reason}", report)
 
 
-@main.command(epilog=_EXIT_CODES, short_help="Write what a runtime loads, with a manifest.")
+@main.command(epilog=EXIT_CODES, short_help="Write what a runtime loads, with a manifest.")
 @click.argument("source", metavar="MODEL.onnx", type=GIVEN)
 @deployment_options
 @report_options
@@ -319,7 +254,7 @@ def deploy(
         print_out(tables.deployed(manifest, str(output)))
 
 
-@main.command(epilog=_EXIT_CODES, short_help="Measure models side by side in several runtimes.")
+@main.command(epilog=EXIT_CODES, short_help="Measure models side by side in several runtimes.")
 @click.argument("models", metavar="A.onnx [B.onnx ...]", type=GIVEN, nargs=-1, required=True)
 @bench_options
 @force_option("L")
@@ -365,7 +300,7 @@ def bench(
 
         print_out(tables.benched(report))
     if report.interrupted:
-        click.get_current_context().exit(_complain("interrupted; the rest was not measured", _INTERRUPTED))
+        click.get_current_context().exit(complain("interrupted; the rest was not measured", INTERRUPTED))
     if not report.measured:
         raise DeploymentError("nothing was measured: no runtime is installed and takes a model")
 

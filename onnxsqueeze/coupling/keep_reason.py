@@ -18,6 +18,7 @@ class Reason(Enum):
     OVERRIDABLE = "an initializer that is also a graph input can be overridden"
     UNKNOWN_OPERATOR = "read by an operator without a rule"
     INTERNAL_ERROR = "internal error in the rule of"
+    NOT_RUNNABLE = "onnxruntime cannot run"
     SUBGRAPH = "read from inside a subgraph"
     INSIDE = "it lies inside of a node, whose graphs are left as they are"
     CAPTURED = "it comes from outside of the subgraph of"

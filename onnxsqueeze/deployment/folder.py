@@ -13,6 +13,7 @@ from pathlib import Path
 from onnxsqueeze.deployment.manifest import MANIFEST, listed_files
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 from onnxsqueeze.model.files import InputFiles
+from onnxsqueeze.model.temporary import hold, temporary_beside
 
 _WRONG_PATH = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -65,10 +66,11 @@ def appearing_folder(target: Path) -> Iterator[Path]:
         UsageError: when a folder cannot be made there.
         SqueezeError: when the writing fails, as on a full disk.
     """
-    hidden = _beside(target)
+    hidden = temporary_beside(target)
     try:
         os.mkdir(hidden)  # not of tempfile, whose folders nobody else may read
-        yield hidden
+        with _held(hidden):
+            yield hidden
         _put_on_disk(hidden)
         _take_place(hidden, target)
     except OSError as error:
@@ -86,8 +88,18 @@ def _renamed(value: object, hidden: Path, target: Path) -> object:
     return value.replace(str(hidden), str(target)) if isinstance(value, str) else value
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".onnxsqueeze-{secrets.token_hex(8)}.tmp")
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Show other runs that a folder is in use."""
+    if os.name != "posix":  # where a folder cannot be opened
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        hold(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _put_on_disk(folder: Path) -> None:
@@ -105,7 +117,7 @@ def _take_place(folder: Path, target: Path) -> None:
     if not target.exists():
         os.rename(folder, target)
         return
-    former = _beside(target)
+    former = target.with_name(f".onnxsqueeze-{secrets.token_hex(8)}.former")  # which no later run would remove
     os.rename(target, former)
     try:
         os.rename(folder, target)

@@ -64,7 +64,7 @@ def sample_runs(path: Path, source: Source, session: Session, sizes: Sizes) -> R
     Raises:
         UsageError: when the file cannot be read or does not fit the model, or the model refuses a sample.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, source, _LABELS)
     inputs = {value.name for value in (*source.inputs, *source.overridable)}
     labels = None if _LABELS in inputs else arrays.pop(_LABELS, None)
     plan = SizePlan.of(source.inputs, {}, {})

@@ -35,6 +35,8 @@ def read_external(tensor: TensorProto, folder: Path | None) -> Bytes:
             "give the path of the model, or load it with its external data"
         )
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not all(isinstance(text, str) for entry in entries.items() for text in entry):
+        raise InvalidModelError(f"{what} names its data file in bytes that are not UTF-8; the file is damaged")
     path = _resolve(folder, entries.get("location", ""), what)
     offset = _count(entries, "offset", 0, what)
     try:

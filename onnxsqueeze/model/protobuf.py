@@ -41,3 +41,8 @@ def set_field(message: Message, item: FieldDescriptor, value: Any) -> None:
         getattr(message, item.name).MergeFrom(value)
         if isinstance(value, Message):
             getattr(message, item.name).SetInParent()  # an empty message that is present stays present
+
+
+def as_text(value: str | bytes) -> str:
+    """Return what protobuf read from a text field as text; what is not UTF-8 comes as bytes, and is spelt out."""
+    return value if isinstance(value, str) else repr(value)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import secrets
-import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +18,7 @@ from onnxsqueeze.model.constant_nodes import with_constant_nodes
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.temporary import put_on_disk, remove, replacing, sync_folder, temporary_file
 
 _EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file, as the onnx package does it
 _ALIGNMENT = 4096  # bytes: a memory page, so that a runtime can map each tensor of a data file
@@ -72,7 +71,7 @@ def save(model: Model, path: str | os.PathLike[str], *, data_file: bool = False)
         target = _target(os.fspath(path))
         chunks = _in_one_file(model)
         if chunks.length <= MAX_PROTO_BYTES and not data_file:
-            with _replacing(target) as file:
+            with replacing(target) as file:
                 chunks.write(file)
             return chunks.length
         return _save_with_data(model, target)
@@ -84,7 +83,7 @@ def save_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
     Raises:
         UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
     """
-    with _explained(path), _replacing(_target(os.fspath(path))) as file:
+    with _explained(path), replacing(_target(os.fspath(path))) as file:
         file.write(data)
 
 
@@ -98,8 +97,8 @@ def _in_one_file(model: Model) -> _Chunks:
 
 
 def _save_with_data(model: Model, target: Path) -> int:
-    data_target = _unused_name(target)
-    parts, stored = _split(model.initializers.values(), data_target.name)
+    """Write the data file first, then the model that names it; another run may take a name at the same time."""
+    parts, stored = _split(model.initializers.values(), f"{target.name}.{2**31}.data")  # of a name that is long enough
     chunks = _Chunks(model, parts)
     if chunks.length > MAX_PROTO_BYTES:
         raise SqueezeError(
@@ -107,13 +106,33 @@ def _save_with_data(model: Model, target: Path) -> int:
             "more than the 2 GB of protobuf; turn its large Constant nodes into initializers"
         )
     with ExitStack() as undo:
-        with _replacing(target) as file:
-            with _replacing(data_target) as data_file:
+        with replacing(target) as file:
+            with temporary_file(target) as data_file:
                 data_length = _write_data(data_file, stored)
-            undo.callback(_remove, data_target)
+                put_on_disk(data_file)
+                data_target = _appear(Path(data_file.name), target)
+                undo.callback(remove, data_target)
+            sync_folder(target.parent)
+            chunks = _Chunks(model, _split(model.initializers.values(), data_target.name)[0])
             chunks.write(file)
         undo.pop_all()
     return chunks.length + data_length
+
+
+def _appear(temporary: Path, target: Path) -> Path:
+    """Give a file the first name beside the target that nothing has, and return that."""
+    names = itertools.chain([f"{target.name}.data"], (f"{target.name}.{count}.data" for count in itertools.count(1)))
+    for path in map(target.with_name, names):
+        if os.path.lexists(path):
+            continue
+        try:
+            os.link(temporary, path)  # which fails where something has appeared since
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            os.rename(temporary, path)
+        return path
+    raise AssertionError
 
 
 class _Chunks:
@@ -207,46 +226,6 @@ def _target(path: str) -> Path:
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise UsageError(f"{path} is write-protected; choose another output path or allow writing")
     return Path(target)
-
-
-def _unused_name(target: Path) -> Path:
-    names = itertools.chain([f"{target.name}.data"], (f"{target.name}.{count}.data" for count in itertools.count(1)))
-    return next(path for path in map(target.with_name, names) if not os.path.lexists(path))
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """Give a hidden file beside the target, which takes the target's place once all is written and on the disk."""
-    temporary = target.with_name(f".onnxsqueeze-{secrets.token_hex(8)}.tmp")
-    # The mode is that of open(): what the umask leaves of 0o666, or that of the file to be replaced.
-    file = open(temporary, "xb")  # noqa: SIM115
-    try:
-        with file:
-            if target.exists():
-                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        _remove(temporary)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's new entry on the disk, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -13,7 +14,7 @@ from onnx import ModelProto
 
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
-from onnxsqueeze.errors import UsageError
+from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
@@ -132,25 +133,30 @@ def minimize(
     incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
-    tell("analysing", None)
-    stored = with_initializers(model)
-    analysis = analyse(stored, keep, only=only)
-    _check_patterns(analysis, "--keep", keep)
-    _check_patterns(analysis, "--only", only)
-    clock.lap("analyse")
-    tell("minimizing", None)
-    wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only)
-    first = smallest(analysis, wishes)
-    whole = _of_whole_layers(first.analysis, stored, wishes)
-    best = first if whole is None else better(first, whole)
-    minimized, inner = with_narrowed_bodies(best.model if best.changed else model, best.analysis.context, wishes)
-    failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
-    clock.lap("minimize")
+    with _judged(given):
+        tell("analysing", None)
+        stored = with_initializers(model)
+        analysis = analyse(stored, keep, only=only)
+        _check_patterns(analysis, "--keep", keep)
+        _check_patterns(analysis, "--only", only)
+        clock.lap("analyse")
+        tell("minimizing", None)
+        wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only)
+        first = smallest(analysis, wishes)
+        whole = _of_whole_layers(first.analysis, stored, wishes)
+        best = first if whole is None else better(first, whole)
+        context = best.analysis.context
+        minimized, inner = with_narrowed_bodies(best.model if best.changed else model, context, wishes)
+        failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
+        if analysis.context.doubtful or any(failure.refused for failure in failures):
+            _check_loads(given)
+        clock.lap("minimize")
     found = None
     if verify and minimized is not model:
         original = source if isinstance(source, ModelProto) and not incomplete else model
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
-        found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
+        with _blamed_on(given, first.analysis):
+            found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
     def report() -> Report:
@@ -190,6 +196,62 @@ def inspect(
         UsageError: for an argument that cannot be followed.
     """
     return minimize(source, round_to=round_to, keep=keep, only=only, dims=dims, progress=progress, verify=False).report
+
+
+@contextmanager
+def _judged(model: Model) -> Iterator[None]:
+    """Blame the model for an error that nobody foresaw if onnxruntime does not load it either.
+
+    The checker of the onnx package lets through what no runtime takes: shapes that do not fit each other, attributes
+    of a wrong length, inputs that are missing.
+
+    Raises:
+        InvalidModelError: with onnxruntime's reason.
+    """
+    try:
+        yield
+    except (SqueezeError, MemoryError):
+        raise
+    except Exception:
+        _check_loads(model)
+        raise
+
+
+@contextmanager
+def _blamed_on(model: Model, analysis: Analysis) -> Iterator[None]:
+    """Blame the model where verification fails because onnxruntime does not load it, or cannot run one of its nodes.
+
+    Raises:
+        InvalidModelError: with onnxruntime's reason.
+    """
+    from onnxsqueeze.verification.report import VerificationError
+
+    try:
+        yield
+    except VerificationError:
+        _check_loads(model)
+        raise
+    except UsageError:
+        from onnxsqueeze.rules.runnable import cannot_run, unrunnable
+
+        if found := unrunnable(analysis.graph.nodes, analysis.context):
+            where = "" if model.path is None else f"{model.path}: "
+            raise InvalidModelError(f"{where}{cannot_run(*found)}; export it again or repair it") from None
+        raise
+
+
+def _check_loads(model: Model) -> None:
+    """Refuse a model that onnxruntime does not load.
+
+    Raises:
+        InvalidModelError: with its reason.
+    """
+    from onnxsqueeze.rules.runnable import why_refused
+    from onnxsqueeze.verification.model_source import Source
+
+    if reason := why_refused(Source(model)):
+        where = "" if model.path is None else f"{model.path}: "
+        raise InvalidModelError(f"{where}onnxruntime does not load it: {reason}; export it again or repair it")
 
 
 class _Clock:

@@ -12,6 +12,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.planning.fixpoint import make_plan, newly_constant
 from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
+from onnxsqueeze.rules.guard import blaming
 from onnxsqueeze.rules.lessons import (
     ConstantWhereKept,
     Failure,
@@ -77,7 +78,8 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
     lesson: Lesson | None
     while True:
         try:
-            attempt = _attempt(analysis, learned, wishes)
+            with blaming(analysis.context):
+                attempt = _attempt(analysis, learned, wishes)
             best, lesson = _weighed(attempt, best, learned) if isinstance(attempt, Outcome) else (best, attempt)
         except Lesson as raised:
             lesson = raised

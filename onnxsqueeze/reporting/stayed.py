@@ -48,7 +48,7 @@ def words(why: Why | None) -> str:
     """Return what a report says of a reason and its detail; None stands for what is coupled with other channels."""
     if why is None:
         return Reason.COUPLED.value
-    if why.reason is Reason.INTERNAL_ERROR:
+    if why.reason in (Reason.INTERNAL_ERROR, Reason.NOT_RUNNABLE):
         return f"{why.reason.value} {why.detail}"
     return f"{why.reason.value}: {why.detail}" if why.detail and why.reason is not Reason.NEEDED else why.reason.value
 

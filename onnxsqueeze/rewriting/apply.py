@@ -119,7 +119,7 @@ def _declare_inputs(graph: Graph, proto: onnx.GraphProto, initializers: Mapping[
 
 def _update_shapes(proto: onnx.GraphProto, editor: Editor, initializers: Mapping[str, Initializer]) -> None:
     """Bring the declared shapes of tensors up to date; drop those of tensors that are gone."""
-    declared, stale = proto.value_info, _stale(proto, editor)
+    declared, stale = proto.value_info, _stale(proto, editor) | _of_another_rank(proto, editor, initializers)
     kept = [value for value in declared if value.name not in stale and not _is_gone(value.name, editor, initializers)]
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
     del declared[:]
@@ -133,6 +133,18 @@ def _update_shapes(proto: onnx.GraphProto, editor: Editor, initializers: Mapping
                     dimension.Clear()
                 else:
                     dimension.dim_value = length
+
+
+def _of_another_rank(proto: onnx.GraphProto, editor: Editor, initializers: Mapping[str, Initializer]) -> set[str]:
+    """Return what is declared with more or fewer axes than it has, which runtimes overlook, and would be updated."""
+    found = set()
+    for value in proto.value_info:
+        initializer = initializers.get(value.name)
+        if initializer is not None or editor.narrowed(value.name):
+            rank = editor.context.rank(value.name) if initializer is None else len(initializer.shape)
+            if len(value.type.tensor_type.shape.dim) not in (0, rank):
+                found.add(value.name)
+    return found
 
 
 def _stale(proto: onnx.GraphProto, editor: Editor) -> set[str]:

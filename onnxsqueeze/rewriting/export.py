@@ -8,7 +8,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph, Node
+from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.rewriting.graphsurgeon import exported_node
+
+_WRITTEN = ("input", "output", "name", "op_type", "domain", "attribute")
+"""What graphsurgeon writes of a node; all else stays as it came."""
 
 
 def exported_nodes(
@@ -47,10 +51,6 @@ def _untouched(node: gs.Node, original: Node) -> onnx.NodeProto:
 
 
 def _edited(node: gs.Node, original: Node) -> onnx.NodeProto:
-    proto, exported = original.proto, exported_node(node)
-    exported.doc_string = proto.doc_string
-    exported.overload = proto.overload
-    exported.metadata_props.extend(proto.metadata_props)
-    if hasattr(proto, "device_configurations"):
-        exported.device_configurations.extend(proto.device_configurations)
+    exported = exported_node(node)
+    exported.MergeFrom(copy_except(original.proto, *_WRITTEN))
     return exported

@@ -76,6 +76,7 @@ class Context:
             and for a node that no output depends on. What holds whether or not a rule applies is asked of the
             registered one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits.
         refusals: by node index, why its rule was refused.
+        doubtful: the indices of nodes whose inputs do not fit each other by the standard's own inference.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
             that part (see `onnxsqueeze.rules.tied_weights`).
     """
@@ -90,6 +91,7 @@ class Context:
         self.intervals: dict[str, Interval] = {}
         self.rules: list[OpRule] = []
         self.refusals: dict[int, Refusal] = {}
+        self.doubtful: set[int] = set()
         self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
         self._constants: dict[str, npt.NDArray[np.int64]] = {}
         self._memos: dict[Callable[..., Any], dict[tuple[Any, ...], Any]] = {}

@@ -1,14 +1,16 @@
 """Rules are asked through a guard: what one raises that nobody foresaw becomes the lesson `RuleFailed`.
 
 The node whose rule was asked is then treated as an unknown operator, and the run goes on. With ONNXSQUEEZE_STRICT=1 in
-the environment, as in the tests, the error stays what it is.
+the environment, as in the tests, the error stays what it is, unless the node itself cannot run: a rule need not foresee
+what the checker of onnx lets through.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache, wraps
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 from onnxsqueeze.abstract.symbolic import Undecided
 from onnxsqueeze.errors import SqueezeError, one_line
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rules.contract import UNKNOWN, OpRule
+from onnxsqueeze.rules.contract import UNKNOWN, Context, OpRule
 from onnxsqueeze.rules.lessons import Failure, Lesson, RuleFailed
 
 STRICT = "ONNXSQUEEZE_STRICT"
@@ -58,6 +60,9 @@ def _guarded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         except passed:
             raise
         except Exception as error:
+            context = next((argument for argument in arguments if isinstance(argument, Context)), None)
+            if context is not None:
+                _blame(error, context, name, node)
             if os.environ.get(STRICT, "0") not in ("", "0"):
                 raise
             raise RuleFailed(node.index, _failure(node, name, error)) from error
@@ -66,6 +71,33 @@ def _guarded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     return ask
 
 
-def _failure(node: Node, name: str, error: Exception) -> Failure:
+@contextmanager
+def blaming(context: Context) -> Iterator[None]:
+    """Blame a node that cannot run, where there is one, for an error of a driver that nobody foresaw.
+
+    Raises:
+        RuleFailed: naming the node.
+    """
+    try:
+        yield
+    except (Lesson, SqueezeError, MemoryError):
+        raise
+    except Exception as error:
+        _blame(error, context, "", None)
+        raise
+
+
+def _blame(error: Exception, context: Context, callback: str, last: Node | None) -> None:
+    """Raise `RuleFailed` if a node that ``last`` depends on cannot run, else return."""
+    from onnxsqueeze.rules.runnable import above, unrunnable  # it may need onnxruntime, which takes long to import
+
+    nodes = context.graph.nodes if last is None else above(last, context)
+    if found := unrunnable((node for node in nodes if not node.failed), context):
+        node, reason = found
+        raise RuleFailed(node.index, _failure(node, callback, error, reason)) from error
+
+
+def _failure(node: Node, name: str, error: Exception, refused: str = "") -> Failure:
     words = ": ".join(filter(None, (type(error).__name__, one_line(error))))
-    return Failure(node.operator, node.label, name, words, "".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    return Failure(node.operator, node.label, name, words, trace, refused=refused)

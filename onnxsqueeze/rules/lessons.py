@@ -45,6 +45,7 @@ class Failure:
         operator, node: the node's, as a user knows them. callback: the function of the rule that was asked.
         error: its type and message, one line. traceback: several.
         effect: what the run did without an answer.
+        refused: why the node cannot run at all, which is the model's fault then; "" if it can.
     """
 
     operator: str
@@ -53,8 +54,11 @@ class Failure:
     error: str
     traceback: str
     effect: str = "the channels around it stay"
+    refused: str = ""
 
     def __str__(self) -> str:
+        if self.refused:
+            return f"onnxruntime cannot run {self.operator} ({self.node}): {self.refused}; {self.effect}"
         cause = f"internal error in the rule of {self.operator} ({self.node}): {self.error}"
         return f"{cause}; {self.effect}; please report it with the model"
 

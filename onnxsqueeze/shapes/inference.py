@@ -12,15 +12,27 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
+import onnx.defs
+import onnx.shape_inference
 from onnx import TypeProto, ValueInfoProto
 
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, symbol
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.model.protobuf import as_text
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 from onnxsqueeze.shapes.evaluation import evaluated_by_runtime, evaluates
 
 _LONGEST = 2**63 - 1  # that ONNX can write
+MOST_AXES = 32
+"""What numpy broadcasts: a tensor of more counts as one of unknown shape."""
+
+_NOT_INFERRED = (
+    onnx.defs.SchemaError,  # no schema
+    onnx.checker.ValidationError,  # a data type that the schema excludes, though runtimes may take it
+    *(RuntimeError, ValueError, KeyError),  # a bug of the inference
+)
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
 _MOST_COMPUTED = 1 << 22  # elements that are computed beforehand even if the file holds fewer
 
@@ -66,7 +78,7 @@ class ShapeInference:
             node.inputs and node.inputs[0] in self._context.dtypes
         ):  # operators with a shape of their own keep the type
             self._context.dtypes[name] = self._context.dtypes[node.inputs[0]]
-        if shape is not None:
+        if shape is not None and name in self._context.dtypes:
             self._set(name, self._context.dtypes[name], shape)
         elif name in self._declared:
             self._declare(self._declared[name])
@@ -79,8 +91,11 @@ class ShapeInference:
             schema = onnx.defs.get_schema(node.op, node.version, node.domain)
             data = {name: tensor for name in node.inputs if name and (tensor := self._data(name)) is not None}
             return dict(onnx.shape_inference.infer_node_outputs(schema, node.proto, kinds, data, {}, self._opsets))
-        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError, KeyError):
-            return {}  # no schema or an inference bug: the outputs' types stay unknown, and so does what reads them
+        except onnx.shape_inference.InferenceError:
+            self._context.doubtful.add(node.index)
+            return {}
+        except _NOT_INFERRED:
+            return {}  # the outputs' types stay unknown, and so does what reads them
 
     def _data(self, name: str) -> onnx.TensorProto | None:
         initializer = self._graph.initializers.get(name)
@@ -127,7 +142,8 @@ class ShapeInference:
         if entry.HasField("dim_value") and entry.dim_value >= 0:
             return int(entry.dim_value)
         if entry.HasField("dim_param") and entry.dim_param:
-            return self._named.setdefault(entry.dim_param, parsed(entry.dim_param))
+            name = as_text(entry.dim_param)
+            return self._named.setdefault(name, parsed(name))
         return self._dimension(declared, otherwise) if declared is not None else symbol(otherwise)
 
     def _declare(self, value: ValueInfoProto) -> None:
@@ -143,7 +159,8 @@ class ShapeInference:
         self._context.dtypes[name] = dtype
         if any(isinstance(size, int) and not 0 <= size <= _LONGEST for size in shape):
             return
-        self._context.shapes[name] = shape
+        if len(shape) <= MOST_AXES:
+            self._context.shapes[name] = shape
 
 
 def _like_first(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -166,6 +183,8 @@ def fold(node: Node, rule: OpRule, context: Context) -> None:
     inputs = [context.sizes(name) if name else None for name in node.inputs]
     if any(array is None and name for array, name in zip(inputs, node.inputs, strict=True)):
         return
+    if any(array is not None and array.ndim > MOST_AXES for array in inputs):
+        return
     most = max(_MOST_COMPUTED, context.graph.stored_elements)
     if any(name and _elements(context.shapes.get(name)) > most for name in node.outputs):
         return
@@ -178,7 +197,12 @@ def fold(node: Node, rule: OpRule, context: Context) -> None:
     else:
         found = evaluated_by_runtime(context.graph, node, inputs, [context.dtypes.get(name) for name in node.outputs])
     for name, output in zip(node.outputs, found, strict=False):
-        if name and output is not None and np.size(output) <= (_MOST_SIZES if _is_symbolic(output) else most):
+        if (
+            name
+            and output is not None
+            and np.ndim(output) <= MOST_AXES
+            and np.size(output) <= (_MOST_SIZES if _is_symbolic(output) else most)
+        ):
             context.values[name] = array = _plain(np.asarray(output), context.dtypes.get(name))
             context.shapes[name] = array.shape
             if array.dtype != object:

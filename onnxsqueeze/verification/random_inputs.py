@@ -21,6 +21,7 @@ from onnxsqueeze.verification.signature import describe
 Array = npt.NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
+_MOST_AXES = 64  # of an array in numpy
 _WORDS = ("", "a", "b", "the", "word", "two words", "Zürich", "42")
 _INTEGERS = {
     TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
@@ -95,6 +96,8 @@ class Drawer:
         self, value: ValueInfoProto, policy: Policy, shapes: Shapes, random: np.random.Generator, uniform: bool
     ) -> Array:
         elem_type, shape = input_type(value).tensor_type.elem_type, shapes[value.name]
+        if len(shape) > _MOST_AXES:
+            raise UsageError(f"input '{value.name}' has {len(shape)} axes, more than numpy's arrays; use --no-verify")
         if elem_type == TensorProto.STRING:
             return np.array(random.choice(_WORDS, shape), dtype=object)
         if elem_type in _FLOATS:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ValueInfoProto, helper
 
-from onnxsqueeze.errors import UsageError, one_line
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.verification.archive import read_archive
 from onnxsqueeze.verification.dimension_sizes import input_type
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import Values
@@ -33,7 +34,7 @@ def read_samples(given: Samples, source: Source) -> list[Values]:
     Raises:
         UsageError: when the file cannot be read, or does not fit the model's inputs.
     """
-    arrays = dict(given) if isinstance(given, Mapping) else read_arrays(Path(given))
+    arrays = dict(given) if isinstance(given, Mapping) else read_arrays(Path(given), source)
     known = {value.name: value for value in (*source.inputs, *source.overridable)}
     if unknown := sorted(set(arrays) - set(known)):
         raise UsageError(f"the samples name '{unknown[0]}', which is no input of the model; it has {_listed(known)}")
@@ -49,20 +50,14 @@ def _listed(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Return the arrays of an npz file by name.
+def read_arrays(path: Path, source: Source, *others: str) -> dict[str, Any]:
+    """Return the arrays of an npz file by name: those of a model's inputs, and ``others``.
 
     Raises:
-        UsageError: when it cannot be read.
+        UsageError: when it cannot be read, or holds more than that.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise UsageError(f"{path}: samples must be an npz file with one array for each input, as of np.savez")
-        with file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
-        raise UsageError(f"{path}: the samples cannot be read: {one_line(error)}") from None
+    known = {value.name: value for value in (*source.inputs, *source.overridable)}
+    return read_archive(path, {*known, *others}, f"is no input of the model; it has {_listed(known)}")
 
 
 def _typed(value: ValueInfoProto, array: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from onnxsqueeze.errors import one_line
@@ -27,6 +28,9 @@ _NOISE = re.compile(
 )
 _LONGEST_REASON = 300  # characters
 _FATAL = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
+
+
+_UNREADABLE = "strings that are not UTF-8"
 
 
 class RefusedError(Exception):
@@ -85,8 +89,22 @@ class Session:
         names = names or [output.name for output in self._session.get_outputs()]
         try:
             return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+        except UnicodeDecodeError:  # strings that are not UTF-8, which its Python interface cannot hand out
+            return self._run_one_by_one(feeds, names)
         except Exception as error:  # its exceptions have no common base
             raise refusal(error) from None
+
+    def _run_one_by_one(self, feeds: Values, names: Sequence[str]) -> Values:
+        """Return what can be read; strings that are not UTF-8 count as one string, the same in any model."""
+        found: Values = {}
+        for name in names:
+            try:
+                (found[name],) = self._session.run([name], feeds)
+            except UnicodeDecodeError:
+                found[name] = np.array(_UNREADABLE, object)
+            except Exception as error:
+                raise refusal(error) from None
+        return found
 
 
 def _encoded(model: ModelProto) -> bytes:

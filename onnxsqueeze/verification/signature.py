@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onnx import TensorProto, TypeProto, ValueInfoProto
 
+from onnxsqueeze.model.protobuf import as_text
 from onnxsqueeze.verification.model_source import Source
 
 
@@ -46,5 +47,7 @@ def describe(kind: TypeProto) -> str:
     name = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "untyped"
     if not tensor.HasField("shape"):
         return f"{name} of unknown shape"
-    dims = [dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim]
+    dims = [
+        as_text(dim.dim_param) or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim
+    ]
     return f"{name}[{', '.join(dims)}]"

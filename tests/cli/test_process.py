@@ -73,22 +73,95 @@ def test_what_a_narrow_encoding_cannot_show_is_escaped(tmp_path: Path) -> None:
     assert result.stdout.isascii()
 
 
-def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
-    samples = pruned.with_name("samples.npz")
-    os.mkfifo(samples)
+WAITING = (
+    "import sys, time\n"
+    "from onnxsqueeze.model import saving\n"
+    "from onnxsqueeze.cli.main import main\n"
+    "def wait(file, initializer):\n"
+    "    file.write(b'half'); print('waiting', flush=True); time.sleep(60)\n"
+    "saving._write_raw = wait\n"
+    "main(sys.argv[1:])\n"
+)
+"""The command, which waits when it has written a part of the model."""
+
+
+def waiting(pruned: Path) -> subprocess.Popen[str]:
+    """Start a run that waits in the middle of its output."""
     process = subprocess.Popen(
-        [*MODULE, "minimize", pruned, "--inputs", samples],
+        [sys.executable, "-c", WAITING, "minimize", pruned],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
     )
-    with open(samples, "wb"):  # waits until the process has come to the samples; it then waits for their content
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    return process
+
+
+def test_ctrl_c_leaves_nothing_behind(pruned: Path) -> None:
+    process = waiting(pruned)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.decode() == "onnxsqueeze: error: interrupted; nothing is left half written\n"
-    assert stdout == b""
-    assert sorted(path.name for path in pruned.parent.iterdir()) == ["net.onnx", "samples.npz"]
+    assert stderr == "onnxsqueeze: error: interrupted; nothing is left half written\n"
+    assert stdout == ""
+    assert [path.name for path in pruned.parent.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_nothing_behind(pruned: Path, name: str) -> None:
+    process = waiting(pruned)
+    number = signal.Signals[name]
+    process.send_signal(number)
+    process.send_signal(number)  # impatience interrupts no cleaning up
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert stderr == f"onnxsqueeze: error: ended by {name}; interrupted; nothing is left half written\n"
+    assert stdout == ""
+    assert [path.name for path in pruned.parent.iterdir()] == ["net.onnx"]
+
+
+def test_nohup_is_respected(pruned: Path) -> None:
+    script = WAITING.replace("time.sleep(60)", "time.sleep(1)").replace("file.write(b'half'); ", "")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "inspect", pruned],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        stdout=subprocess.PIPE,
+    )
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_during_the_imports_is_one_line(name: str) -> None:
+    """At a dozen moments from the first import on."""
+    script = (
+        "import sys, os, signal, threading, time\n"
+        "from onnxsqueeze.__main__ import main\n"
+        "def send():\n"
+        "    time.sleep(float(sys.argv.pop()))\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        "threading.Thread(target=send, daemon=True).start()\n"
+        "time.sleep(0.001)\n"
+        "from onnxsqueeze.cli import signals\n"
+        "main()\n"
+    )
+    number = signal.Signals[name]
+    for moment in range(12):
+        arguments = [sys.executable, "-c", script, "minimize", "nowhere.onnx", str(0.05 + 0.02 * moment)]
+        process = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=restored)
+        if process.returncode == 128 + number:
+            assert process.stderr.count("\n") == 1
+            assert process.stderr.startswith("onnxsqueeze: error: ")
+        else:  # it was over before
+            assert process.returncode == 3
+
+
+def restored() -> None:
+    """Let a process take Ctrl-C: the tests may run where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("option", [[], ["--json", "-"]])

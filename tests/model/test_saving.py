@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 
 import onnxsqueeze
 from onnxsqueeze.errors import SqueezeError, UsageError
-from onnxsqueeze.model import saving
+from onnxsqueeze.model import saving, temporary
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import save
@@ -147,7 +148,7 @@ def test_write_protected_folder(model: Model, target: Path, monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(saving, "open", refuse, raising=False)  # for root, to whom every folder is writable
+    monkeypatch.setattr(temporary, "open", refuse, raising=False)  # for root, to whom every folder is writable
     assert "Permission denied; choose another output path" in refused(model, target)
     assert_as_before(target)
 
@@ -233,10 +234,13 @@ def test_killed_in_mid_write(alone: Path) -> None:
     process.kill()
     process.communicate(timeout=60)
     assert alone.read_bytes() == OLD
-    left = [name for name in os.listdir(alone.parent) if name != alone.name]
-    assert all(name.startswith(".onnxsqueeze-") and name.endswith(".tmp") for name in left)
+    (left,) = [name for name in os.listdir(alone.parent) if name != alone.name]
+    assert left.startswith(".onnxsqueeze-") and left.endswith(".tmp")
     save(load(linear_model()), alone)
-    assert [name for name in os.listdir(alone.parent) if name != alone.name] == left  # another run may own it
+    assert left in os.listdir(alone.parent)  # another run may own it
+    os.utime(alone.parent / left, (0, 0))
+    save(load(linear_model()), alone)
+    assert os.listdir(alone.parent) == [alone.name]
 
 
 def test_interrupted_in_mid_write(alone: Path) -> None:
@@ -246,3 +250,103 @@ def test_interrupted_in_mid_write(alone: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
     assert_as_before(alone)
+
+
+def aged(path: Path, folder: bool = False) -> Path:
+    """Make an old file, or a folder with one in it."""
+    if folder:
+        path.mkdir()
+        aged(path / "model.onnx")
+    else:
+        path.write_bytes(b"half a model")
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_what_killed_runs_left_is_swept_and_nothing_else(model: Model, target: Path) -> None:
+    here, name = target.parent, ".onnxsqueeze-0123456789abcdef.tmp"
+    (here / "below").mkdir()
+    swept = [aged(here / name), aged(here / name.replace("0", "e"), folder=True)]
+    kept = [
+        aged(here / ".onnxsqueeze-0123456789abcdef.tmp.mine"),
+        aged(here / ".onnxsqueeze-0123456789abcdeg.tmp"),
+        aged(here / "onnxsqueeze-0123456789abcdef.tmp"),
+        aged(here / ".onnxsqueeze-1123456789abcdef.former", folder=True),
+        aged(here / "below" / name),
+        aged(here / ".other-0123456789abcdef.tmp"),
+    ]
+    (fresh := here / ".onnxsqueeze-2123456789abcdef.tmp").write_bytes(b"of a run that lives")
+    busy = aged(here / ".onnxsqueeze-3123456789abcdef.tmp", folder=True)
+    (busy / "model.onnx").write_bytes(b"written just now")
+    os.utime(busy, (0, 0))
+    (link := here / ".onnxsqueeze-4123456789abcdef.tmp").symlink_to(kept[0])
+    os.utime(link, (0, 0), follow_symlinks=False)
+    save(model, target)
+    assert not any(path.exists() for path in swept)
+    assert all(os.path.lexists(path) for path in (*kept, fresh, busy, busy / "model.onnx", link))
+
+
+def test_a_clock_that_jumps_ahead_takes_nothing_from_a_run_that_lives(model: Model, target: Path) -> None:
+    with temporary.replacing(target) as file:
+        file.write(b"new")
+        file.flush()
+        os.utime(file.name, (0, 0))
+        save(model, target.with_name("other.onnx"))
+        assert os.path.exists(file.name)
+    assert target.read_bytes() == b"new"
+
+
+def test_a_clock_that_was_set_back(model: Model, target: Path) -> None:
+    left = aged(target.with_name(".onnxsqueeze-0123456789abcdef.tmp"))
+    os.utime(left, (2**33, 2**33))
+    save(model, target)
+    assert left.exists()
+
+
+def test_two_runs_take_two_data_files(model: Model, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that appears between the look and the deed is not overwritten."""
+    monkeypatch.setattr(saving, "MAX_PROTO_BYTES", 10_000)
+    other = target.with_name("model.onnx.data")
+    link = os.link
+
+    def late(source: str, name: str) -> None:
+        if not other.exists():
+            other.write_bytes(b"of the other run")
+        link(source, name)
+
+    monkeypatch.setattr(os, "link", late)
+    save(model, target)
+    assert other.read_bytes() == b"of the other run"
+    assert sorted(os.listdir(target.parent)) == ["model.onnx", "model.onnx.1.data", "model.onnx.data"]
+    assert np.array_equal(load(target).initializers["large"].array, LARGE)
+
+
+def test_a_file_system_without_hard_links(model: Model, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(saving, "MAX_PROTO_BYTES", 10_000)
+    monkeypatch.setattr(os, "link", refuse)
+    save(model, target)
+    assert sorted(os.listdir(target.parent)) == ["model.onnx", "model.onnx.data"]
+    assert np.array_equal(load(target).initializers["large"].array, LARGE)
+
+
+@pytest.mark.parametrize("name", ["größe 模型.onnx", "-o.onnx", "a\nb.onnx", "\udcff.onnx", " .onnx"])
+def test_odd_names(name: str, model: Model, tmp_path: Path) -> None:
+    save(model, tmp_path / name)
+    assert len(load(tmp_path / name).initializers) == 2
+
+
+def test_twenty_kills_lose_nothing(alone: Path) -> None:
+    """At any moment there is a whole file, the old one or the new one."""
+    save(load(linear_model()), alone)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        process = run_script("while True:\n    saving.save(model, target)\n    print('saved', flush=True)\n", alone)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "saved\n"
+        sleep(float(random.uniform(0, 0.03)))
+        process.kill()
+        process.communicate(timeout=60)
+        assert "big" in load(alone).initializers

@@ -216,7 +216,7 @@ class Mean(Computed):
 
     def of(self, node: Node, scope: Scope, match: Match) -> Iterator[Match]:
         axes = _axes(node, scope)
-        if axes and node.attributes.get("keepdims", 1) and match.axes in ((), axes):
+        if axes and node.attributes.get("keepdims", 1) == 1 and match.axes in ((), axes):
             found = replace(match.with_member(node), axes=axes)
             yield from self.operand.at((node, 0), scope, found)
 

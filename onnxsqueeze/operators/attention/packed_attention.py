@@ -38,7 +38,7 @@ from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
-from onnxsqueeze.rules.tied_weights import tie_parts
+from onnxsqueeze.rules.tied_weights import tie
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -165,7 +165,8 @@ def _link(node: Node, context: Context) -> None:
     context.shapes[_inner(node)], elements.ids[_inner(node)] = (view.heads, view.size), products
     elements.inner[node.index] = _inner(node)
     values = np.broadcast_to(output.ravel(), (view.heads * view.value_size,)).reshape(view.heads, -1)
-    tie_parts(context, view.linear.weight, {("inputs",): inputs, ("products",): products, ("outputs",): output})
+    columns = np.concatenate([products.ravel(), products.ravel(), values.ravel()])  # whatever heads another user sees
+    tie(context, view.linear.weight, {0: inputs.ravel(), 1: columns})
     others = [head_classes(node, context, (view.heads, 1), *entry) for entry in view.scores]
     elements.constraints += [
         Products(products, values, ~_cancelled(node, context)),

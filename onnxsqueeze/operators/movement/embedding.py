@@ -27,6 +27,8 @@ _FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 def embedding_rule(op: str, node: Node, context: Context) -> OpRule:
     """Return the rule of an operator that reads rows of a constant table at given positions."""
+    if context.value(node.inputs[0]) is None:
+        return replace(_RULE, op=op)  # which refuses it
     columns = [length for axis, length in enumerate(_table(node, context).shape) if axis != _axis(node, context)]
     plain = sum(length > 1 for length in columns) == 1 and _rows_rank(node, context) > 0
     return replace(EMBEDDINGS[0] if plain else EMBEDDINGS[1], op=op)
@@ -57,7 +59,9 @@ def _rows(node: Node, context: Context) -> Array | None:
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
-    table = _table(node, context)
+    table = context.value(node.inputs[0])
+    if table is None:  # such as strings
+        return Refusal(Reason.UNSUPPORTED_DTYPE, node.operator)
     if table.dtype.name not in _FLOATING:
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {table.dtype}")
     if table.size == 0:

@@ -104,7 +104,8 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     narrowed = scale[kept] * np.sqrt(growth)
     rewriter.check_finite(narrowed, dtype, partial(FoldOverflow, name))
     half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
-    if half and dtype == rewriter.dtype(name) and removed.any():
+    scaled = node.group is None or bool(node.input(1))
+    if not scaled or (half and dtype == rewriter.dtype(name) and removed.any()):
         _write_unfused(node, rewriter, epsilon, narrowed.astype(dtype))
         return
     rewriter.set_attribute(node, "epsilon", epsilon)
@@ -112,9 +113,10 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
 
 
 def _write_unfused(node: Node, rewriter: Rewriter, epsilon: float, scale: Array) -> None:
-    """Spell the norm out, the square as a product: onnxruntime fuses a power, and then reads no float16 epsilon.
+    """Spell the norm out with its scale, which the nodes that it came from need not have.
 
-    It takes 1e-5, which hardly differs from what is usual, but from one that stands for constants.
+    The square becomes a product: onnxruntime fuses a power, and then reads no float16 epsilon. It takes 1e-5, which
+    hardly differs from what is usual, but from one that stands for constants.
     """
     name = node.inputs[0]
     square = rewriter.compute(node, "Mul", [name, name])

@@ -31,7 +31,7 @@ def _axes(node: Node, context: Context) -> tuple[int, ...] | None:
         given = node.attributes.get("axes")
     if not given:
         return () if node.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
-    return tuple(sorted(int(axis) % rank for axis in given))
+    return tuple(sorted({int(axis) % rank for axis in given}))  # one that is named twice counts once
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
@@ -42,7 +42,7 @@ def _drop(node: Node, context: Context, array: Array) -> Array:
     """Remove the reduced axes, all of length 1, unless they are kept."""
     axes = _axes(node, context)
     assert axes is not None
-    if node.attributes.get("keepdims", 1):
+    if node.attributes.get("keepdims", 1) == 1:
         return array
     return array.reshape([length for axis, length in enumerate(array.shape) if axis not in axes])
 
@@ -50,7 +50,7 @@ def _drop(node: Node, context: Context, array: Array) -> Array:
 def _restore(node: Node, context: Context, array: Array) -> Array:
     axes = _axes(node, context)
     assert axes is not None
-    return array if node.attributes.get("keepdims", 1) else np.expand_dims(array, axes)
+    return array if node.attributes.get("keepdims", 1) == 1 else np.expand_dims(array, axes)
 
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
@@ -198,7 +198,7 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
     axes = _axes(node, context)
     if node.op != "ReduceMean" or position != 0 or axes is None or axis in axes:
         return None
-    return axis if node.attributes.get("keepdims", 1) else axis - sum(other < axis for other in axes)
+    return axis if node.attributes.get("keepdims", 1) == 1 else axis - sum(other < axis for other in axes)
 
 
 register(

@@ -208,8 +208,8 @@ def _depth_forward(node: Node, context: Context) -> Sequence[Interval]:
 
 
 def _depth_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
-    area = _block_area(node)
-    live = np.broadcast_to(outputs[0].reshape(1, -1), (area, outputs[0].size))
+    area, channels = _block_area(node), int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
+    live = np.broadcast_to(outputs[0].reshape(1, -1), (area, channels // area))  # where they stay or go together, too
     flat = live.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else live.ravel()
     live = flat.reshape(1, -1, 1, 1)
     uneven = live & context.interval(node.inputs[0]).constant & ~_alike(node, context)

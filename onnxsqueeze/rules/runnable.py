@@ -1,0 +1,133 @@
+"""Whether a node can run at all: where a rule fails at one that cannot, the model is at fault, not the rule."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from onnxsqueeze.abstract.symbolic import Dimension, Symbolic
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.sessions import RefusedError, Session
+
+_MOST_NODES = 1000  # that are tried
+_MOST_ELEMENTS = 2**24  # of an input: more would take long to try
+_SIZE = 4  # of a dimension that is known only at run time
+_NOT_SUPPORTED = ("NOT_IMPLEMENTED", "Could not find an implementation", "is not a registered function/op")
+"""What onnxruntime says of a valid model that it has no code for."""
+
+
+def why_not_runnable(node: Node, context: Context) -> str:
+    """Return why onnxruntime refuses a node on inputs as they are known here; "" if it runs, or if that cannot be told.
+
+    It gets the constants that it reads, and zeros for the rest. A size that is known only at run time counts as 4.
+    """
+    names = [name for name in dict.fromkeys(node.inputs) if name]
+    if node.group is not None or node.captured or node.version == 0:
+        return ""
+    if any(attribute.ref_attr_name for attribute in node.proto.attribute):
+        return "an attribute refers to one of a function, and it is in none"
+    if any(name not in context.shapes or context.dtypes.get(name) == TensorProto.STRING for name in names):
+        return ""
+    arrays = {name: _array(name, context) for name in names}
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if len(given) < len(arrays):
+        return ""
+    reason = _why(node, given, context)
+    if _is_unsupported(reason):  # there may be code for float32
+        reason = _why(node, {name: _in_float32(array) for name, array in given.items()}, context)
+    return "" if _is_unsupported(reason) else reason
+
+
+def unrunnable(nodes: Iterable[Node], context: Context) -> tuple[Node, str] | None:
+    """Return the first of some nodes that cannot run, and why; None where there is none."""
+    for node in itertools.islice(nodes, _MOST_NODES):
+        if reason := why_not_runnable(node, context):
+            return node, reason
+    return None
+
+
+def cannot_run(node: Node, reason: str) -> str:
+    """Say that a node cannot run."""
+    return f"onnxruntime cannot run {node.operator} ({node.label}): {reason}"
+
+
+def above(last: Node, context: Context) -> Iterator[Node]:
+    """Yield a node and those that it depends on, the nearest first."""
+    waiting, seen = deque([last]), {last.index}
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for name in node.inputs:
+            producer = context.graph.producers.get(name)
+            if producer is not None and producer.index not in seen:
+                seen.add(producer.index)
+                waiting.append(producer)
+
+
+def _in_float32(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.astype(np.float32) if array.dtype.name in ("float64", "float16", "bfloat16") else array
+
+
+def why_refused(source: ModelProto | Source, feeds: dict[str, Any] | None = None) -> str:
+    """Return why onnxruntime does not load a model, or run it on inputs; "" if it does, or lacks the code for it."""
+    reason = _reason(source, feeds)
+    return "" if _is_unsupported(reason) else reason
+
+
+def _is_unsupported(reason: str) -> bool:
+    return any(words in reason for words in _NOT_SUPPORTED)
+
+
+def _reason(source: ModelProto | Source, feeds: dict[str, Any] | None) -> str:
+    try:
+        session = Session(source if isinstance(source, Source) else Source(source), optimized=False)
+        if feeds is not None:
+            session.run(feeds)
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
+def _why(node: Node, arrays: Mapping[str, npt.NDArray[Any]], context: Context) -> str:
+    """Run the node alone."""
+    fed = {name: array for name, array in arrays.items() if context.is_activation(name)}
+    stored = [numpy_helper.from_array(array, name) for name, array in arrays.items() if name not in fed]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in fed.items()
+    ]
+    graph = helper.make_graph([node.proto], "node", inputs, list(_outputs(node)), stored)
+    skeleton = context.graph.model.skeleton
+    return _reason(helper.make_model(graph, opset_imports=skeleton.opset_import, ir_version=skeleton.ir_version), fed)
+
+
+def _outputs(node: Node) -> Iterator[ValueInfoProto]:
+    for name in node.outputs:
+        if name:
+            yield onnx.ValueInfoProto(name=name)  # of whatever type it turns out to be
+
+
+def _array(name: str, context: Context) -> npt.NDArray[Any] | None:
+    value = context.value(name)
+    if value is None and name in context.graph.initializers:
+        value = context.graph.initializers[name].array
+    if value is not None:
+        return np.asarray(value)
+    shape = [_size(size) for size in context.shape(name)]
+    if prod(shape) > _MOST_ELEMENTS:
+        return None
+    return np.zeros(shape, helper.tensor_dtype_to_np_dtype(context.dtypes[name]))
+
+
+def _size(size: Dimension) -> int:
+    return max(0, size.coefficient * _SIZE ** len(size.names) + size.offset) if isinstance(size, Symbolic) else size
