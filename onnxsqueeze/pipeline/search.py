@@ -110,7 +110,12 @@ def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | 
 
 
 def _fits(outcome: Outcome, wishes: Wishes) -> bool:
-    """Whether what would be written takes no more bytes than what was given; nodes that were added count, too."""
+    """Whether what would be written takes no more bytes than what was given; nodes that were added count, too.
+
+    A form that the user asks for may be longer.
+    """
+    if outcome.analysis.requested(wishes.options):
+        return True
     return wishes.most_bytes is None or encoded_size(outcome.model) <= wishes.most_bytes
 
 

@@ -88,13 +88,15 @@ class Surgery:
         """
         if not name or name not in self._graph.producers or name in self._graph.initializers:
             return None
+        if source_of(self._graph, name, array.ndim) is not None:
+            return None  # its axes are in another order, and that is all
         part = part_kept(self.context, name, array, kept)
         if part is None:
             return None
         form = computed_form(self.context, name, part)
         if form is not None:
             return self._written(node, form)
-        if source_of(self._graph, name, array.ndim) is not None or not grows(self.context, name, array):
+        if not grows(self.context, name, array):
             return None
         tensor = self._tensors[name]
         for axis, places in indices(part):
