@@ -158,6 +158,11 @@ planning_options = _together(
         metavar="NAME",
         help="Let channels go of these tensors alone, and of those that share channels with them; may be repeated.",
     ),
+    click.option(
+        "--fix-inputs",
+        is_flag=True,
+        help="Declare initializers that are also inputs to be constant, and remove them from the inputs.",
+    ),
 )
 
 external_option = click.option(

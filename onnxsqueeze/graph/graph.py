@@ -17,6 +17,7 @@ from onnx import helper
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion, Group
+from onnxsqueeze.model.overridable import overridable
 from onnxsqueeze.model.walk import captured, read_names
 
 ONNX_DOMAIN = ""
@@ -89,8 +90,7 @@ class Graph:
         self.proto = proto
         self.opsets = {_domain(entry.domain): entry.version for entry in model.skeleton.opset_import}
         declared = [value.name for value in proto.input]
-        legacy = model.skeleton.ir_version < 4  # every initializer had to be listed as an input then
-        self.overridable = frozenset(name for name in declared if name in model.initializers and not legacy)
+        self.overridable = overridable(model)
         self.initializers: Mapping[str, Initializer] = {
             name: initializer for name, initializer in model.initializers.items() if name not in self.overridable
         }

@@ -38,6 +38,17 @@ def _elements(tensor: onnx.TensorProto) -> int:
     return prod(map(int, tensor.dims)) if holds_weights(tensor.data_type) else 0
 
 
+def weight_bytes(model: Model) -> int:
+    """Return the bytes of what `weight_elements` counts."""
+    stored = sum(
+        initializer.nbytes
+        for initializer in model.initializers.values()
+        if initializer.header.data_type not in NOT_WEIGHTS
+    )
+    constants = (node for node in model.skeleton.graph.node if node.op_type == "Constant")
+    return stored + sum(int(node.ByteSize()) for node in constants if _constant_elements([node]))
+
+
 def _constant_elements(nodes: Iterable[onnx.NodeProto]) -> int:
     total = 0
     for node in nodes:

@@ -23,6 +23,7 @@ from onnxsqueeze.model.mistaken import HEAD, mistaken
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.model.sources import Source, given_proto
+from onnxsqueeze.model.sparse import in_sparse_form, sparse_bytes, with_dense
 
 __all__ = ["MAX_PROTO_BYTES", "Initializer", "Model", "load", "to_proto"]
 
@@ -58,8 +59,11 @@ def to_proto(model: Model) -> ModelProto:
         SqueezeError: when it would be larger than the 2 GB that protobuf can hold.
     """
     model = with_constant_nodes(model)
-    size = model.skeleton.ByteSize() + sum(
-        initializer.nbytes + initializer.header.ByteSize() for initializer in model.initializers.values()
+    dense, sparse = in_sparse_form(model)
+    size = (
+        model.skeleton.ByteSize()
+        + sparse_bytes(sparse)
+        + sum(initializer.nbytes + initializer.header.ByteSize() for initializer in dense)
     )
     if size > MAX_PROTO_BYTES:
         raise SqueezeError(
@@ -67,7 +71,8 @@ def to_proto(model: Model) -> ModelProto:
         )
     proto = ModelProto()
     proto.CopyFrom(model.skeleton)
-    for initializer in model.initializers.values():
+    proto.graph.sparse_initializer.extend(sparse)
+    for initializer in dense:
         tensor = proto.graph.initializer.add()
         tensor.CopyFrom(initializer.header)
         if (raw := initializer.raw) is not None:
@@ -125,7 +130,7 @@ def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> M
     )
     external = any(is_external(tensor.header) for tensor in tensors)
     size += external_bytes
-    return Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=external)
+    return with_dense(Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=external))
 
 
 def _parse_file(file: io.BufferedReader, path: Path, check: bool, doubt: wire.WireError) -> Model:
@@ -151,7 +156,7 @@ def _load_proto(proto: ModelProto, path: Path | None, check: bool) -> Model:
     initializers = _by_name(from_tensor(tensor, folder) for tensor in proto.graph.initializer)
     size = len(encoded) + sum(entry.nbytes for entry in initializers.values())
     external = any(map(is_external, proto.graph.initializer))
-    return Model(skeleton, initializers, path, size, notes, has_data_file=external)
+    return with_dense(Model(skeleton, initializers, path, size, notes, has_data_file=external))
 
 
 def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[TensorProto]) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, SparseTensorProto
 
 from onnxsqueeze.model.initializer import Initializer
 
@@ -27,6 +27,14 @@ class ConstantNode:
     before: str
 
 
+@dataclass(frozen=True, eq=False)
+class SparseInitializer:
+    """A sparse initializer of the file, as it stands there (with its data) and as an ordinary one."""
+
+    proto: SparseTensorProto
+    dense: Initializer
+
+
 @dataclass(eq=False)
 class Model:
     """A model taken apart.
@@ -38,6 +46,7 @@ class Model:
         constants: of the initializers that are Constant nodes in the file, what these are like (see
             `model.constant_nodes`). Empty in a model that was just read.
         has_data_file: whether initializers had their data in a file beside it.
+        sparse: those of the initializers that are sparse in the file (see `model.sparse`), by name.
         file_bytes: the size of that file and of the external data that it uses, or what it would be.
         notes: what a user should know of how it was read, one line each.
     """
@@ -49,3 +58,4 @@ class Model:
     notes: tuple[str, ...] = ()
     constants: Mapping[str, ConstantNode] = field(default_factory=dict)
     has_data_file: bool = False
+    sparse: Mapping[str, SparseInitializer] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from onnx import TensorProto
+from onnx import SparseTensorProto, TensorProto
 
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 from onnxsqueeze.model import wire
@@ -18,6 +18,7 @@ from onnxsqueeze.model.constant_nodes import with_constant_nodes
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.sparse import in_sparse_form
 from onnxsqueeze.model.temporary import put_on_disk, remove, replacing, sync_folder, temporary_file
 
 _EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file, as the onnx package does it
@@ -93,7 +94,8 @@ def encoded_size(model: Model) -> int:
 
 
 def _in_one_file(model: Model) -> _Chunks:
-    return _Chunks(model, [_inline(initializer) for initializer in model.initializers.values()])
+    dense, sparse = in_sparse_form(model)
+    return _Chunks(model, [*map(_inline, dense), *map(_inline_sparse, sparse)])
 
 
 def _save_with_data(model: Model, target: Path) -> int:
@@ -168,6 +170,11 @@ def _inline(initializer: Initializer) -> _Part:
         return _Part(_initializer_field(encoded, 0), None)
     encoded += wire.prefix(wire.TENSOR_RAW_DATA, initializer.nbytes)
     return _Part(_initializer_field(encoded, initializer.nbytes), initializer)
+
+
+def _inline_sparse(tensor: SparseTensorProto) -> _Part:
+    encoded = tensor.SerializeToString()
+    return _Part(wire.prefix(wire.GRAPH_SPARSE_INITIALIZER, len(encoded)) + encoded, None)
 
 
 def _initializer_field(encoded: bytes, following: int) -> bytes:

@@ -18,6 +18,7 @@ from onnx import TensorProto
 MODEL_GRAPH = 7
 GRAPH_NODE = 1
 GRAPH_INITIALIZER = 5
+GRAPH_SPARSE_INITIALIZER = 15
 TENSOR_RAW_DATA = 9
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]

@@ -130,6 +130,7 @@ register(
         need=lambda node, context, outputs: held_sizes(node),
         repair=repair_requested_shape,  # the value broadcasts, so only the requested lengths change
         shape_input=0,
+        sliced_from=lambda node, context, kept: [None],
     ),
     OpRule(
         "Shape",

@@ -19,6 +19,7 @@ from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.overridable import with_fixed_inputs
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.model.walk import graph_nodes
@@ -91,6 +92,7 @@ def minimize(
     verify: bool = True,
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
+    fix_inputs: bool = False,
     layernorm: str = "stock",
     rtol: float | None = None,
     atol: float | None = None,
@@ -111,6 +113,8 @@ def minimize(
         keep: names or glob patterns of tensors of which no channel may go.
         only: names or glob patterns of the tensors of which alone channels may go, and of those that have channels in
             common with them.
+        fix_inputs: declare initializers that are graph inputs too to be constant, and remove them from the inputs.
+            Whoever runs the model could replace them, so that they stay otherwise.
         layernorm: how a LayerNormalization over fewer channels is written: "stock" as the standard operator and a
             factor per row, which is the fastest; "function" as a model-local function CompensatedLayerNorm, which a
             later run recognises; "primitives" as its definition.
@@ -129,7 +133,7 @@ def minimize(
     tell("loading", None)
     source = in_memory(source)
     given = load(source)
-    model = with_definition(given)
+    model = with_definition(with_fixed_inputs(given) if fix_inputs else given)
     incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
@@ -141,7 +145,7 @@ def minimize(
         _check_patterns(analysis, "--only", only)
         clock.lap("analyse")
         tell("minimizing", None)
-        wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only)
+        wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(model))
         first = smallest(analysis, wishes)
         whole = _of_whole_layers(first.analysis, stored, wishes)
         best = first if whole is None else better(first, whole)
@@ -180,6 +184,7 @@ def inspect(
     round_to: str | int = "auto",
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
+    fix_inputs: bool = False,
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -187,7 +192,7 @@ def inspect(
 
     Args:
         source: a path or a model in memory, which is not changed.
-        round_to, keep, only: see `minimize`.
+        round_to, keep, only, fix_inputs: see `minimize`.
         dims: sizes of dynamic dimensions by name, for counting multiply-accumulates.
         progress: is told how far the work is.
 
@@ -195,7 +200,13 @@ def inspect(
         InvalidModelError: when the model cannot be read or is not valid.
         UsageError: for an argument that cannot be followed.
     """
-    return minimize(source, round_to=round_to, keep=keep, only=only, dims=dims, progress=progress, verify=False).report
+    how: dict[str, Any] = {"round_to": round_to, "keep": keep, "only": only, "fix_inputs": fix_inputs}
+    return minimize(source, dims=dims, progress=progress, verify=False, **how).report
+
+
+def most_bytes(model: Model) -> int | None:
+    """Return how many bytes an outcome may take: as many as what was given does, or would if it were written here."""
+    return max(model.file_bytes, encoded_size(model))
 
 
 @contextmanager

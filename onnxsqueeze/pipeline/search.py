@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from onnxsqueeze.analysis.forward import Analysis, analysed
-from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.counting import weight_bytes
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.planning.fixpoint import make_plan, newly_constant
 from onnxsqueeze.planning.policy import narrowing, rounding
 from onnxsqueeze.rewriting.apply import apply
@@ -37,12 +37,14 @@ class Wishes:
         round_to: see `onnxsqueeze.minimize`. keep: names or glob patterns of tensors of which no channel may go.
         only: of those of which alone some may go; () for all.
         options: choices among forms that rules can write, by name.
+        most_bytes: how long the file may become, None where nobody minds.
     """
 
     round_to: str | int
     keep: Sequence[str]
     options: Mapping[str, str]
     only: Sequence[str] = ()
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
         try:
             with blaming(analysis.context):
                 attempt = _attempt(analysis, learned, wishes)
-            best, lesson = _weighed(attempt, best, learned) if isinstance(attempt, Outcome) else (best, attempt)
+            best, lesson = _weighed(attempt, best, learned, wishes) if isinstance(attempt, Outcome) else (best, attempt)
         except Lesson as raised:
             lesson = raised
         if lesson is None:
@@ -109,13 +111,26 @@ def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | 
     return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
 
 
-def _weighed(outcome: Outcome, best: Outcome | None, learned: Learned) -> tuple[Outcome | None, Lesson | None]:
+def _fits(outcome: Outcome, wishes: Wishes) -> bool:
+    """Whether what would be written takes no more bytes than what was given; nodes that were added count, too.
+
+    A form that the user asks for may be longer.
+    """
+    if outcome.analysis.requested(wishes.options):
+        return True
+    return wishes.most_bytes is None or encoded_size(outcome.model) <= wishes.most_bytes
+
+
+def _weighed(
+    outcome: Outcome, best: Outcome | None, learned: Learned, wishes: Wishes
+) -> tuple[Outcome | None, Lesson | None]:
     """Return the best outcome so far, and what to try otherwise; no lesson if that would not be any better."""
     model = outcome.analysis.graph.model
     if not outcome.changed:
         return fewest(best, outcome), None
     copied = outcome.copied - learned.tied
-    if outcome.plan.empty or weight_elements(outcome.model) <= weight_elements(outcome.analysis.graph.file):
+    given = outcome.analysis.graph.file
+    if outcome.plan.empty or (weight_bytes(outcome.model) <= weight_bytes(given) and _fits(outcome, wishes)):
         best = fewest(best, outcome)
         if not _worth_tying(model, outcome.model, copied):
             return best, None
@@ -134,17 +149,17 @@ def _too_large(outcome: Outcome, learned: Learned) -> TooLarge:
 
 def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> bool:
     """Whether what the copies hold is enough of a model to look for a plan without them."""
-    held = sum(prod(model.initializers[name].shape) for name in copied)
-    return held * _SMALL_SHARE > weight_elements(minimized)
+    held = sum(model.initializers[name].nbytes for name in copied)
+    return held * _SMALL_SHARE > weight_bytes(minimized)
 
 
 def fewest(one: Outcome | None, other: Outcome) -> Outcome:
-    """Return the outcome that stores fewer weights, the later one if they store as many."""
-    return one if one is not None and weight_elements(one.model) < weight_elements(other.model) else other
+    """Return the outcome that stores fewer bytes of weights, the later one if they store as many."""
+    return one if one is not None and weight_bytes(one.model) < weight_bytes(other.model) else other
 
 
 def better(first: Outcome, whole: Outcome) -> Outcome:
-    """Return the outcome that stores fewer weights; of equal ones that with whole layers, unless nothing else went."""
+    """Return the outcome of fewer bytes of weights; of equal ones that with whole layers, unless nothing else went."""
     return fewest(first, whole) if first.changed else fewest(whole, first)
 
 

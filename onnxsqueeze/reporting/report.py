@@ -198,4 +198,11 @@ def _why_nothing(analysis: Analysis, layers: tuple[Layer, ...], stayed: Stayed) 
 def _warnings(analysis: Analysis) -> list[str]:
     refusals = analysis.context.refusals.values()
     names = sorted({refusal.detail for refusal in refusals if refusal.reason is Reason.NOT_FINITE})
-    return [f"weights of {name} hold NaN or Inf; the layer is left as it is" for name in names]
+    found = [f"weights of {name} hold NaN or Inf; the layer is left as it is" for name in names]
+    count = len(analysis.graph.overridable)
+    if count:
+        which = "an initializer is a graph input" if count == 1 else f"{count} initializers are graph inputs"
+        found.append(
+            f"{which} too, which callers may override: what they touch stays; --fix-inputs makes them constant"
+        )
+    return found

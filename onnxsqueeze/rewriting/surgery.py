@@ -22,7 +22,9 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model import local_functions
 from onnxsqueeze.rewriting.export import exported_nodes
 from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
+from onnxsqueeze.rewriting.stored_form import Form, computed_form, grows, indices, part_kept
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.kept import Kept, part_of
 from onnxsqueeze.rules.weight_source import source_of, use_count
 
 _SMALL = 4096  # elements up to which equal new constants are shared
@@ -42,6 +44,7 @@ class Surgery:
         self._edited: set[int] = set()
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
+        self._forms: dict[tuple[str, bytes], gs.Tensor] = {}
         self._selected: dict[tuple[int, int, bytes], gs.Tensor] = {}
         self._inner = {name for group in self._graph.fusion.groups.values() for name in group.inner}
         self._node_names = node_names(self._graph)
@@ -62,8 +65,12 @@ class Surgery:
         else:
             attributes[name] = value
 
-    def set_constant(self, node: Node, position: int, array: Array) -> None:
+    def set_constant(self, node: Node, position: int, array: Array, kept: Kept | None = None) -> None:
         name, hint = node.input(position), f"{node.label}.constant"
+        computed = self._sliced_at_source(node, name, array, kept)
+        if computed is not None:
+            self._put(node, position, computed)
+            return
         source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
         if source is None or self.context.rank(name) != array.ndim or use_count(self._graph, source.name) < 2:
             self._put(node, position, self._constant(array, name, hint))
@@ -72,6 +79,47 @@ class Surgery:
         if source.order != tuple(range(array.ndim)):
             constant = self.compute(node, "Transpose", [constant], perm=list(source.order))
         self._put(node, position, constant)
+
+    def _sliced_at_source(self, node: Node, name: str, array: Array, kept: Kept | None) -> gs.Tensor | None:
+        """Return a part of a constant that the file computes, computed of less; None where its value is to be stored.
+
+        Where the weights behind it cannot be sliced, and the value would take more bytes than they do, what is kept is
+        gathered from what is computed: runtimes do so once, when they load the model.
+        """
+        if not name or name not in self._graph.producers or name in self._graph.initializers:
+            return None
+        if source_of(self._graph, name, array.ndim) is not None:
+            return None  # its axes are in another order, and that is all
+        part = part_kept(self.context, name, array, kept)
+        if part is None:
+            return None
+        form = computed_form(self.context, name, part)
+        if form is not None:
+            return self._written(node, form)
+        if not grows(self.context, name, array):
+            return None
+        tensor = self._tensors[name]
+        for axis, places in indices(part):
+            tensor = self._selected_from(node, tensor, places, axis)
+        return tensor
+
+    def _written(self, node: Node, form: Form) -> gs.Tensor:
+        """Write a form in front of a node, each part of a constant once."""
+        key = form.name, form.key
+        if key not in self._forms:
+            if form.node is None:
+                value = self.context.value(form.name)
+                assert value is not None
+                self._forms[key] = self._constant(part_of(value, form.kept), form.name, form.name)
+            else:
+                inputs = [self._written(node, entry) if isinstance(entry, Form) else entry for entry in form.inputs]
+                operands = [self._operand(entry, node) for entry in inputs]
+                result = self._variable(form.name)
+                copy = self._new_node(form.node.op, operands, result, attributes_of(form.node))
+                copy.domain = form.node.domain or None
+                self._before[node.index].append(copy)
+                self._forms[key] = result
+        return self._forms[key]
 
     def constant_at(self, node: Node, position: int) -> Array | None:
         inputs = self._nodes[node.index].inputs
@@ -137,11 +185,13 @@ class Surgery:
         self._after[node.index].insert(0, self._new_node(op, operands, output, attributes))
 
     def select(self, node: Node, position: int, places: npt.NDArray[np.int64], axis: int) -> None:
-        source = self._edit(node).inputs[position]
+        self._put(node, position, self._selected_from(node, self._edit(node).inputs[position], places, axis))
+
+    def _selected_from(self, node: Node, source: gs.Tensor, places: npt.NDArray[np.int64], axis: int) -> gs.Tensor:
         key = (id(source), axis, places.tobytes())
         if key not in self._selected:
             self._selected[key] = self.compute(node, "Gather", [source, places], axis=axis)
-        self._put(node, position, self._selected[key])
+        return self._selected[key]
 
     def bypass(self, node: Node, position: int, written: int = 0) -> None:
         output, source = self._nodes[node.index].outputs[written], self._nodes[node.index].inputs[position]
@@ -214,7 +264,9 @@ class Surgery:
     def _operand(self, entry: str | Array | gs.Tensor, node: Node) -> gs.Tensor:
         if isinstance(entry, gs.Tensor):
             return entry
-        return self._tensors[entry] if isinstance(entry, str) else self._constant(entry, "", f"{node.label}.constant")
+        if isinstance(entry, str):
+            return self._tensors[entry] if entry else gs.Variable.empty()
+        return self._constant(entry, "", f"{node.label}.constant")
 
     def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
         """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""

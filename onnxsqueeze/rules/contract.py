@@ -15,6 +15,7 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import Learned
 from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.traits import Trait
@@ -171,6 +172,7 @@ Worthwhile = Callable[[Node, Context], "Sequence[Constraint]"]
 LinearView = Callable[[Node, Context], "Linear"]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
+SlicedFrom = Callable[[Node, Context, Kept], "Sequence[Kept | None] | None"]
 Permutes = Callable[[Node, int], Sequence[int]]
 MovedBack = Callable[[Node, Context, Array], "Array | None"]
 Expects = Callable[[Node, Graph, int, int], "int | None"]
@@ -259,6 +261,8 @@ class OpRule:
             nothing else.
         moved_back: a compact array over the output as one over the first input, if the node only chooses elements of
             that; None where it depends on what was left out.
+        sliced_from: what has to be kept of each constant input, so that the node computes what is kept of its only
+            output; an entry None stands for all of the input, None in all for a node whose constants cannot be sliced.
         rows: what it does to rows of scores.
         scales: the position of an input that the node multiplies by one constant number, or divides by one.
         adds_constant: the position of an input that is a constant summand.
@@ -296,6 +300,7 @@ class OpRule:
     traits: frozenset[Trait] = frozenset()
     permutes: Permutes | None = None
     moved_back: MovedBack | None = None
+    sliced_from: SlicedFrom | None = None
     rows: ScoreRows = ScoreRows()  # noqa: RUF009  (frozen, so it can be shared)
     scales: Position | None = None
     adds_constant: Position | None = None

@@ -1,4 +1,4 @@
-"""Rules of operators whose output has the classes of its first input."""
+"""Rules of operators whose output has the classes of its first input, and what is computed element by element."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
+from onnxsqueeze.rules.kept import Kept
 
 
 def pass_ids(node: Node, context: Context) -> None:
@@ -17,3 +18,22 @@ def pass_ids(node: Node, context: Context) -> None:
 def pass_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """An input is live where its output is needed."""
     return [Demand(outputs[0])]
+
+
+def of_operands(node: Node, context: Context, kept: Kept) -> list[Kept | None] | None:
+    """Each element of the output is computed of those at its place in the inputs, which broadcast."""
+    found: list[Kept | None] = []
+    for name in node.inputs:
+        shape = context.shapes.get(name, ())
+        if not name:
+            found.append(None)
+            continue
+        along = kept[len(kept) - len(shape) :]
+        found.append(tuple(None if size == 1 else chosen for size, chosen in zip(shape, along, strict=True)))
+    return found
+
+
+def of_first(node: Node, context: Context, kept: Kept) -> list[Kept | None] | None:
+    """Like `of_operands`, where all inputs but the first are read whole."""
+    found = of_operands(node, context, kept)
+    return found and [found[0], *(None for _ in found[1:])]

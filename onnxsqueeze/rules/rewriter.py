@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Array, Bools, Floats
 from onnxsqueeze.abstract.symbolic import Dimension, Shape
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import Lesson
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.reconstruction import Reconstruction
@@ -159,8 +160,11 @@ class Rewriter(Protocol):
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute; None removes it. A fused node has only those that are constants of its group."""
 
-    def set_constant(self, node: Node, position: int, array: Array) -> None:
+    def set_constant(self, node: Node, position: int, array: Array, kept: Kept | None = None) -> None:
         """Give a node a new constant at an input position, named after the tensor that it replaces.
+
+        ``kept`` may say which part of that it is, for one that the file computes: it is then sliced where it is stored,
+        if that takes fewer bytes. Of a part along a single axis that is found out.
 
         Of a weight with several readers, some of which read it transposed, it is the stored form that is replaced.
         """

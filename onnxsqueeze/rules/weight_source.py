@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxsqueeze.graph.graph import Graph
@@ -49,3 +50,52 @@ def use_count(graph: Graph, name: str, shapes: bool = True) -> int:
         else:
             total += shapes or Trait.READS_SHAPE not in rule.traits
     return total
+
+
+def owned_bytes(graph: Graph, name: str) -> int:
+    """Return how many bytes of initializers nothing would read any more, if a computed constant were not computed."""
+    behind = _behind(graph, name)
+    return sum(
+        graph.initializers[entry].nbytes
+        for entry in behind
+        if entry in graph.initializers and _reaches_only(graph, entry, name, behind)
+    )
+
+
+def stored_narrower(graph: Graph, name: str, nbytes: int) -> bool:
+    """Whether a constant of ``nbytes`` is computed of initializers that take fewer, those of a narrower type, say.
+
+    Its readers may then only slice it: in a type of its own it would be larger than it was.
+    """
+    if name in graph.initializers or name not in graph.producers:
+        return False
+    return (
+        sum(graph.initializers[entry].nbytes for entry in _behind(graph, name) if entry in graph.initializers) < nbytes
+    )
+
+
+def _behind(graph: Graph, name: str) -> set[str]:
+    """Return a tensor and all that it is computed of."""
+    found, pending = {name}, [name]
+    while pending:
+        node = graph.producers.get(pending.pop())
+        for entry in () if node is None else node.inputs:
+            if entry and entry not in found:
+                found.add(entry)
+                pending.append(entry)
+    return found
+
+
+def _reaches_only(graph: Graph, source: str, name: str, behind: Collection[str]) -> bool:
+    """Whether whatever is computed of a constant goes into another one, by tensors that lie behind that."""
+    pending = [source]
+    while pending:
+        tensor = pending.pop()
+        if tensor in graph.outputs:
+            return False
+        for reader, position in graph.readers.get(tensor, ()):
+            made = [output for output in reader.outputs if output]
+            if position < 0 or not set(made) <= set(behind):
+                return False
+            pending.extend(output for output in made if output != name)
+    return True

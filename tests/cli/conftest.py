@@ -32,7 +32,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every constant that a rule rewrites come out doubled, as a wrong rule might."""
     right = Editor.set_constant
 
-    def doubled(self: Editor, node: Node, position: int, array: Any) -> None:
-        right(self, node, position, 2 * array)
+    def doubled(self: Editor, node: Node, position: int, array: Any, kept: Any = None) -> None:
+        right(self, node, position, 2 * array, kept)
 
     monkeypatch.setattr(Editor, "set_constant", doubled)

@@ -18,7 +18,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameters import setting_parameters
-from onnxsqueeze.rules.passing import pass_ids, pass_need
+from onnxsqueeze.rules.passing import of_first, pass_ids, pass_need
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import all_finite_inputs
@@ -50,7 +50,7 @@ def elementwise_rule(op: str, curve: ElementwiseFunction) -> OpRule:
     def forward(node: Node, context: Context) -> Sequence[Interval]:
         return [interval_of(context.interval(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need)
+    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first)
 
 
 def _same_axis(node: Node, context: Context, position: int, axis: int) -> int | None:
@@ -137,7 +137,9 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         return [Interval(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
     traits = frozenset({Trait.TESTS_NAN} if op == "IsNaN" else ())
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, traits=traits)
+    return OpRule(
+        op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first, traits=traits
+    )
 
 
 _ROWS = {"Neg": ScoreRows(finite=all_finite_inputs)}
@@ -153,6 +155,7 @@ register(
         link=pass_ids,
         need=pass_need,
         carries=_same_axis,
+        sliced_from=of_first,
         traits=frozenset({Trait.ALIAS, Trait.COPIES, Trait.REARRANGES}),
         permutes=lambda node, rank: range(rank),
     ),
@@ -162,6 +165,7 @@ register(
         forward=_cast_interval,
         link=pass_ids,
         need=pass_need,
+        sliced_from=of_first,
         traits=frozenset({Trait.COPIES}),
     ),
     OpRule(
@@ -170,6 +174,7 @@ register(
         link=pass_ids,
         need=lambda node, context, outputs: [Demand(outputs[0]), None],
         repair=_cast_like_repair,
+        sliced_from=of_first,
     ),
     OpRule(
         "Dropout",

@@ -16,6 +16,7 @@ from onnxsqueeze.coupling.constraints import Broadcast
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.passing import of_operands
 from onnxsqueeze.rules.rewriter import Rewriter
 
 Combine = Callable[[Node, Sequence[Interval]], Interval]
@@ -208,6 +209,7 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
         return demands
 
     fields.setdefault("repair", repair)
+    fields.setdefault("sliced_from", of_operands)
     return OpRule(
         op,
         evaluate=evaluate,

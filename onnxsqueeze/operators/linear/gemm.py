@@ -16,6 +16,8 @@ from onnxsqueeze.operators.linear.contraction import Contraction, contraction_ru
 from onnxsqueeze.operators.linear.rule import linear_rule
 from onnxsqueeze.operators.linear.view import constant_weight, linear_view
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal, ScoreRows
+from onnxsqueeze.rules.kept import Kept
+from onnxsqueeze.rules.passing import of_operands
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.weight_view import Linear
 from onnxsqueeze.shapes.reader_hints import stored_length
@@ -107,6 +109,22 @@ def _matmul_value(node: Node, inputs: Sequence[Any]) -> Sequence[Array]:
     left, right = inputs
     wide = np.float64 if left.dtype.kind in "fV" else left.dtype
     return [np.asarray(np.matmul(left.astype(wide), right.astype(wide))).astype(left.dtype)]
+
+
+def _matmul_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None] | None:
+    """The rows of the left matrix make those of the product, the columns of the right one its columns."""
+    if any(context.rank(name) < 2 for name in node.inputs):
+        return None
+    left, right = of_operands(node, context, kept) or (None, None)
+    assert left is not None and right is not None
+    return [(*left[:-2], kept[-2], None), (*right[:-2], None, kept[-1])]
+
+
+def _gemm_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None] | None:
+    transposed = [bool(node.attributes.get(name, 0)) for name in ("transA", "transB")]
+    left, right = (kept[0], None), (None, kept[1])
+    found: list[Kept | None] = [left[::-1] if transposed[0] else left, right[::-1] if transposed[1] else right]
+    return [*found, *(of_operands(node, context, kept) or ())[2:]]
 
 
 _BY_MATRIX = linear_rule("MatMul", _matmul)

@@ -15,6 +15,7 @@ from onnxsqueeze.operators.linear.bounds import read_constants
 from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
 from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
@@ -97,9 +98,18 @@ def _reweight(
     if part is not None:
         weight = narrowed(node, rewriter, weight, part, kept_in[0], kept_out[0])
     rewriter.check_finite(weight, linear.matrix.dtype, blame)
-    rewriter.set_constant(node, linear.position, linear.restore(weight.astype(linear.matrix.dtype, copy=False)))
+    array = linear.restore(weight.astype(linear.matrix.dtype, copy=False))
+    rewriter.set_constant(node, linear.position, array, _kept(linear, array.ndim, kept_out, kept_in))
     if linear.groups > 1:
         rewriter.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
+
+
+def _kept(linear: Linear, rank: int, kept_out: Bools, kept_in: Bools) -> Kept | None:
+    """Return what stays along each axis of the weight as it is stored; None where groups keep parts of their own."""
+    if linear.groups > 1 or linear.is_table:
+        return None
+    along = {linear.stored_axis(1): kept_out[0], linear.stored_axis(2): kept_in[0]}
+    return tuple(along.get(axis) for axis in range(rank))
 
 
 def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:

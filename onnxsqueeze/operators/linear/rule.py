@@ -19,6 +19,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.tied_weights import tie, tie_parts, tied
+from onnxsqueeze.rules.weight_source import stored_narrower
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -53,6 +54,12 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
         tie_parts(context, linear.weight, {("inputs", *layout): inputs, ("outputs", *layout): outputs})
 
 
+def _alterable(context: Context, linear: Linear) -> bool:
+    """Whether a layer may change its weight, not only slice it: no other reads it, and it is stored in its own type."""
+    nbytes = linear.matrix.size * linear.matrix.dtype.itemsize
+    return tied(context, linear.weight) is None and not stored_narrower(context.graph, linear.weight, nbytes)
+
+
 def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """An input channel is live if a needed output reads it; one that is constant but not everywhere alike stays."""
     wanted = linear.per_group(outputs[0].reshape(-1), True)
@@ -63,7 +70,7 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     live = live.reshape(shape)
     uneven = live & np.isnan(constants(linear, context)).reshape(shape)
     interval = context.interval(linear.data)
-    folds = interval.reconstructible if linear.one_matrix and tied(context, linear.weight) is None else None
+    folds = interval.reconstructible if linear.one_matrix and _alterable(context, linear) else None
     demand = Demand(live, uneven & interval.constant, Reason.CONSTANT_VARIES, node.operator, folds)
     return [demand if name == linear.data else None for name in node.inputs]
 
@@ -84,8 +91,7 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
             node, context, rewriter, viewed(node, context), axis, vector
         ),
         reconstructs=lambda node, context, position, axis: (
-            reconstructs(viewed(node, context), node, position, axis)
-            and tied(context, viewed(node, context).weight) is None  # no user may change what the others read
+            reconstructs(viewed(node, context), node, position, axis) and _alterable(context, viewed(node, context))
         ),
         linear=viewed,
         parameters=lambda node, context: linear_parameters(node, context, viewed(node, context)),

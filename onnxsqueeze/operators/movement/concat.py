@@ -15,6 +15,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import with_length
 from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
@@ -173,6 +174,20 @@ def _concat_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     rewriter.drop_inputs(node, gone)
 
 
+def _concat_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None] | None:
+    """Each part keeps what is kept of its place in the output; one of which nothing stays would have to fall away."""
+    axis, found, start = _concat_axis(node, context), [], 0
+    for name in node.inputs:
+        length = known_axis(context, name, axis)
+        chosen = kept[axis]
+        if length is None or (chosen is not None and not chosen[start : start + length].any()):
+            return None
+        part = None if chosen is None else chosen[start : start + length]
+        found.append(tuple(part if place == axis else entry for place, entry in enumerate(kept)))
+        start += length
+    return found
+
+
 def _concat_parameters(node: Node, context: Context) -> Sequence[Parameter]:
     """A constant part has the classes of its place in the output."""
     ids, axis, found, start = context.ids(node.outputs[0]), _concat_axis(node, context), [], 0
@@ -198,6 +213,7 @@ register(
         need=_concat_need,
         repair=_concat_repair,
         carries=_carries,
+        sliced_from=_concat_sliced,
         parameters=_concat_parameters,
         alignment=lambda node, context: (1, 16 if _concat_axis(node, context) == 1 else 1),
     )

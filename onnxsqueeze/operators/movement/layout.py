@@ -14,6 +14,7 @@ from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, divide, pr
 from onnxsqueeze.coupling.constraints import outer
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
+from onnxsqueeze.rules.kept import Kept, reordered
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -47,6 +48,11 @@ def _transpose_need(node: Node, context: Context, outputs: Sequence[Bools]) -> S
     return [Demand(outputs[0].transpose(np.argsort(order)))]
 
 
+def _transpose_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None]:
+    order = _order(node, len(kept))
+    return [tuple(kept[order.index(axis)] for axis in range(len(kept)))]
+
+
 register(
     OpRule(
         "Transpose",
@@ -57,6 +63,7 @@ register(
         carries=lambda node, context, position, axis: _order(node, context.rank(node.inputs[0])).index(axis),
         traits=frozenset({Trait.REARRANGES}),
         permutes=_order,
+        sliced_from=_transpose_sliced,
     )
 )
 
@@ -267,7 +274,19 @@ def _given_axes(node: Node, context: Context) -> list[int] | None:
     return context.integers(node.input(1)) if node.input(1) else node.attributes.get("axes")
 
 
+def _reshape_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None] | None:
+    before, after = context.value(node.inputs[0]), context.value(node.outputs[0])
+    found = None if before is None or after is None else reordered(kept, before.shape, after.shape)
+    return None if found is None else [found, *(None for _ in node.inputs[1:])]
+
+
+def _squeeze_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | None] | None:
+    """Without given axes one of which a single position is left would go as well."""
+    return None if _given_axes(node, context) is None else _reshape_sliced(node, context, kept)
+
+
 def _same_elements(op: str, **fields: Any) -> OpRule:
+    fields.setdefault("sliced_from", _reshape_sliced)
     fields.update(carries=_carries, traits=frozenset({Trait.REARRANGES}))
     return OpRule(op, forward=_reshape_intervals, link=_reshape_link, need=_reshape_need, **fields)
 
@@ -290,6 +309,6 @@ register(
         expects=_expects,
     ),
     _same_elements("Flatten", evaluate=_flatten_value, infer=_flatten_infer),
-    _same_elements("Squeeze", evaluate=_squeeze_value, infer=_squeeze_infer),
+    _same_elements("Squeeze", evaluate=_squeeze_value, infer=_squeeze_infer, sliced_from=_squeeze_sliced),
     _same_elements("Unsqueeze", evaluate=_unsqueeze_value, infer=_unsqueeze_infer),
 )

@@ -19,6 +19,7 @@ from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
+from onnxsqueeze.rules.passing import of_first
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -225,6 +226,7 @@ register(
         need=_expand_need,
         repair=_expand_repair,
         carries=_expand_carries,
+        sliced_from=of_first,
         shape_input=1,
         parameters=operand_parameters(Role.SUMMAND),
         rows=ScoreRows(finite=first_finite),

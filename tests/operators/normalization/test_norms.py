@@ -26,6 +26,8 @@ from tests.support.planted.checks import (
 )
 from tests.support.planted.norm_networks import FEATURES, TOKENS, NormNetwork
 
+pytestmark = pytest.mark.usefixtures("any_length")
+
 UNITS = 3  # of a reader
 EXACT = 1e-9
 """Largest deviation between two models in float64, relative to the output's scale; only epsilons are float32 there."""

@@ -9,6 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxsqueeze as sq
 from tests.support.planted.checks import SINGLE, deviation, draw, run
 
+pytestmark = pytest.mark.usefixtures("any_length")
+
 GONE, WIDTH = (2, 5, 9, 11), 16
 
 
