@@ -166,8 +166,11 @@ def minimize(
     def report() -> Report:
         size = encoded_size(minimized)
         bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
-        made = make_report(best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies)
-        made = _with_advice(made, best, wishes)
+        with _judged(given):  # it looks at constants that nothing else has looked at
+            made = make_report(
+                best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies
+            )
+            made = _with_advice(made, best, wishes)
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
 
     def drawn(made: Report) -> Drawing:

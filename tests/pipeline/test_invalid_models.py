@@ -100,6 +100,15 @@ def test_a_node_that_cannot_run_stays_as_it_is(given: ModelProto) -> None:
     assert given.graph.node[-1] in result.model.graph.node
 
 
+def test_a_constant_with_more_bytes_than_its_shape_has() -> None:
+    """The checker only finds those with fewer."""
+    value = numpy_helper.from_array(drawn(8, 16), "value")
+    value.raw_data += b"more"
+    nodes = [node("Constant", [], ["w"], value=value), node("MatMul", ["x", "w"], ["a"]), *LAYERS[1:]]
+    with pytest.raises(InvalidModelError, match="onnxruntime does not load it: .*raw_data size"):
+        onnxsqueeze.inspect(model(nodes, {"v": WEIGHTS["v"]}))
+
+
 def test_verification_blames_the_node() -> None:
     """Not the user, who has given no sizes."""
     given = UNRUNNABLE[1]
