@@ -10,7 +10,7 @@ import click
 
 from onnxsqueeze.cli.options import VERBOSE
 from onnxsqueeze.cli.outputs import drop_stdout
-from onnxsqueeze.cli.signals import INTERRUPTED, MESSAGE, Ended, raised
+from onnxsqueeze.cli.signals import INTERRUPTED, MESSAGE, Ended, interruptible, raised
 from onnxsqueeze.errors import SqueezeError, one_line
 
 EXIT_CODES = """\b
@@ -46,16 +46,17 @@ class Program(click.Group):
             code = complain(error.format_message().rstrip(".?") + hint, error.exit_code)
         except click.ClickException as error:
             code = complain(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):  # before or after a command ran
+        except (click.Abort, KeyboardInterrupt):  # in a thread that cannot handle signals
             code = complain(MESSAGE, INTERRUPTED)
         except Ended as error:
-            code = complain(f"ended by {error.name}; {MESSAGE}", error.code)
+            code = complain(str(error), error.code)
         sys.exit(code or 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what it raises into an exit code."""
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except SqueezeError as error:

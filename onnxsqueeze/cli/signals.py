@@ -18,6 +18,10 @@ _ENDING = tuple(
 _AGAIN = 0.05  # seconds after which a signal comes again that ended in a place from where nothing can be raised
 
 
+def _words(number: int) -> str:
+    return MESSAGE if number == signal.SIGINT else f"ended by {signal.Signals(number).name}; {MESSAGE}"
+
+
 class Ended(BaseException):
     """The process was told to end; no `Exception`, so that nothing takes it for a failure of its own.
 
@@ -28,15 +32,16 @@ class Ended(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.code = 128 + number
-        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return _words(self.code - 128)
 
 
 def end_quietly() -> None:
     """Let every signal end the process with one line while it still imports what it needs, and has nothing open."""
 
     def end(number: int, frame: Any) -> NoReturn:
-        words = MESSAGE if number == signal.SIGINT else f"ended by {signal.Signals(number).name}; {MESSAGE}"
-        os.write(2, f"onnxsqueeze: error: {words}\n".encode())
+        os.write(2, f"onnxsqueeze: error: {_words(number)}\n".encode())
         os._exit(128 + number)
 
     for number in (signal.SIGINT, *_ENDING):
@@ -48,8 +53,8 @@ def end_quietly() -> None:
 def raised() -> Iterator[None]:
     """Let signals raise an exception wherever the process is, which puts everything back on its way out.
 
-    Ctrl-C raises KeyboardInterrupt, all others `Ended`. They can come where nothing can be raised, as in a callback
-    of a library: they are sent once more then.
+    That is `Ended`, within `interruptible` KeyboardInterrupt for Ctrl-C. They can come where nothing can be raised, as
+    in a callback of a library: they are sent once more then.
     """
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
         yield
@@ -72,8 +77,8 @@ def raised() -> Iterator[None]:
         else:
             hook(lost)
 
-    wanted = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(_ENDING, end)}
-    handlers = {number: do for number, do in wanted.items() if signal.getsignal(number) is not signal.SIG_IGN}
+    wanted = (signal.SIGINT, *_ENDING)
+    handlers = {number: end for number in wanted if signal.getsignal(number) is not signal.SIG_IGN}
     before = {number: signal.signal(number, do) for number, do in handlers.items()}
     hook, sys.unraisablehook = sys.unraisablehook, again
     try:
@@ -83,3 +88,17 @@ def raised() -> Iterator[None]:
         for number, former in before.items():
             if not ended:
                 signal.signal(number, former)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise what Python's own raises, which a command may catch. (click would print a line of its own.)"""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
