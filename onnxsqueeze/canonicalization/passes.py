@@ -24,6 +24,7 @@ from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
+from onnxsqueeze.model.protobuf import set_field
 from onnxsqueeze.rules.registry import rules
 
 
@@ -58,6 +59,8 @@ def _fused(model: Model, before: Fusion, keep: Sequence[str]) -> Graph:
 def _fused_node(found: Found) -> onnx.NodeProto:
     """What the last node of a group says beside its operator is said of the fused node."""
     last = found.last.proto
-    node = helper.make_node(found.op, found.inputs, last.output, last.name, last.doc_string or None, PATTERN_DOMAIN)
+    node = helper.make_node(found.op, found.inputs, last.output, last.name, domain=PATTERN_DOMAIN)
     node.metadata_props.extend(last.metadata_props)
+    if last.HasField("doc_string"):
+        set_field(node, last.DESCRIPTOR.fields_by_name["doc_string"], last.doc_string)  # which need not be UTF-8
     return node

@@ -10,7 +10,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.model.initializer import DATA_NAMES, Initializer, from_tensor
 from onnxsqueeze.model.model import ConstantNode, Model
-from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.protobuf import copy_except, set_field
 from onnxsqueeze.model.walk import read_names
 
 # Integers of these types index, shape or select; integers of one byte or less are quantized weights.
@@ -67,7 +67,7 @@ def constant_node(initializer: Initializer, shell: NodeProto | None = None) -> N
     value.t.CopyFrom(initializer.header)
     value.t.ClearField("name")
     if named[0]:
-        value.t.name = named[1]
+        set_field(value.t, value.t.DESCRIPTOR.fields_by_name["name"], named[1])  # which need not be UTF-8
     if (raw := initializer.raw) is not None:
         value.t.raw_data = raw.tobytes()
     return node

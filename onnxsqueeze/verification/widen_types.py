@@ -10,6 +10,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import as_text
 from onnxsqueeze.model.walk import subgraphs
 
 # Operators that make a float32 unless an attribute says otherwise.
@@ -77,7 +78,7 @@ class _Widening:
     def _tensor(self, tensor: TensorProto) -> None:
         if tensor.data_type in self._kinds:
             array = onnx.numpy_helper.to_array(tensor).astype(self._dtype)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, as_text(tensor.name)))
 
     def _node(self, node: NodeProto) -> None:
         for attribute in node.attribute:

@@ -11,6 +11,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import onnxsqueeze
+from onnxsqueeze.model.protobuf import set_field
 
 F, I64, BF16 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BFLOAT16
 RANDOM = np.random.default_rng(0)
@@ -73,10 +74,10 @@ def test_a_spelt_out_norm_without_a_scale(centred: bool) -> None:
         *(node("Pow", [c, "two"], ["p"]), node("ReduceMean", ["p"], ["m"], axes=[-1])),
         *(node("Add", ["m", "eps"], ["e"]), node("Sqrt", ["e"], ["s"]), node("Div", [c, "s"], ["d"])),
     ]
-    stored = {**WEIGHTS, "two": np.float32(2), "eps": np.float32(1e-5)}
-    given = model([LAYERS[0], *mean, *norm, node("MatMul", ["d", "v"], ["y"])], stored)
-    kept = 14 if centred else 13  # one of the dead channels stays, to hold what centring makes of them
-    assert weights_after(given) == 12 * kept + kept + 1
+    stored = {"w": drawn(64, 48, dead=DEAD), "v": drawn(48, 32), "two": np.float32(2), "eps": np.float32(1e-5)}
+    given = model([LAYERS[0], *mean, *norm, node("MatMul", ["d", "v"], ["y"])], stored, x=("N", 64), y=("N", 32))
+    kept = 46 if centred else 45  # one of the dead channels stays, to hold what centring makes of them
+    assert weights_after(given) == 96 * kept + kept + 1
 
 
 def test_indices_of_two_axes_from_an_input() -> None:
@@ -154,12 +155,31 @@ def test_doc_strings_that_are_not_utf8(place: str) -> None:
         "node": graph.node[0], "graph": graph, "model": given, "value_info": graph.value_info[0],
         "input": graph.input[0], "attribute": graph.node[1].attribute[0], "initializer": graph.initializer[0],
     }[place]  # fmt: skip
-    number = holder.DESCRIPTOR.fields_by_name["doc_string"].number
-    holder.MergeFromString(bytes([number << 3 & 0x7F | 2 | 0x80 * (number > 15), *([number >> 4] * (number > 15)), 4])
-                           + b"gr\xf6n")  # fmt: skip
+    put(holder, "doc_string")
     result = onnxsqueeze.minimize(given, round_to=1)
     assert result.report.weights_after == after_layers()
     assert b"gr\xf6n" in result.model.SerializeToString()
+
+
+def put(message: Any, field: str) -> None:
+    """Set a field to text that is not UTF-8."""
+    set_field(message, message.DESCRIPTOR.fields_by_name[field], b"gr\xf6n")
+
+
+def test_other_text_that_is_not_utf8() -> None:
+    """The name of a value in a Constant node, and what is said of a node that is read with others as one operator."""
+    value = numpy_helper.from_array(drawn(64, 48, dead=DEAD))
+    put(value, "name")
+    norm = [
+        *(node("Pow", ["a", "two"], ["p"]), node("ReduceMean", ["p"], ["m"], axes=[-1])),
+        *(node("Add", ["m", "eps"], ["e"]), node("Sqrt", ["e"], ["s"]), node("Div", ["a", "s"], ["d"])),
+    ]
+    put(norm[-1], "doc_string")
+    nodes = [node("Constant", [], ["w"], value=value), LAYERS[0], *norm, node("MatMul", ["d", "v"], ["y"])]
+    stored = {"v": drawn(48, 32), "two": np.float32(2), "eps": np.float32(1e-5)}
+    result = onnxsqueeze.minimize(model(nodes, stored, x=("N", 64), y=("N", 32)), round_to=1)
+    assert result.report.weights_after == 97 * 45 + 1
+    assert result.model.SerializeToString().count(b"gr\xf6n") == 2
 
 
 @pytest.mark.parametrize("rank", [33, 51, 64])
