@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from math import prod
 
-import onnx
+from onnx import NodeProto, TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.model.constant_nodes import NOT_WEIGHTS
+from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.walk import reached_nodes, subgraphs
 
@@ -22,39 +24,45 @@ def weight_elements(model: Model) -> int:
 
     Those inside of functions and of graphs in attributes count too.
     """
-    stored = sum(
-        prod(initializer.shape)
-        for initializer in model.initializers.values()
-        if holds_weights(initializer.header.data_type)
-    )
-    graphs = [graph for node in reached_nodes(model.skeleton) for graph in subgraphs(node)]
-    inner = sum(_elements(tensor) for graph in graphs for tensor in graph.initializer)
-    sparse = (tensor for graph in (model.skeleton.graph, *graphs) for tensor in graph.sparse_initializer)
-    inner += sum(prod(map(int, tensor.dims)) for tensor in sparse if holds_weights(tensor.values.data_type))
-    return stored + inner + _constant_elements(reached_nodes(model.skeleton))
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    return prod(map(int, tensor.dims)) if holds_weights(tensor.data_type) else 0
+    return sum(prod(initializer.shape) for initializer in _weights(model)) + _inner(model, _elements)
 
 
 def weight_bytes(model: Model) -> int:
-    """Return the bytes of what `weight_elements` counts."""
-    stored = sum(
-        initializer.nbytes
-        for initializer in model.initializers.values()
-        if initializer.header.data_type not in NOT_WEIGHTS
-    )
-    constants = (node for node in model.skeleton.graph.node if node.op_type == "Constant")
-    return stored + sum(int(node.ByteSize()) for node in constants if _constant_elements([node]))
+    """Return how many bytes that takes which `weight_elements` counts."""
+    return sum(initializer.nbytes for initializer in _weights(model)) + _inner(model, _bytes)
 
 
-def _constant_elements(nodes: Iterable[onnx.NodeProto]) -> int:
-    total = 0
-    for node in nodes:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                total += _elements(attribute.t)
-            elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                total += max(1, len(attribute.floats))
-    return total
+def _weights(model: Model) -> Iterator[Initializer]:
+    return (entry for entry in model.initializers.values() if holds_weights(entry.header.data_type))
+
+
+def _inner(model: Model, count: Callable[[TensorProto], int]) -> int:
+    """Add up what ``count`` says of the tensors that are no initializers of the main graph."""
+    nodes = list(reached_nodes(model.skeleton))
+    graphs = [graph for node in nodes for graph in subgraphs(node)]
+    total = sum(count(tensor) for graph in graphs for tensor in graph.initializer)
+    for graph in (model.skeleton.graph, *graphs):
+        for sparse in graph.sparse_initializer:
+            total += count(TensorProto(dims=sparse.dims, data_type=sparse.values.data_type))
+    return total + sum(count(tensor) for node in nodes if node.op_type == "Constant" for tensor in _held(node))
+
+
+def _elements(tensor: TensorProto) -> int:
+    return prod(map(int, tensor.dims)) if holds_weights(tensor.data_type) else 0
+
+
+def _bytes(tensor: TensorProto) -> int:
+    try:
+        size = tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:  # of a newer ONNX
+        size = 1
+    return _elements(tensor) * size
+
+
+def _held(node: NodeProto) -> Iterator[TensorProto]:
+    """Yield the tensors in the attributes of a Constant node."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            yield attribute.t
+        elif attribute.name in ("value_float", "value_floats"):
+            yield TensorProto(dims=[max(1, len(attribute.floats))], data_type=TensorProto.FLOAT)

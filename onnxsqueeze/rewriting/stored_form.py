@@ -16,7 +16,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.kept import Kept, lengths, part_of
 from onnxsqueeze.rules.registry import rule_for
-from onnxsqueeze.rules.weight_source import owned_bytes, use_count
+from onnxsqueeze.rules.weight_source import owned_bytes, stored_bytes, use_count
 
 _DEEPEST = 32  # nodes between a weight and its reader
 
@@ -133,11 +133,10 @@ def _computed(context: Context, name: str, kept: Kept, depth: int) -> Form | Non
 
 
 def _whole_bytes(context: Context, name: str) -> int:
-    """Return what a constant that is read as it is takes: its stored sources."""
-    if name in context.graph.initializers:
-        return context.graph.initializers[name].nbytes
+    """Return what a constant that is read as it is takes: what is stored of it, or of what it is computed of."""
     node = context.graph.producers.get(name)
-    return 0 if node is None else sum(_whole_bytes(context, entry) for entry in set(node.inputs) if entry)
+    inputs = () if node is None else dict.fromkeys(filter(None, node.inputs))
+    return stored_bytes(context.graph, name) or sum(_whole_bytes(context, entry) for entry in inputs)
 
 
 def _rows(array: Array, axis: int) -> list[bytes]:

@@ -53,25 +53,30 @@ def use_count(graph: Graph, name: str, shapes: bool = True) -> int:
 
 
 def owned_bytes(graph: Graph, name: str) -> int:
-    """Return how many bytes of initializers nothing would read any more, if a computed constant were not computed."""
+    """Return how many stored bytes nothing would read any more, if a computed constant were not computed."""
     behind = _behind(graph, name)
     return sum(
-        graph.initializers[entry].nbytes
-        for entry in behind
-        if entry in graph.initializers and _reaches_only(graph, entry, name, behind)
+        size for entry in behind if (size := stored_bytes(graph, entry)) and _reaches_only(graph, entry, name, behind)
     )
 
 
 def stored_narrower(graph: Graph, name: str, nbytes: int) -> bool:
-    """Whether a constant of ``nbytes`` is computed of initializers that take fewer, those of a narrower type, say.
+    """Whether a constant of ``nbytes`` is computed of others that take fewer, those of a narrower type, say.
 
     Its readers may then only slice it: in a type of its own it would be larger than it was.
     """
-    if name in graph.initializers or name not in graph.producers:
+    node = graph.producers.get(name)
+    if name in graph.initializers or node is None or not node.inputs:
         return False
-    return (
-        sum(graph.initializers[entry].nbytes for entry in _behind(graph, name) if entry in graph.initializers) < nbytes
-    )
+    return sum(stored_bytes(graph, entry) for entry in _behind(graph, name)) < nbytes
+
+
+def stored_bytes(graph: Graph, name: str) -> int:
+    """Return what a tensor takes in the file, if that holds it: as an initializer, or in a node that reads nothing."""
+    if name in graph.initializers:
+        return graph.initializers[name].nbytes
+    node = graph.producers.get(name)
+    return 0 if node is None or node.inputs else int(node.proto.ByteSize())
 
 
 def _behind(graph: Graph, name: str) -> set[str]:
@@ -93,9 +98,11 @@ def _reaches_only(graph: Graph, source: str, name: str, behind: Collection[str])
         tensor = pending.pop()
         if tensor in graph.outputs:
             return False
+        if tensor == name:
+            continue
         for reader, position in graph.readers.get(tensor, ()):
             made = [output for output in reader.outputs if output]
             if position < 0 or not set(made) <= set(behind):
                 return False
-            pending.extend(output for output in made if output != name)
+            pending.extend(made)
     return True

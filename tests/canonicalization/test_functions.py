@@ -86,7 +86,6 @@ def in_function(name: str) -> onnx.NodeProto:
     )
 
 
-@pytest.mark.usefixtures("any_length")
 def test_weights_inside() -> None:
     """They are another one's own for each call, so that the nodes of the function stand in the place of a call."""
     nodes = [

@@ -183,3 +183,16 @@ def test_what_cannot_be_sliced_and_would_grow_is_gathered() -> None:
     assert len(minimized.SerializeToString()) < len(model.SerializeToString())
     assert [tuple(array.shape) for array in hidden(minimized, draw(model, 3, 0))] == [(3, kept)]
     assert_equal_outputs(model, minimized, double=False)
+
+
+def test_a_constant_without_inputs_is_stored_as_well() -> None:
+    """Its value is written narrower, not gathered from. Here it is a list of numbers in a Constant node."""
+    model = network(32, 64, 64)
+    scale = np.random.default_rng(0).uniform(1, 2, 64)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["list"], value_floats=scale.tolist()))
+    model.graph.node.insert(3, node("Mul", ["r0", "list"], "scaled"))
+    model.graph.node[4].input[0] = "scaled"
+    minimized = sq.minimize(model, round_to=1, verify=False).model
+    assert not any(entry.op_type == "Gather" for entry in minimized.graph.node)
+    assert [tuple(array.shape) for array in hidden(minimized, draw(model, 3, 0))] == [(3, 39)]
+    assert_equal_outputs(model, minimized, double=False)
