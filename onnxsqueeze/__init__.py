@@ -3,8 +3,10 @@
 The packages lie in layers. A file may import from its own package and from those in lower lines; imports under
 TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this table and checks every import.)
 
-    10  cli
-     9  bench, training, onnxsqueeze
+    12  cli
+    11  bench, training, onnxsqueeze
+    10  squeezing
+     9  units
      8  pipeline
      7  reporting, canonicalization, planning, rewriting
      6  analysis, operators

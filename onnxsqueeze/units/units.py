@@ -14,9 +14,9 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
-from onnxsqueeze.training.units.class_uses import Classes, Reading, Use
-from onnxsqueeze.training.units.closure import settled
-from onnxsqueeze.training.units.sizes import StoredWeight
+from onnxsqueeze.units.class_uses import Classes, Reading, Use
+from onnxsqueeze.units.closure import settled
+from onnxsqueeze.units.sizes import StoredWeight
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
