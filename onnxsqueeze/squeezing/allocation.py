@@ -18,85 +18,81 @@ _AHEAD = 6  # so many steps of one ladder are weighed against each other, since 
 
 @dataclass(frozen=True)
 class Step:
-    """One state of the search: the place on each ladder, what the network would cost, the sum of the errors."""
+    """One state of the search: the size of each family, what the network would cost, the sum of the errors."""
 
-    places: tuple[int, ...]
+    sizes: tuple[int, ...]
     cost: float
     error: float
 
 
-def path(ladders: Sequence[Ladder], cost: Cost, units: int) -> list[Step]:
-    """Return the way from the dense network to the smallest: at each step what loses least for what it saves.
+class Search:
+    """The way from the dense network to the smallest: at each step what loses least for what it saves.
 
-    Args:
-        ladders: of all families. cost: of the network without some units. units: how many the network has.
+    Attributes:
+        steps: of the way, from the dense network on.
     """
-    places = [0] * len(ladders)
-    price = cost(_removed(ladders, places, units))
-    found = [Step(tuple(places), price, 0.0)]
-    heap: list[tuple[float, int, int, int]] = []
-    for number in range(len(ladders)):
-        _push(heap, ladders, places, number, cost, price, units, 0)
-    stamp = 0
-    while heap:
-        _, number, target, seen = heapq.heappop(heap)
-        if seen < stamp and _push(heap, ladders, places, number, cost, price, units, stamp):
-            continue  # it was weighed when other layers had other sizes
-        if seen < stamp:
-            continue
-        places[number] = target
-        price = cost(_removed(ladders, places, units))
-        stamp += 1
-        found.append(Step(tuple(places), price, _error(ladders, places)))
-        _push(heap, ladders, places, number, cost, price, units, stamp)
-    return found
 
+    def __init__(self, ladders: Sequence[Ladder], cost: Cost, units: int) -> None:
+        """Search.
 
-def _push(
-    heap: list[tuple[float, int, int, int]],
-    ladders: Sequence[Ladder],
-    places: Sequence[int],
-    number: int,
-    cost: Cost,
-    price: float,
-    units: int,
-    stamp: int,
-) -> bool:
-    """Weigh the next steps of one ladder; False if there is none."""
-    ladder, place = ladders[number], places[number]
-    best: tuple[float, int] | None = None
-    ahead = range(place + 1, min(place + 1 + _AHEAD, len(ladder.sizes)))
-    if not ahead:
-        return False
-    last = list(places)
-    last[number] = ahead[-1]
-    saved = price - cost(_removed(ladders, last, units))
-    span = ladder.sizes[place] - ladder.sizes[ahead[-1]]
-    each = max(saved, 0.0) / span
-    for target in ahead:
-        gain = each * (ladder.sizes[place] - ladder.sizes[target])
-        grown = ladder.errors[target] - ladder.errors[place]
-        value = grown / gain if gain > 0 else np.inf
-        if best is None or value < best[0]:
-            best = (value, target)
-    assert best is not None
-    if not np.isfinite(best[0]):
-        return False
-    heapq.heappush(heap, (best[0], number, best[1], stamp))
-    return True
+        Args:
+            ladders: of all families. cost: of the network without some units. units: how many the network has.
+        """
+        self._ladders, self._cost, self._units = ladders, cost, units
+        self._places = [0] * len(ladders)
+        self.steps = [self._step(self._sizes(self._places))]
+        self._heap: list[tuple[float, int, int, int]] = []
+        for number in range(len(ladders)):
+            self._weigh(number)
+        while self._heap:
+            _, number, target, seen = heapq.heappop(self._heap)
+            if seen < len(self.steps):  # it was weighed when other families had other sizes
+                self._weigh(number)
+                continue
+            self._places[number] = target
+            self.steps.append(self._step(self._sizes(self._places)))
+            self._weigh(number)
 
+    def _sizes(self, places: Sequence[int]) -> tuple[int, ...]:
+        return tuple(ladder.sizes[place] for ladder, place in zip(self._ladders, places, strict=True))
 
-def _removed(ladders: Sequence[Ladder], places: Sequence[int], units: int) -> Bools:
-    found = np.zeros(units, dtype=bool)
-    for ladder, place in zip(ladders, places, strict=True):
-        found |= ladder.removed[place]
-    return found
+    def _step(self, sizes: Sequence[int]) -> Step:
+        removed = np.zeros(self._units, dtype=bool)
+        for ladder, size in zip(self._ladders, sizes, strict=True):
+            removed |= ladder.removed(size, self._units)
+        error = sum(ladder.error(size) for ladder, size in zip(self._ladders, sizes, strict=True))
+        return Step(tuple(sizes), self._cost(removed), float(error))
 
+    def _weigh(self, number: int) -> None:
+        """Weigh the next steps of one ladder, if there are any, and remember the best."""
+        ladder, place = self._ladders[number], self._places[number]
+        ahead = np.arange(place + 1, min(place + 1 + _AHEAD, len(ladder.sizes)))
+        if not ahead.size:
+            return
+        sizes, errors = np.array(ladder.sizes), np.array(ladder.errors)
+        last = list(self._places)
+        last[number] = int(ahead[-1])
+        saved = self.steps[-1].cost - self._step(self._sizes(last)).cost
+        if saved > 0:
+            gain = saved * (sizes[place] - sizes[ahead]) / (sizes[place] - sizes[ahead[-1]])
+            value = (errors[ahead] - errors[place]) / gain
+            best = int(np.argmin(value))
+            heapq.heappush(self._heap, (float(value[best]), number, int(ahead[best]), len(self.steps)))
 
-def _error(ladders: Sequence[Ladder], places: Sequence[int]) -> float:
-    return float(sum(ladder.errors[place] for ladder, place in zip(ladders, places, strict=True)))
-
-
-def step_at(steps: Sequence[Step], cost: float) -> Step:
-    """Return the first step of a path that costs no more; the last where none does."""
-    return next((step for step in steps if step.cost <= cost), steps[-1])
+    def at(self, cost: float) -> Step:
+        """Return the state that costs no more, and as little less as there is; the last where none does."""
+        number = next((number for number, step in enumerate(self.steps) if step.cost <= cost), len(self.steps) - 1)
+        after, before = self.steps[number], self.steps[max(0, number - 1)]
+        if after.cost > cost or number == 0:
+            return after
+        moved = int(np.nonzero(np.array(before.sizes) != np.array(after.sizes))[0][0])
+        low, high = after.sizes[moved], before.sizes[moved]  # at ``low`` it is cheap enough, at ``high`` it is not
+        best = after
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = self._step([*after.sizes[:moved], middle, *after.sizes[moved + 1 :]])
+            if found.cost <= cost:
+                low, best = middle, found
+            else:
+                high = middle
+        return best

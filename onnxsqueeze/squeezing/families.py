@@ -81,9 +81,7 @@ def families_of(units: Units, readers: Sequence[Reader], keep: Sequence[str], on
     return sorted(found, key=lambda family: family.name)
 
 
-def _family(
-    units: Units, members: Numbers, rows: Numbers | None, readers: Sequence[Reader], measured: Bools
-) -> Family:
+def _family(units: Units, members: Numbers, rows: Numbers | None, readers: Sequence[Reader], measured: Bools) -> Family:
     of_unit = np.isin(units.members[0], members)
     classes = np.zeros(units.classes + 1, dtype=bool)
     classes[units.members[1][of_unit]] = True
@@ -122,7 +120,7 @@ def _measured(units: Units, readers: Sequence[Reader]) -> Bools:
     for reading in units.readings:
         if sum(other.tensor == reading.tensor for other in units.readings) > counts.get(reading.tensor, 0):
             found[reading.classes] = True
-    linear = {reader.use.weight for reader in readers} | {weight for weight in _written_only(units)}
+    linear = {reader.use.weight for reader in readers} | set(_written_only(units))
     for weight in units.weights:
         for use in weight.uses:
             if use.output and len(use.arrays) > 1 and weight.name not in linear:

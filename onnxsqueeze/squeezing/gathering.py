@@ -68,12 +68,11 @@ def gathered(
     return found
 
 
-def _gathered(
-    model: Model, readers: Sequence[Reader], part: Part, seed: int, now: Model | None
-) -> dict[str, Problems]:
+def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, now: Model | None) -> dict[str, Problems]:
     arrays = {name: initializer.array for name, initializer in model.initializers.items()}
     weights = {reader.name: reader.weight(arrays) for reader in readers}
-    sums = {reader.name: _empty(reader, now is not None) for reader in readers}
+    given = {value.name for value in model.skeleton.graph.input}  # what a layer reads of them is never another
+    sums = {reader.name: _empty(reader, now is not None and reader.data not in given) for reader in readers}
     tensors = list(dict.fromkeys(reader.data for reader in readers))
     part = part.first(_wanted_samples(readers, model, part))
     count = -(-len(part) // part.batch)
@@ -86,9 +85,9 @@ def _gathered(
             state = [seed, place, number]
             rows = reader.rows(found[reader.data], most, np.random.default_rng(state))
             other = rows
-            if changed is not None:
+            if changed is not None and reader.data not in given:
                 other = reader.rows(changed[reader.data], most, np.random.default_rng(state))
-            _add(sums[reader.name], rows, other, weights[reader.name], changed is not None, number, count)
+            _add(sums[reader.name], rows, other, weights[reader.name], number, count)
     return {reader.name: _problems(reader, sums[reader.name], weights[reader.name], arrays) for reader in readers}
 
 
@@ -117,11 +116,11 @@ def _add(
     before: npt.NDArray[np.float64],
     now: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
-    changed: bool,
     number: int,
     count: int,
 ) -> None:
     """Add the rows of a batch, to those that are fitted or to the others; a few batches are divided."""
+    changed = sums[0][0].cross is not None
     for group in range(len(weights)):
         whole = np.arange(now.shape[1])
         checks = np.full(len(whole), number % _CHECKED == _CHECKED - 1) if count >= _CHECKED else whole % _CHECKED == 0
@@ -140,7 +139,7 @@ def _problems(
     bias = reader.bias(arrays)
     parts = [
         tuple(
-            Problem(weights[group], None if bias is None else bias[group], moments)
+            Problem(weights[group], None if bias is None else bias[group], moments.flush())
             for group, moments in enumerate(found)
         )
         for found in sums

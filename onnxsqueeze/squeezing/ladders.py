@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.squeezing.families import Family
 from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
-from onnxsqueeze.squeezing.least_squares import Floats
+from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
 from onnxsqueeze.squeezing.readers import Arrays, Reader
@@ -68,14 +68,25 @@ class Ladder:
 
     Attributes:
         family: the family. sizes: from all to none. errors: at the network's outputs, never falling.
-        scores: what each unit is worth, where that was measured. removed: by size which units of the network leave.
+        gone_at: by unit of the family the largest size at which it has left.
+        scores: what each unit is worth, where that was measured.
     """
 
     family: Family
     sizes: tuple[int, ...]
     errors: tuple[float, ...]
-    removed: tuple[Bools, ...]
-    scores: Floats | None = field(default=None)
+    gone_at: Numbers
+    scores: Floats | None = None
+
+    def removed(self, size: int, units: int) -> Bools:
+        """Return which of so many units of the network have left at a size."""
+        found = np.zeros(units, dtype=bool)
+        found[self.family.units[self.gone_at >= size]] = True
+        return found
+
+    def error(self, size: int) -> float:
+        """Return the error at a size, between those that were measured by interpolation."""
+        return float(np.interp(size, self.sizes[::-1], self.errors[::-1]))
 
 
 class Evaluator:
@@ -149,9 +160,7 @@ def _still_needed(network: Network, number: int, problems: dict[str, Problems]) 
 
 def _scores(network: Network, family: Family, evaluator: Evaluator) -> Floats:
     arrays = network.arrays()
-    return measured_scores(
-        family, len(network.units), lambda removed: evaluator.error(network.masked(arrays, removed))
-    )
+    return measured_scores(family, len(network.units), lambda removed: evaluator.error(network.masked(arrays, removed)))
 
 
 def _ladder(
@@ -163,14 +172,13 @@ def _ladder(
 ) -> Ladder:
     removal = Removal(family, network.units, problems, scores)
     sizes = sizes_of(family, network.multiple)
-    errors, removed = [0.0], [np.zeros(len(network.units), dtype=bool)]
+    errors = [0.0]
     for size in sizes[1:]:
         removal.down_to(size)
         gone = removal.removed(len(network.units))
         arrays = _repaired(network, removal, problems)
         errors.append(max(errors[-1], evaluator.error(network.masked(arrays, gone))))
-        removed.append(gone)
-    return Ladder(family, tuple(sizes), tuple(errors), tuple(removed), scores)
+    return Ladder(family, tuple(sizes), tuple(errors), removal.gone_at, scores)
 
 
 def _repaired(network: Network, removal: Removal, problems: dict[str, Problems]) -> dict[str, Array]:

@@ -12,7 +12,8 @@ A ridge pulls the weights to the original ones, not to zero: where nothing chang
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ RIDGES = (1e-10, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Relative to the mean of the diagonal; the one that errs least on samples that were not fitted is taken."""
 SCORING_RIDGE = 1e-4
 _LEAST_DIAGONAL = 1e-30
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Moments:
     total_before: Floats | None = None
     count: int = 0
     power: float = 0.0
+    _waiting: list[tuple[Floats, Floats | None]] = field(default_factory=list, repr=False)
+    _weight: Floats | None = field(default=None, repr=False)
 
     @staticmethod
     def empty(columns: int, changed: bool) -> Moments:
@@ -55,15 +59,31 @@ class Moments:
         return Moments(zeros(columns, columns), zeros(columns), zeros(columns, columns), zeros(columns))
 
     def add(self, rows: Floats, before: Floats | None = None, weight: Floats | None = None) -> None:
-        """Add rows [m, n]; where the original reads others at the same places, those too and its weight [out, n]."""
+        """Add rows [m, n]; where the original reads others at the same places, those too and its weight [out, n].
+
+        They are summed up once there are many: a product of few rows takes hardly less time than one of many.
+        """
+        self._waiting.append((rows, before))
+        self._weight = weight
+        if sum(len(each) for each, _ in self._waiting) >= max(_ROWS_AT_ONCE, len(self.total)):
+            self.flush()
+
+    def flush(self) -> Moments:
+        """Sum up what was added; return itself."""
+        if not self._waiting:
+            return self
+        rows = np.concatenate([each for each, _ in self._waiting])
         self.products += rows.T @ rows
         self.total += rows.sum(axis=0)
         self.count += len(rows)
         if self.cross is not None and self.total_before is not None:
-            assert before is not None and weight is not None
-            self.power += float(((before @ weight.T) ** 2).sum())
+            assert self._weight is not None
+            before = np.concatenate([each for _, each in self._waiting if each is not None])
+            self.power += float(((before @ self._weight.T) ** 2).sum())
             self.cross += before.T @ rows
             self.total_before += before.sum(axis=0)
+        self._waiting.clear()
+        return self
 
     def plus(self, other: Moments) -> Moments:
         """Return the sums over both sets of rows."""
@@ -162,7 +182,7 @@ def solved(problem: Problem, kept: Numbers, ridge: float) -> tuple[Floats, Float
     return weight, problem.shift(weight)
 
 
-def _solve(matrix: Floats, right: Floats) -> Floats:
+def _solve(matrix: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
     """Solve with a symmetric matrix that may be singular."""
     try:
         found = np.linalg.solve(matrix, right)
@@ -214,7 +234,7 @@ class Elimination:
         block = self.inverse[np.ix_(columns, columns)]
         rows = self.inverse[columns]
         solved_rows = _solve(block, rows)
-        removed = self.weight[:, columns]
+        removed: Floats = np.asarray(self.weight[:, columns])
         self.lost += float(np.einsum("or,ro->", removed, _solve(block, removed.T))) / self.power
         self.weight = self.weight - removed @ solved_rows
         self.inverse = self.inverse - rows.T @ solved_rows
@@ -226,8 +246,11 @@ class Elimination:
 
 @dataclass(frozen=True, eq=False)
 class Repaired:
-    """What a repair came to: the weights and the bias, the ridge (None where only the bias moved), and errors on samples
-    that were not fitted.
+    """What a repair came to.
+
+    Attributes:
+        weight, bias: as they are now. ridge: None where only the bias moved.
+        error, unrepaired: with and without it, on samples that were not fitted.
     """
 
     weight: Floats

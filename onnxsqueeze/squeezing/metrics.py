@@ -183,3 +183,9 @@ def _check_labels(output: Array, metric: Metric, labels: Array) -> None:
     decisions = _scores(output, 1 if metric.name == "argmax-1" else -1)
     if np.asarray(labels).size != len(decisions) or np.asarray(labels).dtype.kind not in "iu":
         raise UsageError(f"--labels: one whole number for each of the {len(decisions)} decisions is wanted")
+
+
+def relative_deviation(before: Sequence[Array], after: Sequence[Array]) -> float:
+    """Return how far floating-point outputs are from the original's, relative to how much those vary; the largest."""
+    pairs = [(one, other) for one, other in zip(before, after, strict=True) if one.dtype.kind == "f"]
+    return max((float(np.sqrt(_relative(one, other))) for one, other in pairs), default=0.0)

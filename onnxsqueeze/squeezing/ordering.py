@@ -20,7 +20,7 @@ class Removal:
     """A family on its way down.
 
     Attributes:
-        left: which of its units are still there.
+        left: which of its units are still there. gone_at: by unit the size at which it has left, -1 while it is there.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Removal:
         """
         self.family = family
         self.left = np.ones(family.units.size, dtype=bool)
+        self.gone_at = np.full(family.units.size, -1)
         self._scores = scores
         self._parts = [
             (reader, group, Elimination(problem), columns)
@@ -47,22 +48,24 @@ class Removal:
         """Let units leave until so many are left, or so many of each row."""
         while (count := self._count()) > size:
             several = max(1, min(count - size, count // _SHARE))
-            self._remove(self._next(several))
+            chosen, places = self._next(several)
+            self.gone_at[chosen] = count - 1 - places
+            self._remove(chosen)
 
     def _count(self) -> int:
         rows = self.family.rows
         return int(self.left.sum()) if rows is None else int(np.bincount(rows, self.left).max())
 
-    def _next(self, count: int) -> Numbers:
-        """Return the units that leave next: so many, or so many of each row that has them."""
+    def _next(self, count: int) -> tuple[Numbers, Numbers]:
+        """Return the units that leave next, so many, or so many of each row that has them, and the turn of each."""
         scores = np.where(self.left, self._costs(), np.inf)
         if self.family.rows is None:
-            return np.argsort(scores, kind="stable")[:count]
+            return np.argsort(scores, kind="stable")[:count], np.arange(count)
         order = np.lexsort((scores, self.family.rows))
         rows = self.family.rows[order]
         place = np.arange(rows.size) - np.searchsorted(rows, rows)
-        chosen = order[place < count]
-        return chosen[self.left[chosen]]
+        chosen = (place < count) & self.left[order]
+        return order[chosen], place[chosen]
 
     def _costs(self) -> Floats:
         if self._scores is not None:

@@ -212,10 +212,10 @@ def _typed(value: ValueInfoProto, array: Any) -> Array:
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     array = array if isinstance(array, np.ndarray) else np.asarray(array)
     if array.dtype == dtype:
-        return array
+        return np.asanyarray(array)
     if dtype.hasobject or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise UsageError(f"--data: '{value.name}' holds {array.dtype}, but the model wants {dtype}")
-    return array.astype(dtype)
+    return np.asarray(array.astype(dtype))
 
 
 def _check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int | None, ...], first: bool) -> None:

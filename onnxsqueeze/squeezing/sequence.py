@@ -25,18 +25,18 @@ class FrontToBack:
         arrays: the weights as they are now. removed: the units that have left.
     """
 
-    def __init__(self, network: Network, ladders: Sequence[Ladder], places: Sequence[int]) -> None:
+    def __init__(self, network: Network, ladders: Sequence[Ladder], sizes: Sequence[int]) -> None:
         """Begin with the dense network; families that no layer is repaired for leave at once."""
         self.arrays = network.arrays()
         self.removed = np.zeros(len(network.units), dtype=bool)
         self._network = network
         self._chosen: list[tuple[Ladder, int]] = []
         self._changed = False
-        for ladder, place in zip(ladders, places, strict=True):
-            if place and not ladder.family.readers:
-                self._leave(ladder.removed[place])
-            elif place:
-                self._chosen.append((ladder, ladder.sizes[place]))
+        for ladder, size in zip(ladders, sizes, strict=True):
+            if size < ladder.family.size and not ladder.family.readers:
+                self._leave(ladder.removed(size, self.removed.size))
+            elif size < ladder.family.size:
+                self._chosen.append((ladder, size))
 
     def run(self, tell: Tell, start: float = 0.0, end: float = 1.0) -> None:
         """Go through all layers."""

@@ -99,6 +99,11 @@ class Units:
         whole = sum(float(np.prod(weight.shape)) for weight in self.weights)
         return round(self.elements - whole + sum(weight.left(kept) for weight in self.weights))
 
+    def macs_left(self, removed: Bools) -> float:
+        """Return the multiply-accumulates of one sample that are left in layers when units have been removed."""
+        kept = self.kept(removed)
+        return sum(self._positions[w.name] * w.left(kept) for w in self.weights if w.name in self._positions)
+
     def gone(self, removed: Bools) -> Bools:
         """Return which units are gone without some, those that follow among them, but not those that are put back."""
         lost = ~self.kept(removed)

@@ -76,7 +76,7 @@ class Use:
         return self.written_into(np.full(self.stored, -1), np.broadcast_to(numbers, self.linear.matrix.shape))
 
     def written_into(self, stored: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a copy of the initializer's array with what the layer multiplies by, [groups, out, in, taps], in it."""
+        """Return a copy of a stored array with what the layer multiplies by, [groups, out, in, taps], in it."""
         used = self.linear.restore(matrix)
         if self.places is None:
             return np.ascontiguousarray(used).reshape(self.stored)

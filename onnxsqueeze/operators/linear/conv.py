@@ -104,7 +104,7 @@ def _patches(node: Node, linear: Linear, data: Array) -> Array:
     axes = tuple(range(2, 2 + rank))
     seen = np.lib.stride_tricks.sliding_window_view(padded, extents, axes)
     steps = [slice(None, None, step) for step in (*strides, *dilations)]
-    seen = seen[(slice(None), slice(None), *steps)]
+    seen = seen[tuple([slice(None)] * 2 + steps)]
     return np.moveaxis(seen, 1, 1 + rank)
 
 
