@@ -16,6 +16,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.rules.contract import OpRule
+from onnxsqueeze.rules.weight_source import use_count
 from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.units.probe import FLOATING
 from onnxsqueeze.units.units import Units
@@ -137,7 +138,7 @@ def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Rea
 
 def _repairable(use: Use, rule: OpRule, counts: Mapping[str, int], analysis: Analysis) -> bool:
     linear = use.linear
-    alone = counts[use.weight] == 1 and len(analysis.graph.readers.get(use.weight, ())) == 1
+    alone = counts[use.weight] == 1 and use_count(analysis.graph, use.weight, shapes=False) == 1
     known = linear.matrix.shape[3] == 1 and not linear.zero_padded or rule.patches is not None
     return alone and known and not linear.depthwise and not linear.is_table and bool(linear.scale)
 
@@ -165,7 +166,7 @@ def with_biases(model: Model) -> Model:
             continue
         linear = rule.linear(node, analysis.context)
         value = analysis.context.value(linear.weight)
-        if linear.bias or linear.zero_bias or linear.bias_position < 0 or linear.is_table or value is None:
+        if linear.bias or linear.bias_position < 0 or linear.is_table or value is None:
             continue
         name = _unused(f"{node.outputs[0]}_bias", model, new)
         new[name] = Initializer.from_array(name, np.zeros(linear.groups * linear.matrix.shape[1], value.dtype))

@@ -86,7 +86,7 @@ def squeeze(
         metric: how outputs are judged; "auto" looks at them. labels: an array in the data that holds the classes, for
             an accuracy.
         keep, only: names or glob patterns of tensors of which no unit may go, or only theirs.
-        round_to: see `onnxsqueeze.minimize`.
+        round_to: see `onnxsqueeze.minimize`; "auto" is 1 where the goal is a size.
         samples: how many to use for choices at most. seed: of all that is drawn.
         front: whether to make networks of sizes between as well.
         progress: is told how far the work is.
@@ -97,6 +97,8 @@ def squeeze(
         VerificationError: when the exact step differs from what it was given.
     """
     goal = Goal(ratio, macs, bytes, latency, max_drop)
+    if round_to == "auto" and not goal.counts_macs:
+        round_to = 1  # the goal is a size
     tell = progress or (lambda phase, fraction: None)
     clock = {"": time.perf_counter()}
     tell("loading", None)
@@ -158,9 +160,11 @@ def _known(
     part = given.calibration.first(_LOOKED_AT)
     judged = judge(outputs_of(original, part), metric, part.labels)
     families = families_of(units, readers, keep, only)
+    multiple = _MULTIPLE if round_to == "auto" else int(round_to)
+    if round_to == "auto":  # columns of what cannot be narrowed would be gathered, which takes longer than it saves
+        families = [family for family in families if family.kind != "column"]
     if not families:
         raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
-    multiple = _MULTIPLE if round_to == "auto" else int(round_to)
     network = Network(model, units, readers, tuple(families), judged, given.calibration, seed, multiple)
     _lap(clock, "analyse")
     ladders = ladders_of(network, tell)
