@@ -25,6 +25,7 @@ RIDGES = (1e-10, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Relative to the mean of the diagonal; the one that errs least on samples that were not fitted is taken."""
 SCORING_RIDGE = 1e-4
 _LEAST_DIAGONAL = 1e-30
+_ROUNDING = 1e-11  # of the mean square, well above what is lost when means are subtracted from it
 _ROWS_AT_ONCE = 1024
 
 
@@ -120,6 +121,10 @@ class Problem:
         second = found.products / max(1, found.count)
         return second - np.outer(mean, mean) if self.bias is not None else second
 
+    def power(self) -> float:
+        """Return the mean square of the columns."""
+        return float(np.trace(self.moments.products)) / max(1, self.moments.count * self.columns)
+
     def cross(self) -> Floats | None:
         """Return E[a₀ aᵀ], central where there is a bias; None where it is the same as `hessian`."""
         found = self.moments
@@ -159,9 +164,13 @@ class Problem:
         return max(0.0, float(square + linear + offset @ offset))
 
 
-def ridged(hessian: Floats, ridge: float) -> tuple[Floats, float]:
-    """Return a matrix with a multiple of its mean diagonal added to the diagonal, and what was added."""
-    added = ridge * max(float(np.trace(hessian)) / max(1, len(hessian)), _LEAST_DIAGONAL)
+def ridged(hessian: Floats, ridge: float, power: float) -> tuple[Floats, float]:
+    """Return a matrix with a multiple of its mean diagonal added to the diagonal, and what was added.
+
+    What is left of a variance by rounding alone, where all columns are constant, must not be divided by: ``power`` is
+    the mean square of the columns, of which at least a little is added.
+    """
+    added = max(ridge * float(np.trace(hessian)) / max(1, len(hessian)), _ROUNDING * power, _LEAST_DIAGONAL)
     found = hessian.copy()
     found.flat[:: len(hessian) + 1] += added
     return found, added
@@ -174,7 +183,7 @@ def solved(problem: Problem, kept: Numbers, ridge: float) -> tuple[Floats, Float
         problem: see `Problem`. kept: columns. ridge: relative to the mean diagonal.
     """
     hessian = problem.hessian()
-    matrix, added = ridged(hessian, ridge)
+    matrix, added = ridged(hessian, ridge, problem.power())
     wanted = problem.wanted(hessian) + added * problem.weight
     weight = np.zeros_like(problem.weight)
     if kept.size:
@@ -203,7 +212,7 @@ class Elimination:
 
     def __init__(self, problem: Problem, ridge: float = SCORING_RIDGE) -> None:
         hessian = problem.hessian()
-        matrix, added = ridged(hessian, ridge)
+        matrix, added = ridged(hessian, ridge, problem.power())
         self.inverse = np.linalg.inv(matrix)
         self.inverse = (self.inverse + self.inverse.T) / 2
         self.weight = (problem.wanted(hessian) + added * problem.weight) @ self.inverse

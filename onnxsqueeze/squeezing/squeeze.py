@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,10 @@ def _known(
     tell("analysing", None)
     model = with_biases(original)
     units = units_of(model)
+    for option, patterns in (("--keep", keep), ("--only", only)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in units.analysis.context.shapes):
+                raise UsageError(f"{option} {pattern}: no tensor of the model has such a name")
     readers = tuple(readers_of(model, units))
     part = given.calibration.first(_LOOKED_AT)
     judged = judge(outputs_of(original, part), metric, part.labels)
