@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnxsqueeze
-from onnxsqueeze.cli.options import MODEL, _rounding, _together
+from onnxsqueeze.cli.options import MODEL, _rounding, _together, force_option, report_options
+from onnxsqueeze.cli.outcomes import default_output
+from onnxsqueeze.cli.outputs import check_output, check_reports, is_stdout, print_out, write_json
 from onnxsqueeze.cli.progress import ProgressBar
-from onnxsqueeze.errors import UsageError
+from onnxsqueeze.cli.signals import INTERRUPTED
+from onnxsqueeze.errors import GoalError, UsageError
 
 if TYPE_CHECKING:
     from onnxsqueeze.squeezing.report import SqueezeReport
@@ -62,7 +65,49 @@ squeeze_options = _together(
 )
 
 
-def run(source: Path, target: Path, front_path: Path | None, quiet: bool, options: dict[str, Any]) -> SqueezeReport:
+@click.command(short_help="Make a dense model small, by samples.")
+@click.argument("source", metavar="IN.onnx", type=MODEL)
+@click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.small.onnx]")
+@force_option("Allow OUT to be IN itself, and l")
+@squeeze_options
+@report_options
+def squeeze(
+    source: Path,
+    output: Path | None,
+    force: bool,
+    front_path: Path | None,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Make the dense model IN.onnx small by samples, without training and without labels.
+
+    Whole units leave, and the layers that read them are repaired by least squares. It is not the same function any
+    more. A third of the samples is held out; all figures are of that third.
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())
+    target = output or default_output(source, "small")
+    from onnxsqueeze.model.files import InputFiles
+
+    read = InputFiles((source,), tuple(path for path in [Path(options["data"])] if path.is_file()))
+    check_output(read, source, target, force)
+    check_reports({"--json": json_path}, read, force, target)
+    report = _run(source, target, front_path, quiet, options)
+    write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+    if not quiet and not is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        print_out(tables.squeezed(report, str(target)))
+    if report.interrupted:
+        click.echo(f"onnxsqueeze: error: interrupted; {target} is the best so far", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+    if not report.reached:
+        raise GoalError(f"the goal cannot be reached, {report.why}; {target} is the best that could be")
+
+
+def _run(source: Path, target: Path, front_path: Path | None, quiet: bool, options: dict[str, Any]) -> SqueezeReport:
     """Squeeze, write what came of it, and return the report.
 
     Raises:

@@ -30,7 +30,7 @@ from onnxsqueeze.squeezing.samples import MOST, Data, Samples, read
 from onnxsqueeze.units.discovery import units_of
 
 if TYPE_CHECKING:
-    from onnxsqueeze.pipeline.minimize import Source
+    from onnxsqueeze.model.sources import Source
 
 _TRIES, _CLOSE = 5, 1.04
 _LOOKED_AT = 256  # samples by which the outputs are judged

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tools.models.exporting import export
 from tools.recipes.data import Images, mnist
 from tools.recipes.fitting import Loop, accuracy
-from tools.recipes.networks import ConvNeXt, VisionTransformer, fully_connected
+from tools.recipes.networks import VisionTransformer, fully_connected
 
 
 def convolutional() -> nn.Sequential:
@@ -85,7 +85,6 @@ class _Network:
     flat: bool = False
     rate: float = 1e-3
     dynamo: bool = False
-    batch: int = 256
 
 
 NETWORKS = {
@@ -96,7 +95,6 @@ NETWORKS = {
     "resnet": _Network(residual, 4, rate=4e-3, dynamo=True),
     "gru": _Network(RowReader, 5, rate=3e-3),
     "vit": _Network(lambda: VisionTransformer(image=28, patch=7, width=64, depth=3, heads=4, channels=1), 6, rate=2e-3),
-    "convnext": _Network(lambda: ConvNeXt((24, 48, 96), (1, 1, 2), stem=4, channels=1), 5, rate=3e-3),
 }
 
 
@@ -120,7 +118,7 @@ def main(data: Path, folder: Path, names: tuple[str, ...], samples: int, seed: i
         parts = images.flattened() if network.flat else images
         torch.manual_seed(seed)
         module = network.build()
-        Loop(network.epochs, network.batch, network.rate).fit(module, parts.training, seed)
+        Loop(network.epochs, learning_rate=network.rate).fit(module, parts.training, seed)
         module.eval()
         shape = tuple(parts.training.inputs.shape[1:])
         export(module, folder / f"{name}.onnx", shape, opset=18 if network.dynamo else 17, dynamo=network.dynamo)
