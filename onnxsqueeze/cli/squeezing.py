@@ -12,6 +12,7 @@ import onnxsqueeze
 from onnxsqueeze.cli.options import MODEL, _rounding, _together, force_option, report_options
 from onnxsqueeze.cli.outcomes import default_output
 from onnxsqueeze.cli.outputs import check_output, check_reports, is_stdout, print_out, write_json
+from onnxsqueeze.cli.program import EXIT_CODES
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.cli.signals import INTERRUPTED
 from onnxsqueeze.errors import GoalError, UsageError
@@ -65,7 +66,7 @@ squeeze_options = _together(
 )
 
 
-@click.command(short_help="Make a dense model small, by samples.")
+@click.command(epilog=EXIT_CODES, short_help="Make a dense model small, by samples.")
 @click.argument("source", metavar="IN.onnx", type=MODEL)
 @click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.small.onnx]")
 @force_option("Allow OUT to be IN itself, and l")

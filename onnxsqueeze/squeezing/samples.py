@@ -18,6 +18,7 @@ from onnx import ValueInfoProto, helper
 
 from onnxsqueeze.errors import UsageError, one_line
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.samples import read_arrays
 
 Array = npt.NDArray[Any]
@@ -97,7 +98,7 @@ def read(data: Data, model: Model, labels: str = "", most: int = MOST, seed: int
     Raises:
         UsageError: when they cannot be read, or do not fit the model.
     """
-    arrays = _read(data)
+    arrays = _read(data, model, labels)
     given = arrays.pop(labels, None) if labels else None
     if labels and given is None:
         raise UsageError(f"--labels {labels}: --data holds no such array; it has {_listed(arrays)}")
@@ -111,7 +112,7 @@ def read(data: Data, model: Model, labels: str = "", most: int = MOST, seed: int
     return _split(Part(rows, np.arange(count), whole, batch, single, given), most, seed)
 
 
-def _read(data: Data) -> dict[str, Any]:
+def _read(data: Data, model: Model, labels: str) -> dict[str, Any]:
     if isinstance(data, Mapping):
         return {name: np.asarray(array) for name, array in data.items()}
     path = Path(data)
@@ -122,7 +123,7 @@ def _read(data: Data) -> dict[str, Any]:
         return _of_function(str(data), module, function)
     if not path.exists():
         raise UsageError(f"--data {data}: there is no such file; give an npz, a folder of .npy, or module:function")
-    return read_arrays(path)
+    return read_arrays(path, Source(model), "labels", *([labels] if labels else []))
 
 
 def _of_folder(path: Path) -> dict[str, Any]:
