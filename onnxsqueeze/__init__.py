@@ -3,8 +3,10 @@
 The packages lie in layers. A file may import from its own package and from those in lower lines; imports under
 TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this table and checks every import.)
 
-    10  cli
-     9  bench, training, onnxsqueeze
+    12  cli
+    11  bench, training, onnxsqueeze
+    10  squeezing
+     9  units
      8  pipeline
      7  reporting, canonicalization, planning, rewriting
      6  analysis, operators
@@ -26,28 +28,33 @@ from typing import TYPE_CHECKING, Any
 from onnxsqueeze._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
+    from onnxsqueeze.errors import GoalError, InvalidModelError, SqueezeError, UsageError
     from onnxsqueeze.pipeline.minimize import Result, inspect, minimize
     from onnxsqueeze.reporting.report import Report
     from onnxsqueeze.rules.plan import Plan
+    from onnxsqueeze.squeezing.squeeze import Squeezed, squeeze
     from onnxsqueeze.verification import VerifyReport, verify
     from onnxsqueeze.verification.report import VerificationError
 
 __all__ = [
+    "GoalError",
     "InvalidModelError",
     "Plan",
     "Report",
     "Result",
     "SqueezeError",
+    "Squeezed",
     "UsageError",
     "VerificationError",
     "VerifyReport",
     "inspect",
     "minimize",
+    "squeeze",
     "verify",
 ]
 
 _HOMES = {
+    "GoalError": "errors",
     "InvalidModelError": "errors",
     "SqueezeError": "errors",
     "UsageError": "errors",
@@ -57,6 +64,8 @@ _HOMES = {
     "Result": "pipeline.minimize",
     "inspect": "pipeline.minimize",
     "minimize": "pipeline.minimize",
+    "Squeezed": "squeezing.squeeze",
+    "squeeze": "squeezing.squeeze",
     "VerifyReport": "verification",
     "verify": "verification",
 }

@@ -33,6 +33,12 @@ class DeploymentError(SqueezeError):
     exit_code: ClassVar[int] = 5
 
 
+class GoalError(SqueezeError):
+    """A network could not be made as small as was asked within the drop that was allowed."""
+
+    exit_code: ClassVar[int] = 6
+
+
 def one_line(error: Exception) -> str:
     """Return what an error says as one line; of an error of the operating system only its reason."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -41,6 +41,7 @@ from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.program import EXIT_CODES, Program, complain
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.cli.signals import INTERRUPTED
+from onnxsqueeze.cli.squeezing import squeeze
 from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError
 
 if TYPE_CHECKING:
@@ -306,6 +307,7 @@ def bench(
 
 
 main.add_command(doctor)
+main.add_command(squeeze)
 
 
 def _check_source(source: Path) -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from onnxsqueeze.reporting.report import Report
 
 
-def default_output(source: Path) -> Path:
+def default_output(source: Path, what: str = "min") -> Path:
     """Return the path beside a model that its minimized form gets: ``net.onnx`` becomes ``net.min.onnx``."""
     stem = source.stem if source.suffix.lower() == ".onnx" else source.name
-    return source.with_name(f"{stem}.min.onnx")
+    return source.with_name(f"{stem}.{what}.onnx")
 
 
 def save_result(result: Result, target: Path, external: str) -> tuple[int, float]:

@@ -27,6 +27,7 @@ _REPORTS = (
     {"original", "other", "passed", "tolerance"},  # verify
     {"input", "output", "format", "format_version"},  # deploy
     {"machine", "runtimes", "measurements"},  # bench
+    {"input", "output", "chosen", "points"},  # squeeze
 )
 """Keys that a report in JSON has, all of one of these, beside its version."""
 _LONGEST = 2**28  # bytes of a report

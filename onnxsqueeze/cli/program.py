@@ -21,6 +21,7 @@ Exit codes:
   3    unreadable or invalid model
   4    verification failed; no output is written
   5    a runtime or its converter does not take the model
+  6    squeeze: the goal cannot be reached; the best that could be is written
   129  ended by SIGHUP, as when a terminal is closed
   130  interrupted (Ctrl-C)
   141  whoever read the output went away

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.deployment import Manifest
     from onnxsqueeze.reporting.layers import Layer
     from onnxsqueeze.reporting.report import Report
+    from onnxsqueeze.squeezing.report import SqueezeReport
     from onnxsqueeze.verification import VerifyReport
 
 _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
@@ -81,6 +82,35 @@ def inspected(report: Report, verbose: bool) -> str:
     if verbose:
         parts.extend(_reasons(report))
     parts.append(_sentence("seconds", _seconds(report.seconds)))
+    return _text(parts)
+
+
+def squeezed(report: SqueezeReport, output: str) -> str:
+    """Render what `squeeze` did: the networks that were made, what each layer lost, and what it is not."""
+    points = _table("weights", "ratio", "MACs", "MACs ratio", "bytes", "latency", report.metric, "drop", "deviation")
+    points.add_row(
+        f"{report.weights:,}", "1", _short(report.macs), "1", f"{report.bytes:,}", "", f"{100 * report.dense:.2f} %"
+    )
+    for point in report.points:
+        latency = "" if point.latency is None else f"{point.latency:.2f}"
+        name = f"{point.weights:,}" + (" *" if point is report.chosen and len(report.points) > 1 else "")
+        sizes = (f"{point.ratio:.2f}", _short(point.macs), f"{point.macs_ratio:.2f}", f"{point.bytes:,}", latency)
+        points.add_row(name, *sizes, f"{100 * point.metric:.2f} %", f"{point.drop:.2f}", f"{point.deviation:.2g}")
+    layers = _table("layer", "units", "left", left=2)
+    for taken in report.chosen.taken:
+        layers.add_row(printable(taken.name), taken.kind, _change(f"{taken.before:,}", f"{taken.after:,}"))
+    parts: list[RenderableType] = [layers, points]
+    if len(report.points) > 1:
+        parts.append(_sentence("*", "written"))
+    from onnxsqueeze.squeezing.report import NOT_THE_SAME
+
+    counts = f"{report.calibration:,} samples for choices, {report.held_out:,} held out for these figures"
+    parts.append(_sentence("samples", counts))
+    parts.append(_sentence("note", NOT_THE_SAME, "yellow"))
+    if report.why:
+        parts.append(_sentence("goal not reached", report.why, "red"))
+    parts.append(_sentence("seconds", _seconds(report.seconds)))
+    parts.append(_sentence("written", output, "green"))
     return _text(parts)
 
 

@@ -170,6 +170,7 @@ Adopts = Callable[[Node, Context, "Rewriter", int, Floats], bool]
 Alignment = Callable[[Node, Context], tuple[int, int]]
 Worthwhile = Callable[[Node, Context], "Sequence[Constraint]"]
 LinearView = Callable[[Node, Context], "Linear"]
+Patches = Callable[[Node, "Linear", Array], Array]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
 SlicedFrom = Callable[[Node, Context, Kept], "Sequence[Kept | None] | None"]
@@ -253,6 +254,8 @@ class OpRule:
             the units of training.
         contracts: the inputs whose channels a node sums over, unless ``linear`` says so.
         linear: the view of a node that multiplies by one weight as [groups, out, in, taps].
+        patches: what that weight is multiplied by, from the data: a view [batch, *places, groups * in, taps], where the
+            taps are not those of a single place. Without it a layer of several taps is not repaired.
         narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
         cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
             may be added that is the same for all of those (keys).
@@ -295,6 +298,7 @@ class OpRule:
     parameters: Parameters = field(default=_no_parameters)
     contracts: Contracts | None = None
     linear: LinearView | None = None
+    patches: Patches | None = None
     narrows: bool = False
     cancels: Cancels | None = None
     traits: frozenset[Trait] = frozenset()

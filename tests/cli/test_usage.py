@@ -159,7 +159,7 @@ def test_help_documents_every_option_and_exit_code() -> None:
     for word in (*options.split(), *words.split(), "Exit codes:"):
         assert word in result.stdout
     codes = dict(re.findall(r"^    (\d+) +(.+)$", run("--help").stdout, re.MULTILINE))
-    assert set(codes) == {"0", "1", "2", "3", "4", "5", "129", "130", "141", "143"}
+    assert set(codes) == {"0", "1", "2", "3", "4", "5", "6", "129", "130", "141", "143"}
 
 
 def test_the_version() -> None:

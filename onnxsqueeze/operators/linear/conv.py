@@ -93,6 +93,37 @@ def _conv_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return [None] if shape is None else window_shape(node, context, shape[0], kernel)
 
 
+def _patches(node: Node, linear: Linear, data: Array) -> Array:
+    """Return what the kernel sees at each place of images [N, C, *space], as a view [N, *places, C, *kernel]."""
+    kernel = linear.restore(linear.matrix).shape[2:]
+    rank = len(kernel)
+    strides, dilations = (list(node.attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    extents = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
+    pads = _pads(node, data.shape[2:], extents, strides)
+    padded = np.pad(data, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else data
+    axes = tuple(range(2, 2 + rank))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, extents, axes)
+    steps = [slice(None, None, step) for step in (*strides, *dilations)]
+    seen = seen[tuple([slice(None)] * 2 + steps)]
+    return np.moveaxis(seen, 1, 1 + rank)
+
+
+def _pads(node: Node, space: Sequence[int], extents: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the zeros before and after each axis of images of a size."""
+    mode = node.attributes.get("auto_pad", "NOTSET")
+    if mode == "VALID":
+        return [(0, 0)] * len(space)
+    if mode == "NOTSET":
+        pads = list(node.attributes.get("pads", [0] * (2 * len(space))))
+        return list(zip(pads[: len(space)], pads[len(space) :], strict=True))
+    found = []
+    for size, extent, stride in zip(space, extents, strides, strict=True):
+        total = max(0, (-(-size // stride) - 1) * stride + extent - size)
+        less, more = total // 2, total - total // 2
+        found.append((less, more) if mode == "SAME_UPPER" else (more, less))
+    return found
+
+
 def _alignment(node: Node, context: Context) -> tuple[int, int]:
     """Grouped convolutions, unless depthwise, are blocked group by group."""
     linear = _conv(node, context)
@@ -110,6 +141,7 @@ register(
         linear_rule("Conv", _conv),
         infer=_conv_shape,
         alignment=_alignment,
+        patches=_patches,
         optional_bias=_bias,
         rows=ScoreRows(finite=lambda node, context: True),
     ),

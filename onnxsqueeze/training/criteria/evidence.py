@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.calibration.batches import Batch, device_of, first_output, measuring, prepared, small_batches
 from onnxsqueeze.training.calibration.likelihood import Likelihood, resolved, sampled_loss
-from onnxsqueeze.training.criteria.weight_uses import Use, by_weight, linear_uses
+from onnxsqueeze.units.weight_uses import Use, by_weight, linear_uses
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onnxsqueeze.training.criteria.evidence import Evidence, spread
-from onnxsqueeze.training.criteria.weight_uses import Use
+from onnxsqueeze.units.weight_uses import Use
 
 
 def fold_means(evidence: Evidence, going: Mapping[str, Tensor]) -> dict[str, int]:

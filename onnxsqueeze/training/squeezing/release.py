@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.calibration.batches import Batch, measuring, prepared
-from onnxsqueeze.training.criteria.weight_uses import linear_uses
+from onnxsqueeze.units.weight_uses import linear_uses
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

@@ -21,12 +21,12 @@ from onnxsqueeze.training.criteria.evidence import Losses
 from onnxsqueeze.training.criteria.folding import fold_means
 from onnxsqueeze.training.criteria.ranking import kept
 from onnxsqueeze.training.criteria.registry import Ranking
-from onnxsqueeze.training.criteria.weight_uses import by_weight, linear_uses
 from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
 from onnxsqueeze.training.squeezing.unit_masks import Bools, Floats, Masks, slices, unit_masks, unit_sums
 from onnxsqueeze.training.units import Units, measured_latency, remove_units, select
-from onnxsqueeze.training.units.discovery import units_of
+from onnxsqueeze.units.discovery import units_of
+from onnxsqueeze.units.weight_uses import by_weight, linear_uses
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

@@ -14,10 +14,10 @@ from torch import Tensor
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.calibration.batches import Batch
 from onnxsqueeze.training.calibration.likelihood import Likelihood
-from onnxsqueeze.training.units.discovery import units_of
 from onnxsqueeze.training.units.scoring import unit_scores
-from onnxsqueeze.training.units.selection import Floors, select
-from onnxsqueeze.training.units.units import Bools, Units
+from onnxsqueeze.units.discovery import units_of
+from onnxsqueeze.units.selection import Floors, select
+from onnxsqueeze.units.units import Bools, Units
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

@@ -20,8 +20,8 @@ from torch import Tensor
 from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.training.calibration.batches import Batch, first_output, measuring, prepared, small_batches
 from onnxsqueeze.training.calibration.likelihood import Likelihood, log_probabilities, resolved
-from onnxsqueeze.training.units.class_uses import Reading
-from onnxsqueeze.training.units.units import Floats, Units
+from onnxsqueeze.units.class_uses import Reading
+from onnxsqueeze.units.units import Floats, Units
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule

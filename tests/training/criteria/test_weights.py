@@ -13,8 +13,8 @@ from torch import Tensor
 
 from onnxsqueeze.training.criteria import CriterionContext, Evidence
 from onnxsqueeze.training.criteria.folding import fold_means
-from onnxsqueeze.training.criteria.weight_uses import linear_uses
 from onnxsqueeze.training.module import from_onnx
+from onnxsqueeze.units.weight_uses import linear_uses
 from tests.support.training.graphs import Array, graph, node
 
 RANDOM = np.random.default_rng(5)

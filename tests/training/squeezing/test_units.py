@@ -16,7 +16,7 @@ from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
 from onnxsqueeze.training.squeezing.unit_masks import slices, unit_sums
-from onnxsqueeze.training.units.discovery import units_of
+from onnxsqueeze.units.discovery import units_of
 from tests.support.training.graphs import perceptron
 
 SIZES = (12, 40, 30, 5)

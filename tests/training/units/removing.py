@@ -14,7 +14,7 @@ import onnxsqueeze as sq
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.units import Units
-from onnxsqueeze.training.units.units import Bools
+from onnxsqueeze.units.units import Bools
 from tests.support.blocks.exporting import export
 from tests.support.exports.exporters import Exporter, exported
 from tests.support.training.library import FUSED, library

@@ -8,7 +8,7 @@ import pytest
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.training.units import Floors, select
-from onnxsqueeze.training.units.discovery import units_of
+from onnxsqueeze.units.discovery import units_of
 from tests.training.units.removing import minimized, model, random_scores, without
 
 NETWORKS = (

@@ -12,7 +12,7 @@ from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.units import Units, remove_units, unit_scores
-from onnxsqueeze.training.units.discovery import units_of
+from onnxsqueeze.units.discovery import units_of
 from tests.support.blocks.exporting import export
 from tests.training.units.removing import minimized, model
 

@@ -14,7 +14,7 @@ import onnxruntime
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.minimize import minimize
-from onnxsqueeze.training.units.units import Units
+from onnxsqueeze.units.units import Units
 
 _RUNS = 15
 Feeds = Mapping[str, npt.NDArray[np.generic]]

@@ -17,7 +17,7 @@ from onnxsqueeze.rules.parameters import along, linear_classes, linear_parameter
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_view import Linear
-from onnxsqueeze.training.units.probe import FLOATING
+from onnxsqueeze.units.probe import FLOATING
 
 Classes = npt.NDArray[np.int64]
 _ERASED = (Role.WEIGHT, Role.SUMMAND, Role.FACTOR)

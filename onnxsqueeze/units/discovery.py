@@ -14,11 +14,11 @@ from onnxsqueeze.coupling.constraint import Classes, Constraint, Row
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.training.units.class_uses import ColumnClasses, Reading, Use, Weights, weights_of
-from onnxsqueeze.training.units.coupling import constraints_of, heads_of, ragged_tables
-from onnxsqueeze.training.units.probe import probed
-from onnxsqueeze.training.units.sizes import separate_axes, stored_weights
-from onnxsqueeze.training.units.units import Kind, Units
+from onnxsqueeze.units.class_uses import ColumnClasses, Reading, Use, Weights, weights_of
+from onnxsqueeze.units.coupling import constraints_of, heads_of, ragged_tables
+from onnxsqueeze.units.probe import probed
+from onnxsqueeze.units.sizes import separate_axes, stored_weights
+from onnxsqueeze.units.units import Kind, Units
 
 Bools = npt.NDArray[np.bool_]
 _OF_CONSTANTS = (Reason.CONSTANT_READ, Reason.CONSTANT_VARIES)

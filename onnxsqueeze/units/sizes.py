@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.training.units.class_uses import Classes, Use
+from onnxsqueeze.units.class_uses import Classes, Use
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

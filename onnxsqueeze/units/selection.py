@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.training.units.units import Bools, Floats, Units
+from onnxsqueeze.units.units import Bools, Floats, Units
 
 Classes = npt.NDArray[np.int64]
 

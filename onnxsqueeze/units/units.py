@@ -14,9 +14,9 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
-from onnxsqueeze.training.units.class_uses import Classes, Reading, Use
-from onnxsqueeze.training.units.closure import settled
-from onnxsqueeze.training.units.sizes import StoredWeight
+from onnxsqueeze.units.class_uses import Classes, Reading, Use
+from onnxsqueeze.units.closure import settled
+from onnxsqueeze.units.sizes import StoredWeight
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -98,6 +98,11 @@ class Units:
                 kept[columns] = True
         whole = sum(float(np.prod(weight.shape)) for weight in self.weights)
         return round(self.elements - whole + sum(weight.left(kept) for weight in self.weights))
+
+    def macs_left(self, removed: Bools) -> float:
+        """Return the multiply-accumulates of one sample that are left in layers when units have been removed."""
+        kept = self.kept(removed)
+        return sum(self._positions[w.name] * w.left(kept) for w in self.weights if w.name in self._positions)
 
     def gone(self, removed: Bools) -> Bools:
         """Return which units are gone without some, those that follow among them, but not those that are put back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,22 +73,36 @@ class Use:
         return self._stored(np.arange(groups * out).reshape(groups, out, 1, 1))
 
     def _stored(self, numbers: Numbers) -> Numbers:
-        used = self.linear.restore(np.broadcast_to(numbers, self.linear.matrix.shape))
+        return self.written_into(np.full(self.stored, -1), np.broadcast_to(numbers, self.linear.matrix.shape))
+
+    def written_into(self, stored: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a copy of a stored array with what the layer multiplies by, [groups, out, in, taps], in it."""
+        used = self.linear.restore(matrix)
         if self.places is None:
             return np.ascontiguousarray(used).reshape(self.stored)
-        stored = np.full(self.stored, -1)
+        stored = stored.copy()
         stored.reshape(-1)[self.places.reshape(-1)] = used.reshape(-1)
         return stored
 
+    def read_from(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what the layer multiplies by, [groups, out, in, taps], from a value of the initializer."""
+        numbers = np.arange(self.linear.matrix.size).reshape(self.linear.matrix.shape)
+        places = self.written_into(np.full(self.stored, -1), numbers).reshape(-1)
+        found = np.empty(self.linear.matrix.size, dtype=stored.dtype)
+        read = places >= 0
+        found[places[read]] = stored.reshape(-1)[read]
+        return found.reshape(self.linear.matrix.shape)
 
-def linear_uses(model: Model, trained: Collection[str]) -> list[Use]:
+
+def linear_uses(model: Model, trained: Collection[str], analysis: Analysis | None = None) -> list[Use]:
     """Return every use of a trained tensor as the weight of a linear layer, in the order of the graph.
 
     Args:
         model: any model.
         trained: the initializers that are trained; others have no use.
+        analysis: of the model, if there is one.
     """
-    analysis = analyse(model)
+    analysis = analyse(model) if analysis is None else analysis
     found: list[Use] = []
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         if rule.linear is None:

@@ -1,0 +1,144 @@
+"""The command `squeeze`. Imports nothing heavy before it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import onnxsqueeze
+from onnxsqueeze.cli.options import MODEL, _rounding, _together, force_option, report_options
+from onnxsqueeze.cli.outcomes import default_output
+from onnxsqueeze.cli.outputs import check_output, check_reports, is_stdout, print_out, write_json
+from onnxsqueeze.cli.program import EXIT_CODES
+from onnxsqueeze.cli.progress import ProgressBar
+from onnxsqueeze.cli.signals import INTERRUPTED
+from onnxsqueeze.errors import GoalError, UsageError
+
+if TYPE_CHECKING:
+    from onnxsqueeze.squeezing.report import SqueezeReport
+    from onnxsqueeze.squeezing.squeeze import Squeezed
+
+_POSITIVE = click.IntRange(min=1)
+
+squeeze_options = _together(
+    click.option(
+        "--data",
+        required=True,
+        metavar="FILE.npz|DIR|MODULE:FUNCTION",
+        help="Samples: one array for each input, by name; a folder of .npy files; or a function that yields dicts.",
+    ),
+    click.option("--ratio", type=float, metavar="X", help="Goal: X times fewer weights."),
+    click.option("--macs", type=float, metavar="X", help="Goal: X times fewer multiply-accumulates."),
+    click.option("--bytes", type=_POSITIVE, metavar="N", help="Goal: a file of at most N bytes."),
+    click.option("--latency", type=float, metavar="X", help="Goal: at most this share of the time, as in 0.5."),
+    click.option(
+        "--max-drop",
+        type=float,
+        metavar="P",
+        help="Let the metric fall by P percentage points at most; alone: the smallest model that does.",
+    ),
+    click.option(
+        "--metric",
+        default="auto",
+        show_default=True,
+        metavar="auto|NAME",
+        help="top1, argmax, argmax-1, cosine or deviation; auto looks at the outputs.",
+    ),
+    click.option("--labels", default="", metavar="NAME", help="Classes in the data: the metric is accuracy."),
+    click.option("--samples", type=_POSITIVE, default=8192, show_default=True, help="Samples to choose by, at most."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
+    click.option("--front", "front_path", type=MODEL, metavar="DIR", help="Keep models of sizes between here."),
+    click.option(
+        "--keep", multiple=True, metavar="NAME", help="Let no unit of these tensors go: a name or a glob pattern."
+    ),
+    click.option("--only", multiple=True, metavar="NAME", help="Let units of these tensors go alone; may be repeated."),
+    click.option(
+        "--round-to",
+        type=_rounding,
+        metavar="auto|K",
+        default="auto",
+        show_default=True,
+        help="Leave counts of channels that are multiples of K; auto: where that is faster; 1: any.",
+    ),
+)
+
+
+@click.command(epilog=EXIT_CODES, short_help="Make a dense model small, by samples.")
+@click.argument("source", metavar="IN.onnx", type=MODEL)
+@click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.small.onnx]")
+@force_option("Allow OUT to be IN itself, and l")
+@squeeze_options
+@report_options
+def squeeze(
+    source: Path,
+    output: Path | None,
+    force: bool,
+    front_path: Path | None,
+    json_path: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Make the dense model IN.onnx small by samples, without training and without labels.
+
+    Whole units leave, and the layers that read them are repaired by least squares. It is not the same function any
+    more. A third of the samples is held out; all figures are of that third.
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())
+    target = output or default_output(source, "small")
+    from onnxsqueeze.model.files import InputFiles
+
+    read = InputFiles((source,), tuple(path for path in [Path(options["data"])] if path.is_file()))
+    check_output(read, source, target, force)
+    check_reports({"--json": json_path}, read, force, target)
+    report = _run(source, target, front_path, quiet, options)
+    write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+    if not quiet and not is_stdout(json_path):
+        from onnxsqueeze.cli import tables
+
+        print_out(tables.squeezed(report, str(target)))
+    if report.interrupted:
+        click.echo(f"onnxsqueeze: error: interrupted; {target} is the best so far", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+    if not report.reached:
+        raise GoalError(f"the goal cannot be reached, {report.why}; {target} is the best that could be")
+
+
+def _run(source: Path, target: Path, front_path: Path | None, quiet: bool, options: dict[str, Any]) -> SqueezeReport:
+    """Squeeze, write what came of it, and return the report.
+
+    Raises:
+        SqueezeError: of any kind, before or after the model was written.
+    """
+    if front_path is not None and front_path.exists() and (not front_path.is_dir() or any(front_path.iterdir())):
+        raise UsageError(f"--front {front_path} is no empty folder; choose another name")
+    with ProgressBar(quiet) as steps:
+        result: Squeezed = onnxsqueeze.squeeze(source, progress=steps, front=front_path is not None, **options)
+        steps("writing")
+        from onnxsqueeze.model.saving import save
+
+        save(result.minimized, target)
+        if front_path is not None:
+            _write_front(result.report, front_path)
+    return result.report
+
+
+def _write_front(report: SqueezeReport, folder: Path) -> None:
+    """Write every network that was made, and a list of them."""
+    from onnxsqueeze.model.saving import save, save_bytes
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--front {folder} cannot be made: {error.strerror}") from None
+    names = {}
+    for point in report.points:
+        names[f"{point.ratio:.2f}x.onnx"] = point
+    for name, point in names.items():
+        save(point.model, folder / name)
+    listed = [{"file": name, **point.to_dict()} for name, point in names.items()]
+    save_bytes((json.dumps(listed, indent=2) + "\n").encode(), folder / "front.json")

@@ -1,0 +1,196 @@
+"""A database: what each family's sizes cost at the network's outputs, the readers repaired, all else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.squeezing.families import Family
+from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
+from onnxsqueeze.squeezing.least_squares import Floats, Numbers
+from onnxsqueeze.squeezing.metrics import Judge
+from onnxsqueeze.squeezing.ordering import Removal, measured_scores
+from onnxsqueeze.squeezing.readers import Arrays, Reader
+from onnxsqueeze.squeezing.running import outputs_of
+from onnxsqueeze.squeezing.samples import Part
+from onnxsqueeze.units.units import Units
+
+Array = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
+Tell = Callable[[str, "float | None"], None]
+
+_SHARES = (
+    0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.045, 0.03, 0.02, 0.01, 0,
+)  # fmt: skip
+_EVALUATED = 512  # samples
+_MEASURED = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The dense network and all that is known of it.
+
+    Attributes:
+        model: with a bias wherever a layer can have one. units, families, readers: of it.
+        judge: how outputs are compared. part: the samples for choices. seed: of all that is drawn.
+        multiple: sizes are multiples of this, where a family is large enough.
+    """
+
+    model: Model
+    units: Units
+    readers: tuple[Reader, ...]
+    families: tuple[Family, ...]
+    judge: Judge
+    part: Part
+    seed: int
+    multiple: int = 1
+
+    def arrays(self) -> dict[str, Array]:
+        """Return all weights as they are."""
+        return {name: initializer.array for name, initializer in self.model.initializers.items()}
+
+    def masked(self, arrays: Arrays, removed: Bools) -> dict[str, Array]:
+        """Return weights without those of removed units."""
+        found = dict(arrays)
+        for name, mask in self.units.masks(removed).items():
+            found[name] = np.where(mask, found[name], np.zeros((), found[name].dtype))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The sizes of one family, downwards.
+
+    Attributes:
+        family: the family. sizes: from all to none. errors: at the network's outputs, never falling.
+        gone_at: by unit of the family the largest size at which it has left.
+        scores: what each unit is worth, where that was measured.
+    """
+
+    family: Family
+    sizes: tuple[int, ...]
+    errors: tuple[float, ...]
+    gone_at: Numbers
+    scores: Floats | None = None
+
+    def removed(self, size: int, units: int) -> Bools:
+        """Return which of so many units of the network have left at a size."""
+        found = np.zeros(units, dtype=bool)
+        found[self.family.units[self.gone_at >= size]] = True
+        return found
+
+    def error(self, size: int) -> float:
+        """Return the error at a size, between those that were measured by interpolation."""
+        return float(np.interp(size, self.sizes[::-1], self.errors[::-1]))
+
+
+class Evaluator:
+    """Runs changed networks on some samples and compares their outputs with the original's."""
+
+    def __init__(self, network: Network, samples: int) -> None:
+        self._network = network
+        self._part = network.part.first(samples)
+        self._before = outputs_of(network.model, self._part)
+
+    def error(self, arrays: Arrays) -> float:
+        """Return the error of the network with other weights."""
+        network = self._network
+        return network.judge.error(self._before, outputs_of(with_arrays(network.model, arrays), self._part))
+
+
+def sizes_of(family: Family, multiple: int) -> list[int]:
+    """Return the sizes that are tried, downwards; multiples of a number where that leaves a choice."""
+    found = [family.size]
+    for share in _SHARES:
+        size = round(share * family.size)
+        if multiple > 1 and size > multiple:
+            size = -(-size // multiple) * multiple
+        if size < found[-1]:
+            found.append(size)
+    return found
+
+
+def ladders_of(network: Network, tell: Tell) -> list[Ladder]:
+    """Measure all families of a network."""
+    evaluator, few = Evaluator(network, _EVALUATED), Evaluator(network, _MEASURED)
+    problems: dict[str, Problems] = {}
+    found = []
+    for number, family in enumerate(network.families):
+        tell("measuring what may leave", number / len(network.families))
+        missing = [reader for reader in family.readers if reader.name not in problems]
+        if missing:
+            wanted = _with_others(network, number, missing)
+            problems = {**_still_needed(network, number, problems), **_gather(network, wanted)}
+        scores = None if family.exact else _scores(network, family, few)
+        found.append(_ladder(network, family, problems, scores, evaluator))
+    return found
+
+
+def _gather(network: Network, readers: Sequence[Reader]) -> dict[str, Problems]:
+    return gathered(network.model, readers, network.part, network.seed)
+
+
+_AT_ONCE = 1 << 26  # elements of moments
+
+
+def _with_others(network: Network, number: int, missing: Sequence[Reader]) -> list[Reader]:
+    """Return readers to gather together with those of a family: the next families', as far as memory goes."""
+    found = list(missing)
+    size = sum(reader.groups * reader.columns**2 for reader in found)
+    for family in network.families[number + 1 :]:
+        for reader in family.readers:
+            own = reader.groups * reader.columns**2
+            if size + own > _AT_ONCE:
+                return found
+            if reader.name not in {each.name for each in found}:
+                found.append(reader)
+                size += own
+    return found
+
+
+def _still_needed(network: Network, number: int, problems: dict[str, Problems]) -> dict[str, Problems]:
+    names = {reader.name for reader in network.families[number].readers}
+    return {name: problem for name, problem in problems.items() if name in names}
+
+
+def _scores(network: Network, family: Family, evaluator: Evaluator) -> Floats:
+    arrays = network.arrays()
+    return measured_scores(family, len(network.units), lambda removed: evaluator.error(network.masked(arrays, removed)))
+
+
+def _ladder(
+    network: Network,
+    family: Family,
+    problems: dict[str, Problems],
+    scores: Floats | None,
+    evaluator: Evaluator,
+) -> Ladder:
+    removal = Removal(family, network.units, problems, scores)
+    sizes = sizes_of(family, network.multiple)
+    errors = [0.0]
+    for size in sizes[1:]:
+        removal.down_to(size)
+        gone = removal.removed(len(network.units))
+        arrays = _repaired(network, removal, problems)
+        errors.append(max(errors[-1], evaluator.error(network.masked(arrays, gone))))
+    return Ladder(family, tuple(sizes), tuple(errors), removal.gone_at, scores)
+
+
+def _repaired(network: Network, removal: Removal, problems: dict[str, Problems]) -> dict[str, Array]:
+    """Return all weights with those of the family's readers as the removal left them."""
+    arrays = network.arrays()
+    weights: dict[str, list[Floats]] = {}
+    for name, _, weight in removal.weights():
+        weights.setdefault(name, []).append(weight)
+    for reader in removal.family.readers:
+        own = weights[reader.name]
+        pairs = zip(problems[reader.name].joined(), own, strict=True)
+        biases = [problem.shift(weight) for problem, weight in pairs]
+        bias = None if biases[0] is None else np.stack([each for each in biases if each is not None])
+        arrays.update(reader.written(arrays, np.stack(own), bias))
+    return arrays

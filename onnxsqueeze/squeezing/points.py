@@ -1,0 +1,129 @@
+"""From sizes to a minimized network and its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.model.counting import weight_elements
+from onnxsqueeze.model.loading import to_proto
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.minimize import minimize
+from onnxsqueeze.squeezing.allocation import Step
+from onnxsqueeze.squeezing.gathering import with_arrays
+from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
+from onnxsqueeze.squeezing.metrics import relative_deviation
+from onnxsqueeze.squeezing.report import Point, Taken
+from onnxsqueeze.squeezing.running import outputs_of
+from onnxsqueeze.squeezing.samples import Part
+from onnxsqueeze.squeezing.sequence import FrontToBack
+from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.sessions import Session
+
+Array = npt.NDArray[Any]
+_ROUNDS = 25
+
+
+class Maker:
+    """Makes networks of given sizes and measures them.
+
+    Attributes:
+        original: the user's model. dense: its own value of the metric. bytes, macs: its size.
+    """
+
+    def __init__(
+        self, original: Model, network: Network, ladders: Sequence[Ladder], held_out: Part, wishes: dict[str, Any]
+    ) -> None:
+        """Run the original on the samples that were held out.
+
+        Args:
+            original: the user's model. network, ladders: what is known of it. held_out: samples for the figures alone.
+            wishes: how to minimize.
+        """
+        self.original = original
+        self._network, self._ladders, self._part, self._wishes = network, ladders, held_out, wishes
+        self._before = outputs_of(original, held_out)
+        self.dense = network.judge.value(self._before, self._before, held_out.labels)
+        self.bytes = encoded_size(original)
+        self.macs = network.units.macs_left(np.zeros(len(network.units), dtype=bool))
+
+    def make(self, step: Step, tell: Tell, latency: bool = False) -> Point:
+        """Squeeze, repair, minimize and measure a network.
+
+        Args:
+            step: the sizes. tell: is told how far it is. latency: whether to time it beside the original.
+        """
+        sequence = FrontToBack(self._network, self._ladders, step.sizes)
+        sequence.run(tell)
+        masked = without_idle_biases(with_arrays(self._network.model, sequence.arrays), self.original)
+        tell("minimizing", None)
+        minimized = minimize(to_proto(masked), **self._wishes).minimized
+        tell("measuring", None)
+        after = outputs_of(minimized, self._part)
+        value = self._network.judge.value(self._before, after, self._part.labels)
+        macs = round(self._network.units.macs_left(sequence.removed))
+        return Point(
+            weights=weight_elements(minimized),
+            macs=macs,
+            bytes=encoded_size(minimized),
+            ratio=weight_elements(self.original) / max(1, weight_elements(minimized)),
+            macs_ratio=self.macs / max(1, macs),
+            metric=value,
+            drop=100 * (self.dense - value),
+            deviation=relative_deviation(self._before, after),
+            latency=self._latency(minimized) if latency else None,
+            taken=tuple(_taken(self._ladders, step)),
+            model=minimized,
+        )
+
+    def _latency(self, model: Model) -> float:
+        """Return the time of a run as a share of the original's: both are timed in turn, on one sample."""
+        feeds = next(iter(replace(self._part, batch=self._single()).batches()))
+        sessions = [Session(Source(each), optimized=True) for each in (self.original, model)]
+        times: list[list[float]] = [[], []]
+        for _ in range(_ROUNDS):
+            for own, session in zip(times, sessions, strict=True):
+                started = time.perf_counter()
+                session.run(feeds)
+                own.append(time.perf_counter() - started)
+        return float(median(times[1][3:]) / median(times[0][3:]))
+
+    def _single(self) -> int:
+        """Return the smallest batch that the model takes: 1 unless it fixes another."""
+        dims = [value.type.tensor_type.shape.dim for value in self.original.skeleton.graph.input]
+        fixed = any(dim and dim[0].HasField("dim_value") for dim in dims)
+        return self._part.batch if fixed else 1
+
+
+def _taken(ladders: Sequence[Ladder], step: Step) -> list[Taken]:
+    pairs = zip(ladders, step.sizes, strict=True)
+    return [Taken(each.family.name, each.family.kind, each.family.size, size) for each, size in pairs]
+
+
+def without_idle_biases(model: Model, original: Model) -> Model:
+    """Return a model without the biases that the original did not have and that are zero all the same."""
+    added = {
+        name
+        for name, initializer in model.initializers.items()
+        if name not in original.initializers and not initializer.array.any()
+    }
+    if not added:
+        return model
+    skeleton = copy_except(model.skeleton)
+    for node in skeleton.graph.node:
+        names = ["" if name in added else name for name in node.input]
+        while names and not names[-1]:
+            names.pop()
+        if names != list(node.input):
+            del node.input[:]
+            node.input.extend(names)
+    kept = {name: array for name, array in model.initializers.items() if name not in added}
+    return replace(model, skeleton=skeleton, initializers=kept)

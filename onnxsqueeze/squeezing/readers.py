@@ -1,0 +1,205 @@
+"""The layers that read units and can be repaired: what they read, at which places, and where their weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto
+
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.model.initializer import Initializer
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.pipeline.frontend import analyse
+from onnxsqueeze.rules.contract import OpRule
+from onnxsqueeze.rules.weight_source import use_count
+from onnxsqueeze.squeezing.least_squares import Floats, Numbers
+from onnxsqueeze.units.probe import FLOATING
+from onnxsqueeze.units.units import Units
+from onnxsqueeze.units.weight_uses import Use, linear_uses
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+"""The weights of a network as it is now, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """One layer whose weights can be repaired.
+
+    Attributes:
+        use: the layer and how its weight is stored. rule: of its operator.
+        classes: the class of each of its input channels, [groups * in]; -1 for what is no unit's.
+    """
+
+    use: Use
+    rule: OpRule
+    classes: Numbers
+
+    @property
+    def name(self) -> str:
+        """The name of what the layer writes."""
+        return self.use.node.outputs[0]
+
+    @property
+    def data(self) -> str:
+        """The tensor that it reads."""
+        return self.use.linear.data
+
+    @property
+    def groups(self) -> int:
+        """How many matrices it multiplies by, each with inputs of its own."""
+        return self.use.linear.groups
+
+    @property
+    def columns(self) -> int:
+        """How many columns each of its matrices has: channels times taps."""
+        return int(np.prod(self.use.linear.matrix.shape[2:]))
+
+    def places(self, shape: Sequence[int]) -> int:
+        """Return at how many places a batch of data of a shape is read."""
+        return int(np.prod(shape)) // max(1, shape[self.use.linear.data_axis])
+
+    def rows(self, data: Array, most: int, generator: np.random.Generator) -> Floats:
+        """Return what the layer multiplies by, [groups, places, columns], float64, at some places drawn at random.
+
+        Args:
+            data: a batch of the tensor that it reads. most: how many places to take at most.
+            generator: draws them; from the same state it draws the same.
+        """
+        linear = self.use.linear
+        if self.rule.patches is not None:
+            seen = self.rule.patches(self.use.node, linear, data)
+            front = seen.shape[: seen.ndim - (data.ndim - 1)]
+        else:
+            seen = np.moveaxis(data, linear.data_axis, -1)
+            front = seen.shape[:-1]
+        count = int(np.prod(front))
+        chosen = np.arange(count)
+        if count > most:
+            chosen = np.sort(generator.choice(count, most, replace=False))
+        found = seen[np.unravel_index(chosen, front)] if front else seen[None]
+        split = found.astype(np.float64).reshape(len(chosen), linear.groups, self.columns)
+        return np.asarray(split.transpose(1, 0, 2))
+
+    def weight(self, arrays: Arrays) -> Floats:
+        """Return its weights as they are now, [groups, out, columns], factors included."""
+        linear = self.use.linear
+        stored = self.use.read_from(arrays[self.use.weight]).astype(np.float64)
+        return np.asarray(stored.reshape(*stored.shape[:2], -1)) * linear.scale
+
+    def bias(self, arrays: Arrays) -> Floats | None:
+        """Return its bias as it is now, [groups, out]; None where it has none of its own."""
+        if not self.use.bias:
+            return None
+        linear = self.use.linear
+        return arrays[self.use.bias].astype(np.float64).reshape(linear.groups, -1) * linear.bias_scale
+
+    def written(self, arrays: Arrays, weight: Floats, bias: Floats | None) -> dict[str, Array]:
+        """Return the stored tensors for a weight and a bias as `weight` and `bias` give them."""
+        linear, stored = self.use.linear, arrays[self.use.weight]
+        matrix = (weight / linear.scale).reshape(linear.matrix.shape).astype(stored.dtype)
+        found = {self.use.weight: self.use.written_into(stored, matrix)}
+        if bias is not None and self.use.bias:
+            own = arrays[self.use.bias]
+            found[self.use.bias] = (bias / linear.bias_scale).reshape(own.shape).astype(own.dtype)
+        return found
+
+    def column_classes(self) -> Numbers:
+        """Return the class of each column, [groups, columns]."""
+        taps = self.use.linear.matrix.shape[3]
+        return np.repeat(self.classes.reshape(self.groups, -1), taps, axis=1)
+
+
+def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Reader]:
+    """Return the layers whose weights can be repaired, in the order of the graph.
+
+    Args:
+        model: the model, with a bias wherever a layer can have one. units: of it. keep: weights that must not change.
+    """
+    analysis = analyse(model)
+    floating = {name for name, array in model.initializers.items() if array.dtype.name in FLOATING}
+    uses = linear_uses(model, floating.difference(keep), analysis)
+    counts: dict[str, int] = {}
+    for use in uses:
+        counts[use.weight] = counts.get(use.weight, 0) + 1
+    found = []
+    for use in uses:
+        rule = analysis.rules[use.node.index]
+        classes = _classes(use, units)
+        if _repairable(use, rule, counts, analysis) and classes is not None:
+            found.append(Reader(use, rule, classes))
+    return found
+
+
+def _repairable(use: Use, rule: OpRule, counts: Mapping[str, int], analysis: Analysis) -> bool:
+    linear = use.linear
+    alone = counts[use.weight] == 1 and use_count(analysis.graph, use.weight, shapes=False) == 1
+    known = linear.matrix.shape[3] == 1 and not linear.zero_padded or rule.patches is not None
+    return alone and known and not linear.depthwise and not linear.is_table and bool(linear.scale)
+
+
+def _classes(use: Use, units: Units) -> Numbers | None:
+    """Return the class of each input channel, from what is known of the elements of the weight."""
+    weight = next((weight for weight in units.weights if weight.name == use.weight), None)
+    own = () if weight is None else [one for one in weight.uses if one.output == use.node.outputs[0]]
+    if weight is None or len(own) != 1 or len(own[0].arrays) < 2:
+        return None
+    found = np.full(use.channels, -1)
+    read = use.read.ravel()
+    elements = np.broadcast_to(own[0].arrays[1], weight.shape).ravel()
+    found[read[read >= 0]] = elements[read >= 0]
+    return found
+
+
+def with_biases(model: Model) -> Model:
+    """Return the model with a bias of zeros wherever a layer has none and could have one."""
+    analysis = analyse(model)
+    new: dict[str, Initializer] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        if rule.linear is None or node.group is not None:
+            continue
+        linear = rule.linear(node, analysis.context)
+        value = analysis.context.value(linear.weight)
+        if linear.bias or linear.bias_position < 0 or linear.is_table or value is None:
+            continue
+        name = _unused(f"{node.outputs[0]}_bias", model, new)
+        new[name] = Initializer.from_array(name, np.zeros(linear.groups * linear.matrix.shape[1], value.dtype))
+        places[node.outputs[0]] = name, linear.bias_position
+    if not new:
+        return model
+    nodes = [_with_input(node, *places.get(node.output[0] if node.output else "", ("", 0))) for node in _nodes(model)]
+    skeleton = copy_except(model.skeleton, "graph")
+    graph = copy_except(model.skeleton.graph, "node")
+    graph.node.extend(nodes)
+    skeleton.graph.CopyFrom(graph)
+    return replace(model, skeleton=skeleton, initializers={**model.initializers, **new})
+
+
+def _nodes(model: Model) -> Sequence[NodeProto]:
+    return list(model.skeleton.graph.node)
+
+
+def _unused(name: str, model: Model, new: Mapping[str, Initializer]) -> str:
+    taken = {*model.initializers, *new, *(output for node in _nodes(model) for output in node.output)}
+    taken |= {value.name for value in model.skeleton.graph.input}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _with_input(node: NodeProto, name: str, position: int) -> NodeProto:
+    if not name:
+        return node
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    inputs = [*copy.input, *[""] * (position + 1 - len(copy.input))]
+    inputs[position] = name
+    del copy.input[:]
+    copy.input.extend(inputs)
+    return copy

@@ -1,0 +1,85 @@
+"""Running a model up to some of its tensors, batch after batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ValueInfoProto
+
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.squeezing.samples import Part
+from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.sessions import RefusedError, Session
+
+Array = npt.NDArray[Any]
+
+
+class Runner:
+    """A model that gives some of its tensors.
+
+    Only what they depend on is computed, so that tensors near the inputs come cheap.
+    """
+
+    def __init__(self, model: Model, tensors: Sequence[str] = ()) -> None:
+        """Load the model.
+
+        Args:
+            model: the model. tensors: which to give; by default the outputs.
+
+        Raises:
+            UsageError: when onnxruntime does not take it.
+        """
+        self._given = [value.name for value in model.skeleton.graph.input if value.name in tensors]
+        wanted = [name for name in dict.fromkeys(tensors) if name not in self._given]
+        self._nothing = bool(tensors) and not wanted
+        if self._nothing:
+            return
+        try:
+            self._session = Session(Source(_giving(model, wanted) if tensors else model), optimized=True)
+        except RefusedError as error:
+            raise UsageError(f"onnxruntime does not load the model: {error}") from None
+
+    def run(self, part: Part) -> Iterator[dict[str, Array]]:
+        """Yield the tensors by name, batch after batch.
+
+        Raises:
+            UsageError: when the model does not run on a batch, or the batch is not finite.
+        """
+        for feeds in part.batches():
+            own = {name: feeds[name] for name in self._given}
+            try:
+                yield own if self._nothing else {**self._session.run(feeds), **own}
+            except RefusedError as error:
+                raise UsageError(f"--data: the model does not run on the samples: {error}") from None
+
+
+def outputs_of(model: Model, part: Part) -> list[Array]:
+    """Return the outputs of a model on samples, each joined along its first axis."""
+    batches = [list(found.values()) for found in Runner(model).run(part)]
+    return [np.concatenate([np.atleast_1d(array) for array in arrays]) for arrays in zip(*batches, strict=True)]
+
+
+def _giving(model: Model, tensors: Sequence[str]) -> Model:
+    """Return the part of a model that computes these tensors."""
+    skeleton = copy_except(model.skeleton, "graph")
+    graph = copy_except(model.skeleton.graph, "node", "output")
+    known = {value.name: value for value in (*model.skeleton.graph.value_info, *model.skeleton.graph.output)}
+    graph.output.extend(known.get(name) or ValueInfoProto(name=name) for name in tensors)
+    needed, nodes = set(tensors), []
+    pairs = list(zip(model.skeleton.graph.node, Graph.read_names(model.skeleton.graph), strict=True))
+    for node, reads in reversed(pairs):
+        if needed.intersection(node.output):
+            needed.update(reads)
+            nodes.append(node)
+    graph.node.extend(reversed(nodes))
+    skeleton.graph.CopyFrom(graph)
+    inputs = {value.name for value in graph.input}
+    used = {name: array for name, array in model.initializers.items() if name in needed or name in inputs}
+    return replace(model, skeleton=skeleton, initializers=used)

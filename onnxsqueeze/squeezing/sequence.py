@@ -1,0 +1,95 @@
+"""From sizes to weights, front to back: each layer is repaired for what it receives from those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
+from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
+from onnxsqueeze.squeezing.least_squares import repaired
+from onnxsqueeze.squeezing.ordering import Removal
+from onnxsqueeze.squeezing.readers import Reader
+
+Array = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
+
+
+class FrontToBack:
+    """One squeeze under way.
+
+    Attributes:
+        arrays: the weights as they are now. removed: the units that have left.
+    """
+
+    def __init__(self, network: Network, ladders: Sequence[Ladder], sizes: Sequence[int]) -> None:
+        """Begin with the dense network; families that no layer is repaired for leave at once."""
+        self.arrays = network.arrays()
+        self.removed = np.zeros(len(network.units), dtype=bool)
+        self._network = network
+        self._chosen: list[tuple[Ladder, int]] = []
+        self._changed = False
+        for ladder, size in zip(ladders, sizes, strict=True):
+            if size < ladder.family.size and not ladder.family.readers:
+                self._leave(ladder.removed(size, self.removed.size))
+            elif size < ladder.family.size:
+                self._chosen.append((ladder, size))
+
+    def run(self, tell: Tell, start: float = 0.0, end: float = 1.0) -> None:
+        """Go through all layers."""
+        readers = self._network.readers
+        for number, reader in enumerate(readers):
+            tell("squeezing", start + (end - start) * number / len(readers))
+            problems = self._choose(reader)
+            self._repair(reader, problems)
+
+    def _choose(self, reader: Reader) -> Problems | None:
+        """Decide which units of the families that a layer reads leave, from what the network gives by now.
+
+        Returns:
+            the layer's own moments, if what it reads did not change by that.
+        """
+        problems: dict[str, Problems] = {}
+        shared = False
+        for ladder, size in [each for each in self._chosen if reader in each[0].family.readers]:
+            self._chosen = [each for each in self._chosen if each[0] is not ladder]
+            family = ladder.family
+            missing = [each for each in family.readers if each.name not in problems]
+            problems.update(self._gather(missing))
+            removal = Removal(family, self._network.units, problems, ladder.scores)
+            removal.down_to(size)
+            shared = shared or len(family.readers) > 1
+            self._leave(removal.removed(self.removed.size))
+        return None if shared else problems.get(reader.name)
+
+    def _gather(self, readers: Sequence[Reader]) -> dict[str, Problems]:
+        network = self._network
+        now = with_arrays(network.model, self.arrays) if self._changed else None
+        return gathered(network.model, readers, network.part, network.seed, now)
+
+    def _leave(self, more: Bools) -> None:
+        self.removed = self.removed | more
+        self.arrays = self._network.masked(self.arrays, self.removed)
+        self._changed = True
+
+    def _repair(self, reader: Reader, problems: Problems | None) -> None:
+        if not self._changed:
+            return
+        problems = problems or self._gather([reader])[reader.name]
+        kept = np.append(self._network.units.kept(self.removed), True)  # what is no unit's stays
+        weight = reader.weight(self._network.arrays())
+        bias = reader.bias(self._network.arrays())
+        for group, classes in enumerate(reader.column_classes()):
+            columns = np.nonzero(kept[classes])[0]
+            found = repaired(problems.fitted[group], problems.checked[group], columns)
+            gone = np.delete(np.arange(len(classes)), columns)
+            weight[group][:, gone] = 0.0
+            if found is not None:
+                weight[group] = found.weight
+                if bias is not None and found.bias is not None:
+                    bias[group] = found.bias
+        self.arrays.update(reader.written(self.arrays, weight, bias))
+        self.arrays = self._network.masked(self.arrays, self.removed)

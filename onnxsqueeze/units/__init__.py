@@ -1,0 +1,1 @@
+"""Units, the smallest parts of a network that can leave: which there are, what they cost, which to remove."""
