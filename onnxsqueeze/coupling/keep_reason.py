@@ -28,6 +28,7 @@ class Reason(Enum):
     NOT_FINITE = "its reader's weights hold NaN or Inf"
     UNSUPPORTED_DTYPE = "its reader's weights have a data type that is not folded"
     UNKNOWN_SHAPE = "the shape is not known well enough"
+    SINGLE_ELEMENTS = "its reader takes or writes single elements"
     EMPTY = "a tensor beside its reader holds no elements"
     CONSTANT_VARIES = "constant, but different at each position"
     CONSTANT_READ = "constant, but its reader cannot absorb a constant"

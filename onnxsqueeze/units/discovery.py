@@ -12,6 +12,7 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.classes import connected
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Row
 from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.units.class_uses import ColumnClasses, Reading, Use, Weights, weights_of
@@ -33,6 +34,7 @@ def units_of(model: Model, columns: bool = True, trained: Collection[str] | None
         columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
         trained: the initializers that can be masked; by default all. Those that cannot may block units.
     """
+    model = with_initializers(model)
     analysis = probed(model)
     pinned = _pinned(analysis)
     numbers = ColumnClasses(analysis.classes, lambda classes: bool(pinned[classes].all()), columns)

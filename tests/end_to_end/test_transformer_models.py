@@ -54,8 +54,6 @@ MISSED = (Reason.UNKNOWN_OPERATOR, Reason.UNKNOWN_SHAPE, Reason.COMPUTED_WEIGHT,
 
 KNOWN = {
     "swin": ("Gather with computed indices",),  # the newer exporter writes the last pool as a view with strides
-    "distilbert": ("GatherND",),  # of the padding mask
-    "llama": ("GatherND",),
 }
 
 

@@ -22,7 +22,6 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.memo import view_or_error
-from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import cancels_in_softmax, row_sums
 
@@ -337,17 +336,6 @@ def _contracts(node: Node, context: Context) -> Sequence[str]:
     return node.inputs[:1] if told_apart and all(map(context.is_activation, node.inputs)) else ()
 
 
-def _parameters(view: Contraction, node: Node, context: Context) -> Sequence[Parameter]:
-    """A constant operand is a weight, multiplied once at each position along the other axes of the output."""
-    found, output = [], node.outputs[0]
-    for position, own in enumerate(view.operands):
-        if _constant(node, context, position) is not None:
-            others = tuple(axis for axis, letter in enumerate(view.output) if letter not in own)
-            classes = (_ids(node, context, position),)
-            found.append(Parameter(node.inputs[position], position, Role.WEIGHT, classes, (output, others)))
-    return found
-
-
 def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
     """Return the rule of an operator that multiplies two tensors, from the function that names its axes."""
     viewed = view_or_error(view)
@@ -360,6 +348,5 @@ def contraction_rule(op: str, view: View, **fields: Any) -> OpRule:
         repair=lambda node, context, rewriter: _repair(viewed(node, context), node, context, rewriter),
         cancels=lambda node, context: _cancels(viewed(node, context), node, context),
         contracts=_contracts,
-        parameters=lambda node, context: _parameters(viewed(node, context), node, context),
         **fields,
     )

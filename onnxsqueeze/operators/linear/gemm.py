@@ -132,28 +132,10 @@ _OF_TENSORS = contraction_rule("MatMul", _axes)
 
 
 def _choose(node: Node, context: Context) -> OpRule:
-    """A matrix is a weight, unless it works beside the channels; one that cannot be used is refused for what it is."""
+    """A weight that is a matrix is read as such; one that cannot be used is refused for what it is."""
     found = _matmul(node, context)
-    if isinstance(found, Linear):
-        return _OF_TENSORS if _beside_channels(found, context) else _BY_MATRIX
-    return _BY_MATRIX if found.reason not in (Reason.COMPUTED_WEIGHT, Reason.UNKNOWN_SHAPE) else _OF_TENSORS
-
-
-def _beside_channels(linear: Linear, context: Context) -> bool:
-    """Whether a matrix mixes positions of data whose channels lie along another axis, which then pass.
-
-    One with rows of zeros makes constants of its own, which only a layer folds, and so does a large one, whose elements
-    would be told apart beside each channel.
-    """
-    shape = context.ids(linear.data).shape if context.is_activation(linear.data) else ()
-    if not shape or shape[linear.data_axis] > 1 or max(shape) == 1:
-        return False
-    _, out, inner, _ = linear.matrix.shape
-    apart = max(out * inner, out * context.ids(linear.data).size)
-    return apart <= _MOST_APART and bool(linear.reads[0].any(axis=1).all())
-
-
-_MOST_APART = 1 << 18  # elements of a matrix beside the channels, or of what it makes
+    matrix = isinstance(found, Linear) or found.reason not in (Reason.COMPUTED_WEIGHT, Reason.UNKNOWN_SHAPE)
+    return _BY_MATRIX if matrix else _OF_TENSORS
 
 
 def _matmul_expects(node: Node, graph: Graph, position: int, rank: int) -> int | None:

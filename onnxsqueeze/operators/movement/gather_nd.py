@@ -38,8 +38,10 @@ def _leading(node: Node, context: Context) -> int | None:
 
 def _applies(node: Node, context: Context) -> Refusal | None:
     leading, name = _leading(node, context), node.inputs[0]
-    if leading is None or leading >= context.rank(name):
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} of single elements")
+    if leading is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.inputs[1])
+    if leading >= context.rank(name):
+        return Refusal(Reason.SINGLE_ELEMENTS, node.op)
     table = None if context.is_activation(name) else context.value(name)
     if table is None:
         return None

@@ -53,8 +53,10 @@ def _operands(node: Node) -> tuple[int, ...]:
 def _applies(node: Node, context: Context) -> Refusal | None:
     """Along the other axes data, indices and updates must lie side by side wherever their elements are told apart."""
     axes, rank = _written(node, context), context.rank(node.inputs[0])
-    if axes is None or len(axes) >= rank:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} of single elements")
+    if axes is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.inputs[1])
+    if len(axes) >= rank:
+        return Refusal(Reason.SINGLE_ELEMENTS, node.op)
     if node.op == "ScatterND":
         return None  # whole slices are written
     shapes = [context.shape(name) for name in node.inputs]

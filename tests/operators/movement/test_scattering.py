@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper, parser
 
+from onnxsqueeze.coupling.keep_reason import Reason
 from tests.support.builders import Both, Pair, Tensor
 from tests.support.planted.checks import (
     SINGLE,
@@ -131,4 +132,4 @@ def test_single_elements_are_refused_by_their_reason() -> None:
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     result = minimize(model)
     assert_equal_outputs(model, result.model)
-    assert any("ScatterND of single elements" in reason for reason in result.report.stayed)
+    assert any(f"{Reason.SINGLE_ELEMENTS.value}: ScatterND" in reason for reason in result.report.stayed)
