@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from onnxsqueeze.abstract.interval import top
 from onnxsqueeze.analysis.backward import Liveness
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.guard import blaming
@@ -77,14 +77,14 @@ class Analysis:
 
     def _pin_requested(self, patterns: Sequence[str]) -> None:
         for name in self.context.elements.ids:
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
+            if matches(name, patterns):
                 self.pins.append(Pin(name, Reason.KEPT_BY_USER))
 
     def _pin_others(self, patterns: Sequence[str]) -> None:
         """Pin what has no channel in common with the tensors that a user wants narrowed."""
         chosen = np.zeros(self.classes, dtype=bool)
         for name in self.context.elements.ids:
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
+            if matches(name, patterns):
                 chosen[self.classes_of(name)] = True
         for name in self.context.elements.ids:
             if not chosen[self.classes_of(name)].any():

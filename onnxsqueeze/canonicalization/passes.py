@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import onnx
 from onnx import helper
@@ -21,6 +20,7 @@ from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
 from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph
+from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion
@@ -44,7 +44,7 @@ def _fused(model: Model, before: Fusion, keep: Sequence[str]) -> Graph:
     graph = Graph(model, before)
     if any(entry.domain == PATTERN_DOMAIN for entry in model.skeleton.opset_import):
         return graph
-    kept = [name for name in graph.producers if any(fnmatchcase(name, pattern) for pattern in keep)]
+    kept = [name for name in graph.producers if matches(name, keep)]
     found = find_groups(graph, operators, kept)
     if not found:
         return graph

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,6 +18,7 @@ from onnxsqueeze.cli.options import (
     GIVEN,
     MODEL,
     bench_options,
+    check_report_options,
     deployment_options,
     external_option,
     force_option,
@@ -32,6 +33,7 @@ from onnxsqueeze.cli.outcomes import default_output, save_result, warn, warn_of
 from onnxsqueeze.cli.outputs import (
     check_output,
     check_reports,
+    input_files,
     is_stdout,
     print_out,
     write_json,
@@ -43,9 +45,6 @@ from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.cli.signals import INTERRUPTED
 from onnxsqueeze.cli.squeezing import squeeze
 from onnxsqueeze.errors import DeploymentError, InvalidModelError, SqueezeError
-
-if TYPE_CHECKING:
-    from onnxsqueeze.model.files import InputFiles
 
 
 @click.group(
@@ -96,18 +95,18 @@ def minimize(
     written. When nothing can go, the output is a faithful copy and the report says why. Several files, or a glob
     pattern, get one line each, and one that fails does not stop the others.
     """
-    _check_report_options(json_path, quiet, verbose)
+    check_report_options(quiet, verbose)
     _check_verification_options(no_verify, samples=samples, **options)
     (source, *others) = several.expanded(sources)
     if others:
         how = {**options, "layernorm": layernorm, "samples": samples or 2, "verify": not no_verify}
-        read = _input_files(source, *others, samples=options["inputs"])
+        read = input_files(source, *others, samples=options["inputs"])
         batch = several.Batch(read, {"--json": json_path, "--report": page_path}, quiet, force)
         batch.minimize(output, external_data, how)
         return
     _check_source(source)
     target = output or default_output(source)
-    read = _input_files(source, samples=options["inputs"])
+    read = input_files(source, samples=options["inputs"])
     check_output(read, source, target, force)
     check_reports({"--json": json_path, "--report": page_path}, read, force, target)
     check_page(page_path, show_page)
@@ -154,13 +153,13 @@ def inspect(
     **options: Any,
 ) -> None:
     """Say what the mask of IN.onnx is worth, layer by layer, and why the rest stays. Writes no model."""
-    _check_report_options(json_path, quiet, verbose)
+    check_report_options(quiet, verbose)
     (source, *others) = several.expanded(sources)
     if others:
         reports = {"--json": json_path, "--report": page_path}
-        several.Batch(_input_files(source, *others), reports, quiet, force).inspect(options)
+        several.Batch(input_files(source, *others), reports, quiet, force).inspect(options)
         return
-    check_reports({"--json": json_path, "--report": page_path}, _input_files(source), force)
+    check_reports({"--json": json_path, "--report": page_path}, input_files(source), force)
     check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
         result = onnxsqueeze.minimize(source, verify=False, progress=steps, **options)
@@ -195,13 +194,13 @@ def verify(
     Several files are compared with A.onnx one by one. If the last is a folder, each of the others is compared with its
     namesake there, NAME.min.onnx or NAME.onnx.
     """
-    _check_report_options(json_path, quiet, verbose)
+    check_report_options(quiet, verbose)
     (other, *more) = several.expanded(others)
     if more or other.is_dir():
-        read = _input_files(original, other, *more, samples=options["inputs"])
+        read = input_files(original, other, *more, samples=options["inputs"])
         several.Batch(read, {"--json": json_path}, quiet, force).verify({**options, "samples": samples or 2})
         return
-    check_reports({"--json": json_path}, _input_files(original, other, samples=options["inputs"]), force)
+    check_reports({"--json": json_path}, input_files(original, other, samples=options["inputs"]), force)
     with ProgressBar(quiet) as steps:
         report = onnxsqueeze.verify(original, other, samples=samples or 2, progress=steps, **options)
     write_json(json_path, {"original": str(original), "other": str(other), **report.to_dict()})
@@ -237,8 +236,8 @@ def deploy(
     It runs in that runtime and is compared with MODEL.onnx in onnxruntime. Without --fp16 and --int8 it is the same
     function up to rounding. DIR is there whole or not at all.
     """
-    _check_report_options(json_path, quiet, verbose)
-    read = _input_files(source, samples=options["inputs"], calibrate=options["calibrate"])
+    check_report_options(quiet, verbose)
+    read = input_files(source, samples=options["inputs"], calibrate=options["calibrate"])
     check_reports({"--json": json_path}, read, force, output)
     if fp16 and int8:
         raise click.UsageError("--fp16 and --int8 exclude each other", click.get_current_context())
@@ -276,8 +275,8 @@ def bench(
     They take the same inputs, as a model and its minimized form do. Ratios are to A.onnx in the same runtime. Each
     runtime works in processes of its own; one that is not installed, or does not take a model, is a line of the output.
     """
-    _check_report_options(json_path, quiet, verbose)
-    check_reports({"--json": json_path, "--csv": csv_path, "--plot": plot_path}, _input_files(*models), force)
+    check_report_options(quiet, verbose)
+    check_reports({"--json": json_path, "--csv": csv_path, "--plot": plot_path}, input_files(*models), force)
     if is_stdout(json_path) and is_stdout(csv_path):
         raise click.UsageError("--json - and --csv - exclude each other", click.get_current_context())
     from onnxsqueeze.bench import Benchmark, Settings
@@ -314,17 +313,6 @@ def _check_source(source: Path) -> None:
     """Refuse what is no file before a name is made from it."""
     if source.is_dir():
         raise InvalidModelError(f"{source}: is a folder; give the path of the ONNX file inside it")
-
-
-def _input_files(*models: Path, **samples: Path | None) -> InputFiles:
-    from onnxsqueeze.model.files import InputFiles
-
-    return InputFiles(models, tuple(path for path in samples.values() if path is not None))
-
-
-def _check_report_options(json_path: Path | None, quiet: bool, verbose: bool) -> None:
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())
 
 
 def _check_verification_options(no_verify: bool, **options: Any) -> None:

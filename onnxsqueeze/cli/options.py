@@ -55,7 +55,8 @@ def _shape(value: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in shape.split(",") if size)
 
 
-def _rounding(value: str) -> str | int:
+def rounding(value: str) -> str | int:
+    """Convert the value of ``--round-to``."""
     if value == "auto":
         return value
     if not _POSITIVE.fullmatch(value):
@@ -84,7 +85,9 @@ def _remember(ctx: click.Context, param: click.Parameter, verbose: bool) -> bool
     return verbose
 
 
-def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return several options as one decorator, in the order in which the help lists them."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -109,7 +112,7 @@ sizes_option = click.option(
 )
 
 _NPZ = click.Path(exists=True, dir_okay=False, path_type=Path)
-_inputs_options = _together(
+_inputs_options = together(
     click.option(
         "--samples", type=click.IntRange(min=1), metavar="N", help="Random inputs at each size tried.  [default: 2]"
     ),
@@ -128,7 +131,7 @@ _inputs_options = _together(
     ),
 )
 
-verification_options = _together(
+verification_options = together(
     click.option(
         "--rtol", type=float, metavar="X", callback=_finite, help="Deviation to allow, relative to an output's scale."
     ),
@@ -136,10 +139,10 @@ verification_options = _together(
     _inputs_options,
 )
 
-planning_options = _together(
+planning_options = together(
     click.option(
         "--round-to",
-        type=_rounding,
+        type=rounding,
         metavar="auto|K",
         default="auto",
         show_default=True,
@@ -182,7 +185,7 @@ layernorm_option = click.option(
     "CompensatedLayerNorm, which a later run can narrow further; or as its definition.",
 )
 
-deployment_options = _together(
+deployment_options = together(
     click.option(
         "--target", type=click.Choice(["ort", "openvino", "ncnn", "litert", "web"]), required=True, help="The runtime."
     ),
@@ -207,7 +210,7 @@ deployment_options = _together(
     _inputs_options,
 )
 
-bench_options = _together(
+bench_options = together(
     click.option(
         "--runtime",
         "runtimes",
@@ -241,7 +244,7 @@ bench_options = _together(
     ),
 )
 
-page_options = _together(
+page_options = together(
     click.option(
         "--report",
         "page_path",
@@ -252,7 +255,7 @@ page_options = _together(
     click.option("--open", "show_page", is_flag=True, help="Open that page in a browser."),
 )
 
-report_options = _together(
+report_options = together(
     click.option("--json", "json_path", type=JSON, metavar="PATH|-", help="Write the report as JSON; - for stdout."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
     click.option(
@@ -263,3 +266,9 @@ report_options = _together(
         help="Print all reasons, and the traceback of an internal error.",
     ),
 )
+
+
+def check_report_options(quiet: bool, verbose: bool) -> None:
+    """Refuse options for the report that exclude each other."""
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())

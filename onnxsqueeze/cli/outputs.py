@@ -34,6 +34,13 @@ _LONGEST = 2**28  # bytes of a report
 _PAGE = b"\xc2\xb7 onnxsqueeze</title>"  # stands in the head of a page
 
 
+def input_files(*models: Path, **samples: Path | None) -> InputFiles:
+    """Return what a command reads: models with their external data, and the samples of its options, None for none."""
+    from onnxsqueeze.model.files import InputFiles
+
+    return InputFiles(models, tuple(path for path in samples.values() if path is not None))
+
+
 def check_output(inputs: InputFiles, source: Path, target: Path, force: bool) -> None:
     """Refuse an output path for a model before any work is done for it.
 

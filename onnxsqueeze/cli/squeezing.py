@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnxsqueeze
-from onnxsqueeze.cli.options import MODEL, _rounding, _together, force_option, report_options
+from onnxsqueeze.cli.options import MODEL, check_report_options, force_option, report_options, rounding, together
 from onnxsqueeze.cli.outcomes import default_output
-from onnxsqueeze.cli.outputs import check_output, check_reports, is_stdout, print_out, write_json
-from onnxsqueeze.cli.program import EXIT_CODES
+from onnxsqueeze.cli.outputs import check_output, check_reports, input_files, is_stdout, print_out, write_json
+from onnxsqueeze.cli.program import EXIT_CODES, complain
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.cli.signals import INTERRUPTED
 from onnxsqueeze.errors import GoalError, UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 
-squeeze_options = _together(
+squeeze_options = together(
     click.option(
         "--data",
         required=True,
@@ -57,7 +57,7 @@ squeeze_options = _together(
     click.option("--only", multiple=True, metavar="NAME", help="Let units of these tensors go alone; may be repeated."),
     click.option(
         "--round-to",
-        type=_rounding,
+        type=rounding,
         metavar="auto|K",
         default="auto",
         show_default=True,
@@ -87,12 +87,10 @@ def squeeze(
     Whole units leave, and the layers that read them are repaired by least squares. It is not the same function any
     more. A third of the samples is held out; all figures are of that third.
     """
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other", click.get_current_context())
+    check_report_options(quiet, verbose)
     target = output or default_output(source, "small")
-    from onnxsqueeze.model.files import InputFiles
-
-    read = InputFiles((source,), tuple(path for path in [Path(options["data"])] if path.is_file()))
+    data = Path(options["data"])
+    read = input_files(source, data=data if data.is_file() else None)
     check_output(read, source, target, force)
     check_reports({"--json": json_path}, read, force, target)
     report = _run(source, target, front_path, quiet, options)
@@ -102,8 +100,7 @@ def squeeze(
 
         print_out(tables.squeezed(report, str(target)))
     if report.interrupted:
-        click.echo(f"onnxsqueeze: error: interrupted; {target} is the best so far", err=True)
-        click.get_current_context().exit(INTERRUPTED)
+        click.get_current_context().exit(complain(f"interrupted; {target} is the best so far", INTERRUPTED))
     if not report.reached:
         raise GoalError(f"the goal cannot be reached, {report.why}; {target} is the best that could be")
 
@@ -135,9 +132,7 @@ def _write_front(report: SqueezeReport, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--front {folder} cannot be made: {error.strerror}") from None
-    names = {}
-    for point in report.points:
-        names[f"{point.ratio:.2f}x.onnx"] = point
+    names = {f"{point.ratio:.2f}x.onnx": point for point in report.points}
     for name, point in names.items():
         save(point.model, folder / name)
     listed = [{"file": name, **point.to_dict()} for name, point in names.items()]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +11,8 @@ from onnx import ModelProto
 
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
-from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
+from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.named_tensors import check_patterns, matches
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
@@ -24,7 +22,9 @@ from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
+from onnxsqueeze.pipeline.blame import blamed_on, check_loads, judged
 from onnxsqueeze.pipeline.bodies import with_narrowed_bodies
+from onnxsqueeze.pipeline.clock import Clock
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
 from onnxsqueeze.planning.policy import rounding
@@ -129,7 +129,7 @@ def minimize(
     if layernorm not in LAYERNORM_FORMS:
         raise UsageError(f"--layernorm {layernorm}: give one of {', '.join(LAYERNORM_FORMS)}")
     tell = progress or (lambda phase, fraction: None)
-    clock = _Clock()
+    clock = Clock()
     tell("loading", None)
     source = in_memory(source)
     given = load(source)
@@ -137,12 +137,12 @@ def minimize(
     incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
-    with _judged(given):
+    with judged(given):
         tell("analysing", None)
         stored = with_initializers(model)
         analysis = analyse(stored, keep, only=only)
-        _check_patterns(analysis, "--keep", keep)
-        _check_patterns(analysis, "--only", only)
+        check_patterns("--keep", keep, _names(analysis))
+        check_patterns("--only", only, _names(analysis))
         clock.lap("analyse")
         tell("minimizing", None)
         wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(model))
@@ -153,20 +153,20 @@ def minimize(
         minimized, inner = with_narrowed_bodies(best.model if best.changed else model, context, wishes)
         failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
         if analysis.context.doubtful or any(failure.refused for failure in failures):
-            _check_loads(given)
+            check_loads(given)
         clock.lap("minimize")
     found = None
     if verify and minimized is not model:
         original = source if isinstance(source, ModelProto) and not incomplete else model
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
-        with _blamed_on(given, first.analysis):
+        with blamed_on(given, first.analysis):
             found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
     def report() -> Report:
         size = encoded_size(minimized)
         bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
-        with _judged(given):  # it looks at constants that nothing else has looked at
+        with judged(given):  # it looks at constants that nothing else has looked at
             made = make_report(
                 best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies
             )
@@ -212,73 +212,6 @@ def most_bytes(model: Model) -> int | None:
     return max(model.file_bytes, encoded_size(model))
 
 
-@contextmanager
-def _judged(model: Model) -> Iterator[None]:
-    """Blame the model for an error that nobody foresaw if onnxruntime does not load it either.
-
-    The checker of the onnx package lets through what no runtime takes: shapes that do not fit each other, attributes
-    of a wrong length, inputs that are missing.
-
-    Raises:
-        InvalidModelError: with onnxruntime's reason.
-    """
-    try:
-        yield
-    except (SqueezeError, MemoryError):
-        raise
-    except Exception:
-        _check_loads(model)
-        raise
-
-
-@contextmanager
-def _blamed_on(model: Model, analysis: Analysis) -> Iterator[None]:
-    """Blame the model where verification fails because onnxruntime does not load it, or cannot run one of its nodes.
-
-    Raises:
-        InvalidModelError: with onnxruntime's reason.
-    """
-    from onnxsqueeze.verification.report import VerificationError
-
-    try:
-        yield
-    except VerificationError:
-        _check_loads(model)
-        raise
-    except UsageError:
-        from onnxsqueeze.rules.runnable import cannot_run, unrunnable
-
-        if found := unrunnable(analysis.graph.nodes, analysis.context):
-            where = "" if model.path is None else f"{model.path}: "
-            raise InvalidModelError(f"{where}{cannot_run(*found)}; export it again or repair it") from None
-        raise
-
-
-def _check_loads(model: Model) -> None:
-    """Refuse a model that onnxruntime does not load.
-
-    Raises:
-        InvalidModelError: with its reason.
-    """
-    from onnxsqueeze.rules.runnable import why_refused
-    from onnxsqueeze.verification.model_source import Source
-
-    if reason := why_refused(Source(model)):
-        where = "" if model.path is None else f"{model.path}: "
-        raise InvalidModelError(f"{where}onnxruntime does not load it: {reason}; export it again or repair it")
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.laps[phase] = now - self._last
-        self._last = now
-
-
 def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse names that the model does not have before any work is done."""
     if dims or input_shapes:
@@ -288,11 +221,11 @@ def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[st
         SizePlan.of(inputs, dims, input_shapes)
 
 
-def _check_patterns(analysis: Analysis, option: str, patterns: Sequence[str]) -> None:
-    inner = {name for node in graph_nodes(analysis.graph.proto) for name in node.output}
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in (*analysis.context.shapes, *inner)):
-            raise UsageError(f"{option} {pattern}: no tensor of the model has such a name; see `inspect --verbose`")
+def _names(analysis: Analysis) -> Iterator[str]:
+    """Yield the names of all tensors, those inside of subgraphs included."""
+    yield from analysis.context.shapes
+    for node in graph_nodes(analysis.graph.proto):
+        yield from node.output
 
 
 def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcome | None:
@@ -300,11 +233,7 @@ def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcom
 
     A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
     """
-    kept = {
-        name
-        for name in analysis.context.shapes
-        if any(fnmatchcase(name, pattern) for pattern in (*wishes.keep, *wishes.only))
-    }
+    kept = {name for name in analysis.context.shapes if matches(name, (*wishes.keep, *wishes.only))}
     try:
         whole = with_whole_layers(analysis, model, kept)
     except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -163,9 +164,9 @@ def stayed_reasons(analysis: Analysis, plan: Plan, found: Stayed | None = None) 
         kept = np.broadcast_to(plan.masks.get(name, np.full(shape, True)), shape)
         entries = np.broadcast_to(plan.reasons[name], shape)
         constant = analysis.constant(name)
-        for why, is_constant in zip(entries[kept], constant[kept], strict=True):
+        for (why, is_constant), count in Counter(zip(entries[kept], constant[kept].tolist(), strict=True)).items():
             if is_constant or (why is not None and why.reason not in _ORDINARY):
-                found.add(why, 1, analysis.maker(name))
+                found.add(why, count, analysis.maker(name))
     return found
 
 

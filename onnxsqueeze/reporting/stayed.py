@@ -25,8 +25,9 @@ class Stayed:
     def add(self, why: Why | None, count: int, maker: str = "") -> None:
         """Count ``count`` elements; ``maker`` is the node that makes them, which a reason without a node names."""
         if count > 0:
-            self._counts[words(why)] += count
-            self._nodes[words(why)][(why.node if why is not None else "") or maker] += count
+            reason = words(why)
+            self._counts[reason] += count
+            self._nodes[reason][(why.node if why is not None else "") or maker] += count
 
     def add_all(self, reasons: np.ndarray[Any, Any], chosen: Bools, maker: str, repeat: int = 1) -> None:
         """Count the chosen elements of a tensor, each ``repeat`` times; ``reasons`` broadcasts against ``chosen``."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 from onnxsqueeze.abstract.symbolic import Dimension, Symbolic
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.lone_node import lone_node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import RefusedError, Session
@@ -101,20 +101,8 @@ def _reason(source: ModelProto | Source, feeds: dict[str, Any] | None) -> str:
 def _why(node: Node, arrays: Mapping[str, npt.NDArray[Any]], context: Context) -> str:
     """Run the node alone."""
     fed = {name: array for name, array in arrays.items() if context.is_activation(name)}
-    stored = [numpy_helper.from_array(array, name) for name, array in arrays.items() if name not in fed]
-    inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in fed.items()
-    ]
-    graph = helper.make_graph([node.proto], "node", inputs, list(_outputs(node)), stored)
-    skeleton = context.graph.model.skeleton
-    return _reason(helper.make_model(graph, opset_imports=skeleton.opset_import, ir_version=skeleton.ir_version), fed)
-
-
-def _outputs(node: Node) -> Iterator[ValueInfoProto]:
-    for name in node.outputs:
-        if name:
-            yield onnx.ValueInfoProto(name=name)  # of whatever type it turns out to be
+    stored = {name: array for name, array in arrays.items() if name not in fed}
+    return _reason(lone_node(context.graph, node, fed, stored), fed)
 
 
 def _array(name: str, context: Context) -> npt.NDArray[Any] | None:

@@ -14,9 +14,9 @@ from onnx import AttributeProto, helper
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.lone_node import lone_node
 
 _QUIET = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
-_OLDEST_IR = 4  # before, every initializer had to be a graph input
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _CONTRIB = "com.microsoft"
 
@@ -83,13 +83,7 @@ def _run(graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Any]:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        infos = [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in given.items()
-        ]
-        body = helper.make_graph([node.proto], "node", infos, [onnx.ValueInfoProto(name=name) for name in names])
-        model = helper.make_model(body, opset_imports=graph.model.skeleton.opset_import)
-        model.ir_version = max(graph.model.skeleton.ir_version, _OLDEST_IR)
+        model = lone_node(graph, node, given)
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         results = dict(zip(names, session.run(names, given), strict=True))
     except Exception:  # its exceptions have no common base; whoever runs the model will see them

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.squeezing.least_squares import Numbers
 from onnxsqueeze.squeezing.readers import Reader
 from onnxsqueeze.units.units import Kind, Units
@@ -103,7 +103,7 @@ def _named(units: Units, patterns: Sequence[str]) -> Bools:
     """Return which units have channels in tensors of these names."""
     found = np.zeros(units.classes, dtype=bool)
     for name in units.analysis.context.elements.ids if patterns else ():
-        if any(fnmatchcase(name, pattern) for pattern in patterns):
+        if matches(name, patterns):
             found[units.analysis.classes_of(name)] = True
             for reading in units.readings:
                 if reading.tensor == name:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.named_tensors import check_patterns
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.clock import Clock
 from onnxsqueeze.squeezing.allocation import Search
 from onnxsqueeze.squeezing.families import families_of
 from onnxsqueeze.squeezing.goals import Goal
@@ -101,7 +101,7 @@ def squeeze(
     if round_to == "auto" and not goal.counts_macs:
         round_to = 1  # the goal is a size
     tell = progress or (lambda phase, fraction: None)
-    clock = {"": time.perf_counter()}
+    clock = Clock()
     tell("loading", None)
     original = load(source)
     given = read(data, original, labels, samples, seed)
@@ -115,9 +115,8 @@ def squeeze(
         if not search.points:
             raise
         interrupted = True
-    _lap(clock, "squeeze")
+    clock.lap("squeeze")
     chosen, why = search.chosen()
-    seconds = {name: value for name, value in clock.items() if name}
     report = SqueezeReport(
         goal=str(goal),
         reached=not why,
@@ -132,14 +131,9 @@ def squeeze(
         bytes=encoded_size(original),
         chosen=chosen,
         points=tuple(sorted(search.points, key=lambda point: -point.weights)),
-        seconds=seconds,
+        seconds=clock.laps,
     )
     return Squeezed(chosen.model, report)
-
-
-def _lap(clock: dict[str, float], name: str) -> None:
-    now = time.perf_counter()
-    clock[name], clock[""] = now - clock[""], now
 
 
 def _known(
@@ -151,16 +145,14 @@ def _known(
     round_to: str | int,
     seed: int,
     tell: Tell,
-    clock: dict[str, float],
+    clock: Clock,
 ) -> tuple[Network, list[Ladder]]:
     """Find the units, and what they are worth."""
     tell("analysing", None)
     model = with_biases(original)
     units = units_of(model)
-    for option, patterns in (("--keep", keep), ("--only", only)):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in units.analysis.context.shapes):
-                raise UsageError(f"{option} {pattern}: no tensor of the model has such a name")
+    check_patterns("--keep", keep, units.analysis.context.shapes)
+    check_patterns("--only", only, units.analysis.context.shapes)
     readers = tuple(readers_of(model, units))
     part = given.calibration.first(_LOOKED_AT)
     judged = judge(outputs_of(original, part), metric, part.labels)
@@ -171,9 +163,9 @@ def _known(
     if not families:
         raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
     network = Network(model, units, readers, tuple(families), judged, given.calibration, seed, multiple)
-    _lap(clock, "analyse")
+    clock.lap("analyse")
     ladders = ladders_of(network, tell)
-    _lap(clock, "measure")
+    clock.lap("measure")
     return network, ladders
 
 

@@ -24,7 +24,7 @@ import onnxruntime as ort
 
 from tools.measure.layer_stacks import Stack
 from tools.measure.measure_layer_norm import session_for
-from tools.measure.timing import interleaved_times, vector_width, write_ratios
+from tools.measure.timing import relative_times, vector_width, write_ratios
 
 CASES = ((64, 32, 32), (128, 32, 32), (256, 32, 32), (320, 32, 32), (64, 8, 32), (320, 32, 8))
 """(channels of the wide image, groups, extent of the image)"""
@@ -98,9 +98,7 @@ def measure(channels: int, groups: int, extent: int, rounds: int) -> list[float]
     for form, width in (("plain", channels), *((form, widths[form]) for form in FORMS)):
         feed = {"input": np.random.default_rng(0).standard_normal((1, width, extent, extent), dtype=np.float32)}
         runs.append(partial(session_for(model(form, width, groups, extent)).run, None, feed))
-    times = interleaved_times(runs, rounds)
-    ratios = np.median(times / times[:, :1], axis=0)[1:]
-    return [float(np.median(times[:, 0]) * 1e3), *map(float, ratios)]
+    return relative_times(runs, rounds)
 
 
 @click.command()

@@ -23,7 +23,7 @@ import onnx
 import onnxruntime as ort
 
 from tools.measure.layer_stacks import Stack
-from tools.measure.timing import interleaved_times, vector_width, write_ratios
+from tools.measure.timing import relative_times, vector_width, write_ratios
 
 CASES = (
     (3136, 192, 96),
@@ -95,9 +95,7 @@ def measure(rows: int, original: int, left: int, rounds: int) -> list[float]:
     for width, model in models:
         feed = {"input": np.random.default_rng(0).standard_normal((1, rows, width), dtype=np.float32)}
         runs.append(partial(session_for(model).run, None, feed))
-    times = interleaved_times(runs, rounds)
-    ratios = np.median(times / times[:, :1], axis=0)[1:]
-    return [float(np.median(times[:, 0]) * 1e3), *map(float, ratios)]
+    return relative_times(runs, rounds)
 
 
 @click.command()

@@ -89,6 +89,13 @@ def interleaved_times(runs: Sequence[Callable[[], object]], rounds: int, seconds
     return times
 
 
+def relative_times(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median milliseconds of the first call, and the median ratio of every other to it."""
+    times = interleaved_times(runs, rounds)
+    ratios = np.median(times / times[:, :1], axis=0)[1:]
+    return [float(np.median(times[:, 0]) * 1e3), *map(float, ratios)]
+
+
 def _fastest(run: Callable[[], object], repeats: int) -> float:
     """Seconds of the fastest of several calls."""
     moments = [time.perf_counter()]

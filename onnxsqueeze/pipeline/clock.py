@@ -1,0 +1,24 @@
+"""How long each phase of a run took."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """Starts when it is made.
+
+    Attributes:
+        laps: seconds of each phase so far, by name.
+    """
+
+    def __init__(self) -> None:
+        """Start."""
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Note what has passed since the last phase ended."""
+        now = time.perf_counter()
+        self.laps[phase] = now - self._last
+        self._last = now
