@@ -84,7 +84,7 @@ def test_the_installed_package_is_typed_and_has_its_command() -> None:
     assert files("onnxsqueeze").joinpath("py.typed").is_file()
     assert version("onnxsqueeze") == onnxsqueeze.__version__
     (script,) = [entry for entry in entry_points(group="console_scripts") if entry.name == "onnxsqueeze"]
-    assert script.value == "onnxsqueeze.cli.main:main"
+    assert script.value == "onnxsqueeze.__main__:main"
 
 
 def test_python_dash_m_is_the_command() -> None:
