@@ -16,7 +16,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.kept import Kept, lengths, part_of
 from onnxsqueeze.rules.registry import rule_for
-from onnxsqueeze.rules.weight_source import owned_bytes, stored_bytes, use_count
+from onnxsqueeze.rules.weight_source import codes_of, owned_bytes, stored_bytes, use_count
 
 _DEEPEST = 32  # nodes between a weight and its reader
 
@@ -98,9 +98,20 @@ def _form(context: Context, name: str, kept: Kept, depth: int) -> Form:
         return Form(name, kept, size, shared=use_count(context.graph, name) > 1)
     stored = Form(name, kept, size)
     computed = _computed(context, name, kept, depth)
-    if computed is None or computed.nbytes > size or (computed.nbytes == size and not computed.shared):
+    if computed is None or (not _decodes(context, name) and not _shorter(computed, size)):
         return stored
     return computed
+
+
+def _shorter(form: Form, size: int) -> bool:
+    """Whether a form takes fewer bytes than the value, or as many where others read the weight behind it."""
+    return form.nbytes < size or (form.nbytes == size and form.shared)
+
+
+def _decodes(context: Context, name: str) -> bool:
+    """Whether a constant is decoded of codes: runtimes that compute in integers want to see them."""
+    codes = codes_of(context, name)
+    return codes is not None and codes.limits is not None
 
 
 def _computed(context: Context, name: str, kept: Kept, depth: int) -> Form | None:

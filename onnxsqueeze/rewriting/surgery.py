@@ -25,7 +25,7 @@ from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
 from onnxsqueeze.rewriting.stored_form import Form, computed_form, grows, indices, part_kept
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.kept import Kept, part_of
-from onnxsqueeze.rules.weight_source import source_of, use_count
+from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
 
 _SMALL = 4096  # elements up to which equal new constants are shared
 
@@ -71,6 +71,10 @@ class Surgery:
         if computed is not None:
             self._put(node, position, computed)
             return
+        coded = self._as_codes(node, name, array, kept)
+        if coded is not None:
+            self._put(node, position, coded)
+            return
         source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
         if source is None or self.context.rank(name) != array.ndim or use_count(self._graph, source.name) < 2:
             self._put(node, position, self._constant(array, name, hint))
@@ -102,6 +106,23 @@ class Surgery:
         for axis, places in indices(part):
             tensor = self._selected_from(node, tensor, places, axis)
         return tensor
+
+    def _as_codes(self, node: Node, name: str, array: Array, kept: Kept | None) -> gs.Tensor | None:
+        """Return an array decoded of constant codes, as the tensor was that it replaces; None where none stand for it."""
+        codes = codes_of(self.context, name)
+        part = codes if codes is None or codes.per_tensor or kept is None else codes.part(kept)
+        if part is None or array.ndim != self.context.rank(name) or not part.suits(array.shape):
+            return None
+        found = part.encoded(array)
+        if found is None:
+            return None
+        maker = self._graph.producers[name]
+        result = self._variable(name)
+        numbers = [found, part.scale, *([] if part.zero_point is None else [part.zero_point])]
+        copy = self._new_node(maker.op, [self._operand(entry, node) for entry in numbers], result, attributes_of(maker))
+        copy.domain = maker.domain or None
+        self._before[node.index].append(copy)
+        return result
 
     def _written(self, node: Node, form: Form) -> gs.Tensor:
         """Write a form in front of a node, each part of a constant once."""
@@ -166,12 +187,20 @@ class Surgery:
         return result
 
     def insert_before(
-        self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any
+        self,
+        node: Node,
+        position: int,
+        op: str,
+        inputs: Sequence[str | Array | None],
+        domain: str = "",
+        **attributes: Any,
     ) -> None:
         edited = self._edit(node)
         operands = [edited.inputs[position] if entry is None else self._operand(entry, node) for entry in inputs]
         result = self._variable(f"{node.label}.{op}")
-        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        made = self._new_node(op, operands, result, attributes)
+        made.domain = domain or None
+        self._before[node.index].append(made)
         self._put(node, position, result)
 
     def insert_after(

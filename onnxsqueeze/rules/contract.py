@@ -15,6 +15,7 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.rules.codes import Codes, limits
 from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import Learned
 from onnxsqueeze.rules.parameter import Parameter
@@ -95,6 +96,7 @@ class Context:
         self.doubtful: set[int] = set()
         self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
         self._constants: dict[str, npt.NDArray[np.int64]] = {}
+        self._packed: dict[str, Array | None] = {}
         self._memos: dict[Callable[..., Any], dict[tuple[Any, ...], Any]] = {}
 
     def memo(self, function: Callable[..., T]) -> dict[tuple[Any, ...], T]:
@@ -110,8 +112,15 @@ class Context:
         """Like `value`, but small integer tensors may hold symbolic dimensions (dtype object)."""
         if name not in self.values and name in self.graph.initializers:
             initializer = self.graph.initializers[name]
-            return initializer.array if initializer.is_numeric else None
+            return initializer.array if initializer.is_numeric else self._unpacked(name)
         return self.values.get(name)
+
+    def _unpacked(self, name: str) -> Array | None:
+        """Return the whole numbers of which several share a byte, decoded once; None for strings and other types."""
+        if name not in self._packed:
+            array = self.graph.initializers[name].array
+            self._packed[name] = None if limits(array.dtype) is None else array
+        return self._packed[name]
 
     def integers(self, name: str) -> list[int] | None:
         """Return a constant integer tensor as a list of Python ints, else None."""
@@ -159,6 +168,7 @@ class Context:
 
 Evaluate = Callable[[Node, Sequence[Any]], Sequence[Any]]
 Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
+ElementType = Callable[[Node, Context], "int | None"]
 Applies = Callable[[Node, Context], "Refusal | None"]
 Forward = Callable[[Node, Context], Sequence[Interval]]
 Link = Callable[[Node, Context], None]
@@ -174,6 +184,7 @@ Patches = Callable[[Node, "Linear", Array], Array]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
 SlicedFrom = Callable[[Node, Context, Kept], "Sequence[Kept | None] | None"]
+CodesOf = Callable[[Node, Context], Codes | None]
 Permutes = Callable[[Node, int], Sequence[int]]
 MovedBack = Callable[[Node, Context, Array], "Array | None"]
 Expects = Callable[[Node, Graph, int, int], "int | None"]
@@ -235,6 +246,7 @@ class OpRule:
         op, domain: the operator. since, until: the opset versions (inclusive) at which the rule holds.
         evaluate: numpy semantics on constant inputs (None where absent); folds constants and sizes.
         infer: output shapes where onnx's own inference cannot see symbolic sizes; an entry None leaves it to onnx.
+        element_type: the TensorProto.DataType of the outputs where onnx has no schema, if not that of the first input.
         applies: a refusal, where the rule cannot hold for this node.
         forward: intervals of the outputs from those of the inputs.
         link: gives each output its element classes and couples those of the inputs.
@@ -266,6 +278,7 @@ class OpRule:
             that; None where it depends on what was left out.
         sliced_from: what has to be kept of each constant input, so that the node computes what is kept of its only
             output; an entry None stands for all of the input, None in all for a node whose constants cannot be sliced.
+        codes: how its output is stored as codes, for an operator that decodes them; None where it is not known.
         rows: what it does to rows of scores.
         scales: the position of an input that the node multiplies by one constant number, or divides by one.
         adds_constant: the position of an input that is a constant summand.
@@ -283,6 +296,7 @@ class OpRule:
     until: int = 1 << 30
     evaluate: Evaluate | None = None
     infer: Infer | None = None
+    element_type: ElementType | None = None
     applies: Applies | None = None
     forward: Forward = field(default=_forward_unknown)
     link: Link = field(default=_link_opaque)
@@ -305,6 +319,7 @@ class OpRule:
     permutes: Permutes | None = None
     moved_back: MovedBack | None = None
     sliced_from: SlicedFrom | None = None
+    codes: CodesOf | None = None
     rows: ScoreRows = ScoreRows()  # noqa: RUF009  (frozen, so it can be shared)
     scales: Position | None = None
     adds_constant: Position | None = None

@@ -12,6 +12,7 @@ where the lesson matters:
     a stored weight became copies (`SliceOnce`)          costing      analysis
     a constant branch overflows (`KeepSummand`)          rewriting    analysis
     a fold overflows (`FoldOverflow`)                    rewriting    planning
+    no code stands for a fold (`NotACode`)               rewriting    planning
     the last channel is still read (`KeepOne`)           rewriting    planning
     larger than before (`TooLarge`)                      costing      planning
     part of a weight is not zero (`NonzeroPart`)         rewriting    narrowing
@@ -198,6 +199,25 @@ class FoldOverflow(Lesson):
         earlier = [pin for pin in learned.pins if pin.tensor == self.tensor and pin.reason is Reason.OVERFLOW]
         channel = self.channel if len(earlier) < _MOST_CHANNELS else None
         return learned.with_pins([Pin(self.tensor, Reason.OVERFLOW, channel=channel)])
+
+
+class NotACode(Lesson):
+    """What removed constants add up to cannot be written in the codes of a quantized layer's bias.
+
+    Attributes:
+        tensor: the activation that must keep its constants. channels: (axis, position) of those of them that must stay.
+    """
+
+    begins_at = Stage.PLANNING
+
+    def __init__(self, tensor: str, channels: Collection[tuple[int, int]]) -> None:
+        super().__init__(tensor, channels)
+        self.tensor = tensor
+        self.channels = tuple(channels)
+
+    def join(self, learned: Learned) -> Learned:
+        """Pin the constants."""
+        return learned.with_pins([Pin(self.tensor, Reason.NOT_A_CODE, channel=channel) for channel in self.channels])
 
 
 class KeepSummand(Lesson):

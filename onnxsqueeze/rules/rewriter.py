@@ -166,6 +166,8 @@ class Rewriter(Protocol):
         ``kept`` may say which part of that it is, for one that the file computes: it is then sliced where it is stored,
         if that takes fewer bytes. Of a part along a single axis that is found out.
 
+        A constant that the file stores as codes is stored so again where codes stand for all of it exactly.
+
         Of a weight with several readers, some of which read it transposed, it is the stored form that is replaced.
         """
 
@@ -195,7 +197,13 @@ class Rewriter(Protocol):
         """Compute something in front of a node by a new one, and return it."""
 
     def insert_before(
-        self, node: Node, position: int, op: str, inputs: Sequence[str | Array | None], **attributes: Any
+        self,
+        node: Node,
+        position: int,
+        op: str,
+        inputs: Sequence[str | Array | None],
+        domain: str = "",
+        **attributes: Any,
     ) -> None:
         """Compute an input by a new node. None among its inputs stands for what the node reads there now."""
 

@@ -15,3 +15,4 @@ class Trait(Enum):
     READS_SHAPE = "it reads nothing of its inputs but their shapes"
     NORMALISES = "its outputs, none negative, sum to 1 along the normalised axes"
     TESTS_NAN = "it says where its input is no number"
+    ENCODES = "it rounds its first input to codes, so that what comes before it can be computed in integers"

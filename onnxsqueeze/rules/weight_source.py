@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.rules.codes import Codes
+from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
@@ -106,3 +108,10 @@ def _reaches_only(graph: Graph, source: str, name: str, behind: Collection[str])
                 return False
             pending.extend(made)
     return True
+
+
+def codes_of(context: Context, name: str) -> Codes | None:
+    """Return how a tensor is stored as codes, if the node that makes it decodes them; None for plain numbers."""
+    producer = context.graph.producers.get(name)
+    rule = None if producer is None else rule_for(producer)
+    return None if producer is None or rule is None or rule.codes is None else rule.codes(producer, context)

@@ -61,9 +61,9 @@ class ShapeInference:
         own = infer(node, self._context) if infer else [None] * len(node.outputs)
         for position, name in enumerate(node.outputs):
             if name:
-                self._settle(node, name, found.get(name), own[position] if position < len(own) else None)
+                self._settle(node, rule, name, found.get(name), own[position] if position < len(own) else None)
 
-    def _settle(self, node: Node, name: str, kind: TypeProto | None, shape: Shape | None) -> None:
+    def _settle(self, node: Node, rule: OpRule, name: str, kind: TypeProto | None, shape: Shape | None) -> None:
         """Take the rule's shape, else onnx's, else the declared one."""
         if kind is not None and not kind.HasField("tensor_type"):
             return
@@ -76,8 +76,9 @@ class ShapeInference:
             shape = shape if shape is not None else self._shape(name, kind)
         elif (
             node.inputs and node.inputs[0] in self._context.dtypes
-        ):  # operators with a shape of their own keep the type
-            self._context.dtypes[name] = self._context.dtypes[node.inputs[0]]
+        ):  # operators with a shape of their own keep the type, unless they say otherwise
+            own = rule.element_type and rule.element_type(node, self._context)
+            self._context.dtypes[name] = own or self._context.dtypes[node.inputs[0]]
         if shape is not None and name in self._context.dtypes:
             self._set(name, self._context.dtypes[name], shape)
         elif name in self._declared:

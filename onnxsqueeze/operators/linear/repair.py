@@ -12,6 +12,7 @@ from onnxsqueeze.abstract.compact import Array, Bools, Floats, fits
 from onnxsqueeze.coupling.constraints import choose_representatives
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import read_constants
+from onnxsqueeze.operators.linear.coded import integer_scale, rebias_codes, shifted
 from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
@@ -19,6 +20,7 @@ from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
 from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
+from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -46,9 +48,9 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
         values[kept_in] = np.broadcast_to(taken.vector, (int(kept_in.sum()),))
     rebias = taken is not None or reconstruction is not None or rewriter.plan.drops_summand(node.index)
     if rebias or not (kept_in.all() and kept_out.all()):
-        shift = np.zeros(kept_out.shape) if linear.zero_padded else _shift(linear, values)
+        shift = np.zeros(kept_out.shape) if linear.zero_padded else shifted(linear, values)
         onward = partial(FoldOverflow, linear.data) if removed.any() else blame  # who takes it up knows no channels
-        _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), blame)
+        _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), values, blame)
     if part is not None:
         select(node, rewriter, linear, part, kept_in[0])
         widen(node, context, rewriter, linear, part, kept_out[0])
@@ -122,17 +124,6 @@ def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:
     return matrix[groups[:, None, None], out[:, :, None], inner[:, None, :]]
 
 
-def _shift(linear: Linear, values: Floats) -> Floats:
-    """Return what the removed constants add to each output, [groups, out], in float64."""
-    shift = np.zeros(linear.matrix.shape[:2])
-    for group in np.nonzero(values.any(axis=1))[0]:
-        columns = np.nonzero(values[group])[0]
-        part = linear.matrix[group][:, columns].astype(np.float64)
-        taps = part.sum(axis=2) if part.shape[2] > 1 else part[..., 0]
-        shift[group] = taps @ values[group, columns] * linear.scale
-    return shift
-
-
 def _behind_representative(
     node: Node, linear: Linear, context: Context, kept_out: Bools, kept_in: Bools, values: Floats, weight: Array
 ) -> Array:
@@ -166,6 +157,7 @@ def _rebias(
     linear: Linear,
     kept_out: Bools,
     folded: Offset,
+    values: Floats,
     blame: Callable[[], Lesson],
 ) -> None:
     """Slice the bias and add what was folded, in float64, cast once; or do without, if what is added is cancelled."""
@@ -175,6 +167,8 @@ def _rebias(
     shift = folded.vector[kept_out]
     if linear.zero_bias:
         rewriter.drop_inputs(node, [linear.bias_position])
+    if shift.any() and rebias_codes(node, context, rewriter, linear, kept_out, values, blame):
+        return
     if not linear.bias:
         if shift.any():
             if linear.bias_scale != 1:
@@ -208,6 +202,8 @@ def reconstructs(linear: Linear, node: Node, position: int, axis: int) -> bool:
 
 def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis: int, vector: Floats) -> bool:
     """Add a vector to the outputs through the bias that the node has by now."""
+    if integer_scale(context, linear) is not None or (linear.bias and codes_of(context, linear.bias) is not None):
+        return False
     bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     scale = linear.bias_scale if linear.bias else 1.0
     part = rewriter.plan.narrowings.get(node.index)

@@ -19,7 +19,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
 from onnxsqueeze.rules.tied_weights import tie, tie_parts, tied
-from onnxsqueeze.rules.weight_source import stored_narrower
+from onnxsqueeze.rules.weight_source import codes_of, stored_narrower
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -39,7 +39,7 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
     else:
         elements.constraints.append(NotEmpty(inputs, ids))
-    if linear.zero_padded:
+    if linear.zero_padded and codes_of(context, linear.weight) is None:
         values = read_constants(linear, node, context)
         if values.any():
             elements.constraints.append(Representative(linear.data, inputs, values))
@@ -56,6 +56,8 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
 
 def _alterable(context: Context, linear: Linear) -> bool:
     """Whether a layer may change its weight, not only slice it: no other reads it, and it is stored in its own type."""
+    if codes_of(context, linear.weight) is not None:
+        return False
     nbytes = linear.matrix.size * linear.matrix.dtype.itemsize
     return tied(context, linear.weight) is None and not stored_narrower(context.graph, linear.weight, nbytes)
 
@@ -68,10 +70,15 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     shape = [1] * context.rank(linear.data)
     shape[linear.data_axis] = -1
     live = live.reshape(shape)
-    uneven = live & np.isnan(constants(linear, context)).reshape(shape)
+    values = constants(linear, context).reshape(shape)
+    uneven, reason = live & np.isnan(values), Reason.CONSTANT_VARIES
+    if (
+        linear.zero_padded and codes_of(context, linear.weight) is not None
+    ):  # nobody can stand for what borders do not see
+        uneven, reason = uneven | (live & (values != 0)), Reason.PADDED
     interval = context.interval(linear.data)
     folds = interval.reconstructible if linear.one_matrix and _alterable(context, linear) else None
-    demand = Demand(live, uneven & interval.constant, Reason.CONSTANT_VARIES, node.operator, folds)
+    demand = Demand(live, uneven & interval.constant, reason, node.operator, folds)
     return [demand if name == linear.data else None for name in node.inputs]
 
 

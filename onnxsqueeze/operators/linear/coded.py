@@ -1,0 +1,137 @@
+"""The biases of layers that runtimes compute in integers: what is folded into them must be whole numbers.
+
+With data ``(q - z) s`` and weights ``(v - u) t`` a layer adds up whole numbers and multiplies the sum by ``s t``; its bias is
+one of them. What a constant channel adds is a whole number as well, so that it fits into the bias exactly, unless that
+overflows or is stored with another scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsqueeze.abstract.compact import Array, Bools, Floats
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.codes import Codes
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.kept import part_of
+from onnxsqueeze.rules.lessons import Lesson, NotACode
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.rules.weight_source import codes_of
+from onnxsqueeze.rules.weight_view import Linear
+
+_BIAS = np.dtype(np.int32)  # of accumulators, and of what is added to them
+
+
+def shifted(linear: Linear, values: Floats) -> Floats:
+    """Return what channels that are constants ``values`` [groups, in] add to each output, [groups, out], in float64."""
+    shift = np.zeros(linear.matrix.shape[:2])
+    for group in np.nonzero(values.any(axis=1))[0]:
+        columns = np.nonzero(values[group])[0]
+        shift[group] = _taps(linear, int(group), columns) @ values[group, columns] * linear.scale
+    return shift
+
+
+def _taps(linear: Linear, group: int, columns: Array) -> Floats:
+    """Return the weights of some channels of a group, summed over the taps; [out, columns]."""
+    part = linear.matrix[group][:, columns].astype(np.float64)
+    return np.asarray(part.sum(axis=2) if part.shape[2] > 1 else part[..., 0])
+
+
+def integer_scale(context: Context, linear: Linear) -> Array | None:
+    """Return the scale of the whole numbers that a layer adds up, one or [out]; None for a layer of real numbers."""
+    data, weight = codes_of(context, linear.data), codes_of(context, linear.weight)
+    if data is None or weight is None or not data.per_tensor:
+        return None
+    if not weight.per_tensor and (weight.block or weight.axis != _output_axis(linear)):
+        return None
+    scale = np.float64(linear.scale) * data.scale.reshape(()) * weight.scale.astype(np.float64)
+    return np.asarray(scale.reshape(-1).astype(weight.scale.dtype))
+
+
+def _output_axis(linear: Linear) -> int | None:
+    """Return the axis of the weight as it is stored along which all the outputs lie; None where none does."""
+    if linear.groups == 1:
+        return linear.stored_axis(1)
+    return (
+        0
+        if linear.restore(np.empty(linear.matrix.shape, dtype=bool)).shape[0] == linear.groups * linear.matrix.shape[1]
+        else None
+    )
+
+
+def rebias_codes(
+    node: Node,
+    context: Context,
+    rewriter: Rewriter,
+    linear: Linear,
+    kept_out: Bools,
+    values: Floats,
+    blame: Callable[[], Lesson],
+) -> bool:
+    """Fold constants into a bias of codes; False for a layer whose bias is, or will be, real numbers.
+
+    Raises:
+        NotACode: where the sum is none, naming the channels that are to stay.
+    """
+    stored = codes_of(context, linear.bias) if linear.bias else None
+    scale = integer_scale(context, linear)
+    if stored is None and (scale is None or linear.bias):
+        return False
+    if stored is None and linear.bias_position < 0:
+        if any(
+            Trait.ENCODES in rule_for(reader).traits for reader, _ in context.graph.readers.get(node.outputs[0], ())
+        ):
+            raise _not_a_code(linear, values, blame)
+        return False
+    if stored is None:
+        assert scale is not None
+        codes, before = Codes("", _BIAS, scale), np.zeros(kept_out.size, _BIAS)
+    else:
+        codes, before = stored, np.asarray(context.value(stored.name))
+    if before.ndim > 1 or (linear.bias and linear.bias_scale == 0):
+        raise _not_a_code(linear, values, blame)
+    kept = (kept_out.ravel(),)
+    part = codes.part(kept) if codes.scale.size == kept_out.size else codes
+    assert part is not None
+    start = part_of(before, kept) if before.size == kept_out.size else np.broadcast_to(before, int(kept_out.sum()))
+    factor = linear.bias_scale if linear.bias else 1.0
+    by, magnitude = (shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values)))
+    after = part.increased(start, by, np.abs(magnitude))
+    if after is None:
+        raise _not_a_code(linear, values, blame, replace(codes, scale=codes.scale * factor))
+    position = node.inputs.index(linear.bias, 2) if linear.bias else linear.bias_position
+    maker = context.graph.producers[linear.bias if linear.bias else linear.weight]
+    axis = {} if part.per_tensor else {"axis": 0}
+    if not linear.bias and linear.bias_scale != 1:
+        rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
+    rewriter.insert_before(node, position, maker.op, [after, part.scale], domain=maker.domain, **axis)
+    return True
+
+
+def _magnitude(linear: Linear, values: Floats) -> Floats:
+    """Return the sum of the sizes of what `shifted` adds up."""
+    return shifted(replace(linear, matrix=np.abs(linear.matrix), scale=abs(linear.scale)), np.abs(values))
+
+
+def _not_a_code(linear: Linear, values: Floats, blame: Callable[[], Lesson], codes: Codes | None = None) -> Lesson:
+    """Name the channels that add what is no whole number of steps; all, if only their sum is too much."""
+    places = np.argwhere(values != 0)
+    if not len(places):
+        return blame()
+    guilty = [place for place in places if codes is None or not _whole(linear, values, codes, *place)]
+    inner = linear.matrix.shape[2]
+    channels = [(linear.data_axis, int(group * inner + channel)) for group, channel in (guilty or list(places))]
+    return NotACode(linear.data, channels)
+
+
+def _whole(linear: Linear, values: Floats, codes: Codes, group: int, channel: int) -> bool:
+    """Whether a channel adds a whole number of steps to each output of its group."""
+    adds = _taps(linear, group, np.array([channel]))[:, 0] * values[group, channel] * linear.scale
+    out = linear.matrix.shape[1]
+    scale = codes.scale if codes.per_tensor else codes.scale[group * out : (group + 1) * out]
+    return replace(codes, scale=scale, axis=0).increased(np.zeros(out, codes.dtype), adds, np.abs(adds)) is not None

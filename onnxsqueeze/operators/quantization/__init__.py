@@ -1,0 +1,1 @@
+"""Operators that turn real numbers into codes and back; layers between them compute in integers."""
