@@ -41,6 +41,7 @@ class Reason(Enum):
     NOT_EMPTY = "the last channel of a tensor that is still read"
     ROUNDED = "kept so that the channel count suits the runtime"
     OVERFLOW = "folding its constant would overflow the data type"
+    MEASURED = "its reader measures it: the largest element sets the scale"
     NOT_A_CODE = "the codes of its reader's bias cannot hold its constant"
     PADDED = "a constant beside padding by zeros, which quantized weights cannot stand for"
     SLOWER = "computing without it would not be faster"

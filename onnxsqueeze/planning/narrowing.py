@@ -15,7 +15,7 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
-from onnxsqueeze.rules.weight_source import source_of, use_count
+from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
@@ -114,6 +114,8 @@ def _narrowings(
         first, *others = candidates.values()
         alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
         chosen = choose(first) if alone else Reason.LARGER
+        if codes_of(analysis.context, name) is not None:
+            chosen = Reason.SLOWER  # a Gather beside it would keep runtimes from computing in integers
         for index, candidate in candidates.items():
             if isinstance(chosen, Narrowing):
                 narrowings[index] = chosen

@@ -33,22 +33,13 @@ def fuse_again(
     written: dict[int, onnx.NodeProto] = {}
     dropped: set[int] = set()
     for entry in lowered:
-        found = entry.found_in(producers)
-        if found is None or not _only_inside(entry, found, reads):
-            continue
-        fused = entry.fused_again(found, changed, same_form)
-        if fused is not None:
-            positions = [places[next(name for name in node.output if name)] for node in found]
+        whole = entry.put_together(producers, reads, changed, same_form)
+        if whole is not None:
+            positions = [places[next(name for name in node.output if name)] for node in whole[0]]
             dropped.update(positions)
-            written[max(positions)] = fused
+            written[max(positions)] = whole[1]
     if written:
         _replace(graph, written, dropped)
-
-
-def _only_inside(entry: Lowered, found: Sequence[onnx.NodeProto], reads: Counter[str]) -> bool:
-    """Whether only the parts read what the fused node does not write."""
-    own = Counter(name for node in found for name in node.input)
-    return all(reads[name] == own[name] for name in entry.inner)
 
 
 def _replace(graph: onnx.GraphProto, written: dict[int, onnx.NodeProto], dropped: set[int]) -> None:

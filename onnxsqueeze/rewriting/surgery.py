@@ -108,7 +108,7 @@ class Surgery:
         return tensor
 
     def _as_codes(self, node: Node, name: str, array: Array, kept: Kept | None) -> gs.Tensor | None:
-        """Return an array decoded of constant codes, as the tensor was that it replaces; None where none stand for it."""
+        """Return an array decoded of codes, as the tensor was that it replaces; None where no codes stand for it."""
         codes = codes_of(self.context, name)
         part = codes if codes is None or codes.per_tensor or kept is None else codes.part(kept)
         if part is None or array.ndim != self.context.rank(name) or not part.suits(array.shape):

@@ -1,7 +1,7 @@
 """Tensors of real numbers that are stored as codes, whole numbers mostly: ``(code - zero_point) * scale``.
 
-A runtime that computes in integers recognises its tensors by the node that decodes them, so that what is rewritten has to
-be codes again, the very same numbers or none.
+A runtime that computes in integers recognises its tensors by the node that decodes them, so that what is rewritten has
+to be codes again, the very same numbers or none.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Codes:
         """Return codes of what is larger by an amount, None where that is no whole number of steps or does not fit.
 
         Args:
-            codes: the codes before. by: the real amounts, float64. magnitude: the sum of the sizes of what was added up to
-                them, which says how far rounding may have moved them.
+            codes: the codes before. by: the real amounts, float64.
+            magnitude: the sum of the sizes of what was added up to them, which says how far off rounding may be.
         """
         scale = self.spread(self.scale, codes.shape).astype(np.float64)
         with np.errstate(all="ignore"):

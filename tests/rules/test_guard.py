@@ -182,7 +182,10 @@ PLANTED = {
     "requested": Planted(untouched, felt=False),
     "dispatch": Planted(lambda: chain("MatMul"), "MatMul"),
 }
-ELSEWHERE = {"contracts", "moved_back", "sliced_from", "patches", "scales", "adds_constant", "optional_bias", "expects"}
+ELSEWHERE = {
+    *("contracts", "moved_back", "sliced_from", "patches", "scales", "adds_constant", "optional_bias", "expects"),
+    *("codes", "element_type"),
+}
 """Those that training alone asks, or only of certain graphs."""
 
 

@@ -43,12 +43,11 @@ def _place(row: str) -> tuple[str, str]:
 
 def _lowered() -> Iterator[str]:
     from onnxsqueeze.canonicalization.lowering.finding import LOWERINGS
-    from onnxsqueeze.canonicalization.lowering.parts import DOMAIN
     from onnxsqueeze.rules.registry import rules
 
-    with_rule = {rule.op for rule in rules() if rule.domain == DOMAIN}
-    for op in sorted(set(LOWERINGS) - with_rule):
-        yield f"| {DOMAIN}.{op} | all | lowered |\n"
+    with_rule = {(rule.domain, rule.op) for rule in rules()}
+    for domain, op in sorted(set(LOWERINGS) - with_rule):
+        yield f"| {f'{domain}.' if domain else ''}{op} | all | lowered |\n"
 
 
 def _rows() -> Iterator[str]:

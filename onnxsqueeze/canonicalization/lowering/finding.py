@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import onnx
 
-from onnxsqueeze.canonicalization.lowering import activated, skip_normalization
+from onnxsqueeze.canonicalization.lowering import activated, quantized, skip_normalization
 from onnxsqueeze.canonicalization.lowering.functions import Functions, functions_of, key_of, lower_call
 from onnxsqueeze.canonicalization.lowering.parts import DOMAIN, Parts
 from onnxsqueeze.canonicalization.patterns.scope import Scope
 from onnxsqueeze.canonicalization.rebuild import _FIRST_WITH_FREE_INITIALIZERS, _with_nodes
-from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.model.lowered_node import Lowered
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.walk import graph_nodes
@@ -21,13 +21,24 @@ from onnxsqueeze.rules.registry import rule_for
 
 Lower = Callable[[Node, Parts, Scope], "Lowered | None"]
 
-LOWERINGS: Mapping[str, Lower] = {
-    "BiasGelu": activated.lower_gelu,
-    "FastGelu": activated.lower_gelu,
-    "FusedConv": activated.lower_conv,
-    "FusedGemm": activated.lower_gemm,
-    "SkipLayerNormalization": skip_normalization.lower,
-    "SkipSimplifiedLayerNormalization": skip_normalization.lower,
+LOWERINGS: Mapping[tuple[str, str], Lower] = {
+    (DOMAIN, "BiasGelu"): activated.lower_gelu,
+    (DOMAIN, "FastGelu"): activated.lower_gelu,
+    (DOMAIN, "FusedConv"): activated.lower_conv,
+    (DOMAIN, "FusedGemm"): activated.lower_gemm,
+    (DOMAIN, "SkipLayerNormalization"): skip_normalization.lower,
+    (DOMAIN, "SkipSimplifiedLayerNormalization"): skip_normalization.lower,
+    (ONNX_DOMAIN, "QLinearConv"): quantized.lower_convolution,
+    (ONNX_DOMAIN, "QLinearMatMul"): quantized.lower_product,
+    (ONNX_DOMAIN, "ConvInteger"): quantized.lower_whole_numbers,
+    (ONNX_DOMAIN, "MatMulInteger"): quantized.lower_whole_numbers,
+    (DOMAIN, "QGemm"): quantized.lower_gemm,
+    (DOMAIN, "MatMulIntegerToFloat"): quantized.lower_product_to_float,
+    (DOMAIN, "DynamicQuantizeMatMul"): quantized.lower_dynamic_product,
+    (DOMAIN, "QLinearAdd"): quantized.lower_pair,
+    (DOMAIN, "QLinearMul"): quantized.lower_pair,
+    (DOMAIN, "QLinearConcat"): quantized.lower_concatenation,
+    **{(DOMAIN, op): quantized.lower_function for op in quantized.FUNCTIONS},
 }
 
 
@@ -50,14 +61,18 @@ def lowered(model: Model) -> tuple[Model, tuple[Lowered, ...]]:
 
 
 def _fused(node: onnx.NodeProto) -> bool:
-    return node.domain == DOMAIN and node.op_type in LOWERINGS
+    return _key(node) in LOWERINGS
+
+
+def _key(node: onnx.NodeProto) -> tuple[str, str]:
+    return ONNX_DOMAIN if node.domain == "ai.onnx" else node.domain, node.op_type
 
 
 def _lower(node: Node, scope: Scope, taken: set[str], functions: Functions) -> Lowered | None:
     """Lower a call of a function for which there is no rule, or a node that is one of onnxruntime's own operators."""
     if key_of(node.proto) in functions:
         return lower_call(node, Parts(node, taken), functions) if rule_for(node) is UNKNOWN else None
-    lowering = LOWERINGS[node.op] if _fused(node.proto) and node.version else None
+    lowering = LOWERINGS[_key(node.proto)] if _fused(node.proto) and node.version else None
     return None if lowering is None else lowering(node, Parts(node, taken), scope)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnxsqueeze.abstract.interval import Interval, outward, top
 from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.rules.codes import limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.passing import of_first, pass_ids, pass_need
@@ -80,12 +82,23 @@ _SIZE_TYPES = {
 
 
 def _cast_interval(node: Node, context: Context) -> Sequence[Interval]:
-    """Between floating types a Cast rounds; to integers and booleans it is left unknown unless constant."""
-    floating = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
-    interval = context.interval(node.inputs[0])
-    if node.attributes["to"] in floating and context.dtypes[node.inputs[0]] in floating:
+    """Between floating types a Cast rounds, to integers it cuts off; what an integer type may not hold is unknown."""
+    interval, rank = context.interval(node.inputs[0]), context.rank(node.inputs[0])
+    target, source = (
+        tensor_dtype_to_np_dtype(kind) for kind in (node.attributes["to"], context.dtypes[node.inputs[0]])
+    )
+    floating, whole = _is_floating(target), limits(target)
+    if floating and (_is_floating(source) or limits(source) is not None):
         return [outward(interval.lower, interval.upper, interval.constant, 2.0**-7)]
-    return [top(interval.lower.ndim)]
+    if whole is None or not (_is_floating(source) or limits(source) is not None):
+        return [top(rank)]
+    lower, upper = np.floor(interval.lower), np.ceil(interval.upper)
+    fits = (lower >= whole[0]) & (upper <= whole[1])
+    return [Interval(np.where(fits, lower, -np.inf), np.where(fits, upper, np.inf))]
+
+
+def _is_floating(dtype: np.dtype[Any]) -> bool:
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def _mask_unused(node: Node, context: Context) -> Refusal | None:

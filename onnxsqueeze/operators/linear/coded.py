@@ -1,8 +1,8 @@
 """The biases of layers that runtimes compute in integers: what is folded into them must be whole numbers.
 
-With data ``(q - z) s`` and weights ``(v - u) t`` a layer adds up whole numbers and multiplies the sum by ``s t``; its bias is
-one of them. What a constant channel adds is a whole number as well, so that it fits into the bias exactly, unless that
-overflows or is stored with another scale.
+With data ``(q - z) s`` and weights ``(v - u) t`` a layer adds up whole numbers and multiplies the sum by ``s t``; its
+bias is one of them. What a constant channel adds is a whole number as well, so that it fits into the bias exactly,
+unless that overflows or is stored with another scale.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def integer_scale(context: Context, linear: Linear) -> Array | None:
     if not weight.per_tensor and (weight.block or weight.axis != _output_axis(linear)):
         return None
     scale = np.float64(linear.scale) * data.scale.reshape(()) * weight.scale.astype(np.float64)
-    return np.asarray(scale.reshape(-1).astype(weight.scale.dtype))
+    return np.asarray(scale.reshape(-1 if scale.size > 1 else ()).astype(weight.scale.dtype))
 
 
 def _output_axis(linear: Linear) -> int | None:

@@ -93,7 +93,7 @@ def _moved(steps: Floats, side: float) -> Floats:
 
 
 def _shape_of(codes: Codes, interval: Interval) -> tuple[int, ...]:
-    """Return a shape against which scales broadcast: that of an interval, and all channels where they have their own."""
+    """Return a shape against which scales broadcast: that of an interval, with all channels if they have their own."""
     shape = list(interval.lower.shape)
     if not codes.per_tensor:
         shape[codes.axis] = codes.scale.size
