@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name is cut
 _WHY, _STAYED, _BECAUSE, _AT = _SENTENCES = ("why elements stayed, over all tensors", "stayed because", "because", "at")
 _UNKNOWN = "?"  # of a layer without a rule
+_USUAL = ("float32", "float64")
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -238,17 +239,28 @@ def _table(*columns: str, left: int = 1) -> Table:
 
 
 def _layers(layers: Sequence[Layer]) -> Table:
-    table = _table("layer", "operator", "shape", "weights", "MACs", left=3)
+    stored = _narrower(layers)
+    table = _table("layer", "operator", "shape", "weights", *(("type", "bytes") if stored else ()), "MACs", left=3)
     for layer in layers:
         table.add_row(
             printable(layer.name),
             printable(layer.operator),
             _change(_shape(layer.shape_before), _shape(layer.shape_after)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            *(_stored(layer) if stored else ()),
             _macs(layer),
             style=_style(layer),
         )
     return table
+
+
+def _narrower(layers: Sequence[Layer]) -> bool:
+    """Whether some layers are stored in another type than the others: their bytes say more than their elements."""
+    return len({layer.dtype for layer in layers}) > 1 or any(layer.dtype not in _USUAL for layer in layers)
+
+
+def _stored(layer: Layer) -> tuple[str, str]:
+    return layer.dtype, _change(f"{layer.bytes_before:,}", f"{layer.bytes_after:,}")
 
 
 def _macs(layer: Layer) -> str:
@@ -257,7 +269,10 @@ def _macs(layer: Layer) -> str:
 
 def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
     names = ("layer", "output tensor") if verbose else ("layer",)
-    numbers = ("zeros", "channels", "dead", "constant", "removable", "weights", "MACs")
+    numbers: tuple[str, ...] = ("zeros", "channels", "dead", "constant", "removable", "weights", "MACs")
+    stored = _narrower(layers)
+    if stored:
+        numbers = (*numbers[:-1], "type", "bytes", numbers[-1])
     table = _table(*names, "operator", *numbers, left=len(names) + 1)
     for layer in layers:
         table.add_row(
@@ -266,6 +281,7 @@ def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
             f"{math.floor(1000 * layer.sparsity) / 10:.1f} %",  # rounded down: 100 % means all
             *(f"{number:,}" if layer.channels else _UNKNOWN for number in _channels(layer)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
+            *(_stored(layer) if stored else ()),
             _macs(layer),
             style=_style(layer),
         )

@@ -189,5 +189,10 @@ def _element_bits(data_type: int) -> int:
     return 0 if dtype.hasobject else dtype.itemsize * 8
 
 
+def element_bits(dtype: np.dtype[Any]) -> int:
+    """Return how many bits an element of a dtype takes in a file."""
+    return _element_bits(helper.np_dtype_to_tensor_dtype(dtype))
+
+
 def _is_plain(data_type: int) -> bool:
     return data_type not in _PACKED_BITS and _element_bits(data_type) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Why
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.model.initializer import element_bits
 from onnxsqueeze.reporting.stayed import Stayed, words
 from onnxsqueeze.reporting.unknown_layers import Held, unknown_layers
 from onnxsqueeze.rules.contract import OpRule
@@ -20,6 +22,7 @@ from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import placed
 from onnxsqueeze.rules.plan import Plan
+from onnxsqueeze.rules.weight_source import codes_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Layer:
     Attributes:
         name, operator: the node. output: the tensor that it makes.
         shape_before, shape_after: of its (first) weight; () if the layer vanishes.
-        weights_before, weights_after: elements of all of its weights and biases. macs_before, macs_after:
+        weights_before, weights_after: elements of all of its weights and biases. dtype: of its (first) weight as it is
+            stored. bytes_before, bytes_after: what weights and biases take as they are stored. macs_before, macs_after:
             multiply-accumulates for one sample, dynamic sizes other than the batch taken as in `Report.sizes`; 0 where
             ``counted`` is False.
         sparsity: the share of exact zeros in its weights.
@@ -57,6 +61,9 @@ class Layer:
     stayed: Mapping[str, int]
     nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counted: bool = True
+    dtype: str = "float32"
+    bytes_before: int = 0
+    bytes_after: int = 0
 
 
 def layers_of(
@@ -116,6 +123,9 @@ def _unknown(held: Held) -> Layer:
         stayed={reason: held.empty_rows} if held.empty_rows else {},
         nodes={reason: (held.name,)},
         counted=False,
+        dtype=held.dtype,
+        bytes_before=held.nbytes,
+        bytes_after=held.nbytes,
     )
 
 
@@ -185,7 +195,20 @@ class _Row:
             removed=removed,
             stayed=stayed.counts(),
             nodes=stayed.nodes(),
+            dtype=self._dtype(weights[0].name).name,
+            bytes_before=sum(self._bytes(name, shape) for name, shape in before.items()),
+            bytes_after=sum(self._bytes(name, shape) for name, shape in after.items()),
         )
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type in which a constant is stored, be it as codes."""
+        codes = codes_of(self.analysis.context, name)
+        return codes.dtype if codes is not None else np.asarray(self.analysis.context.value(name)).dtype
+
+    def _bytes(self, name: str, shape: tuple[int, ...]) -> int:
+        """Return how many bytes a constant of a shape takes in its type; of some types several share one."""
+        dtype = self._dtype(name)
+        return -(-prod(shape) * element_bits(dtype) // 8)
 
     def _shape(self, parameter: Parameter) -> tuple[int, ...]:
         value = self.analysis.context.value(parameter.name)

@@ -20,6 +20,7 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.model.counting import holds_weights
+from onnxsqueeze.model.initializer import element_bits
 from onnxsqueeze.model.walk import subgraphs
 from onnxsqueeze.rules.contract import UNKNOWN, OpRule, Refusal
 
@@ -55,6 +56,7 @@ class Held:
         biases: elements of other constants.
         empty_rows: positions along the axes of weights at which all elements are zeros.
         refusal: why no rule is followed, in words' parts.
+        dtype: of its first weight. nbytes: what its weights take.
     """
 
     index: int
@@ -67,6 +69,8 @@ class Held:
     biases: int
     empty_rows: int
     refusal: Refusal
+    dtype: str
+    nbytes: int
 
 
 def unknown_layers(analysis: Analysis, *, inside: bool = True) -> Iterator[Held]:
@@ -229,11 +233,14 @@ def _held(
     biases: int,
     refusal: Refusal,
 ) -> Held:
-    used = [stored.read() != zero for stored, zero in kernels]
+    values = [stored.read() for stored, _ in kernels]
+    used = [value != zero for value, (_, zero) in zip(values, kernels, strict=True)]
     elements = sum(mask.size for mask in used)
     zeros = elements - sum(int(np.count_nonzero(mask)) for mask in used)
     empty = sum(_empty_rows(mask) for mask in used)
-    return Held(index, name, operator, output, kernels[0][0].shape, elements, zeros, biases, empty, refusal)
+    nbytes = sum(-(-value.size * element_bits(value.dtype) // 8) for value in values)
+    shape, dtype = kernels[0][0].shape, values[0].dtype.name
+    return Held(index, name, operator, output, shape, elements, zeros, biases, empty, refusal, dtype, nbytes)
 
 
 def _empty_rows(used: Array) -> int:
