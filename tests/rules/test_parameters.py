@@ -115,7 +115,7 @@ def test_packed_attention_has_a_row() -> None:
 
 
 def quantized_parameters(node: Node, context: Context) -> list[Parameter]:
-    """What a rule of QLinearConv would list: weight, scale, zero point and bias along one axis of channels."""
+    """What a rule of a convolution of codes would list: weight, scale, zero point and bias along one axis of channels."""
     names = node.inputs
     rows = context.ids(node.outputs[0]).reshape(-1)
     data = context.ids(names[0]).reshape(-1)
@@ -135,15 +135,16 @@ def test_quantized_layers_can_list_theirs() -> None:
     scale, zero = np.float32(0.1), np.uint8(128)
     weights = {"w": weight, "ws": np.ones(4, np.float32), "wz": np.full(4, 2, np.int8)}
     arrays = {"xs": scale, "xz": zero, **weights, "ys": scale, "yz": zero, "b": np.zeros(4, np.int32)}
-    node = helper.make_node("QLinearConv", ["x", *arrays], ["y"], name="conv")
+    node = helper.make_node("QuantizedConv", ["x", *arrays], ["y"], name="conv", domain="custom")
     x = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3, 5, 5])
     y = helper.make_tensor_value_info("y", TensorProto.UINT8, [1, 4, 4, 4])
     initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
     graph = helper.make_graph([node], "g", [x], [y], initializers)
-    analysis = analyse(load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("custom", 1)]
+    analysis = analyse(load(helper.make_model(graph, opset_imports=opsets, ir_version=9)))
     analysis.context.elements.ids["y"] = np.zeros((1, 4, 1, 1), np.int64)
     analysis.context.elements.ids["x"] = np.zeros((1, 3, 1, 1), np.int64)
-    analysis.rules[0] = OpRule("QLinearConv", parameters=quantized_parameters)
+    analysis.rules[0] = OpRule("QuantizedConv", parameters=quantized_parameters)
     (row,) = layers_of(analysis, make_plan(analysis), analysis.context.shapes)
     assert (row.shape_before, row.weights_before, row.macs_before) == ((4, 3, 2, 2), 48 + 4, 48 * 16)
     assert row.sparsity == 0.25  # zeros are counted at the zero point

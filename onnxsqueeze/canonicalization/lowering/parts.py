@@ -22,6 +22,7 @@ class Parts:
 
     def __init__(self, node: Node, taken: Collection[str]) -> None:
         self._node = node
+        self._core = 0
         self._taken = taken
         self._own: set[str] = set()
         self._label = node.outputs[0]
@@ -45,11 +46,17 @@ class Parts:
         name = self._fresh(f"{op}_{len(self._nodes)}")
         written = list(outputs) or [name]
         written[0] = written[0] or name
-        label = f"{self._node.label}.{op}_{len(self._nodes)}" if self._nodes else self._node.label
+        label = self._node.label if len(self._nodes) == self._core else f"{self._node.label}.{op}_{len(self._nodes)}"
         node = helper.make_node(op, inputs, written, label, domain=domain, **attributes)
         node.attribute.extend(copied)
         self._nodes.append(node)
         return written[0]
+
+    def name_next(self) -> None:
+        """Let the node that is added next have the name of the fused one, instead of the first."""
+        self._core = len(self._nodes)
+        for index, earlier in enumerate(self._nodes):
+            earlier.name = f"{self._node.label}.{earlier.op_type}_{index}"
 
     def constant(self, value: Any) -> str:
         """Add a constant and return its name."""

@@ -31,6 +31,7 @@ class _Coding:
         self.implied: list[Place] = []
         self.optional: dict[Place, int] = {}
         self._count = 0
+        self._named = False
 
     def decoded(self, codes: int, scale: int, zero: int, axis: int = 0) -> str:
         """Decode an input of the node; ``scale`` may be absent for 1, ``zero`` for 0."""
@@ -72,8 +73,11 @@ class _Coding:
         return self._parts.add(op, *inputs, domain=ONNX_DOMAIN if plain else DOMAIN, copied=along)
 
     def core(self, op: str, *inputs: str, copied: Sequence[onnx.AttributeProto] = (), domain: str = ONNX_DOMAIN) -> str:
-        """Add the node that computes."""
+        """Add the node that computes, the first of which reports call by the name of the whole."""
         self._count += 1
+        if not self._named:
+            self._parts.name_next()
+            self._named = True
         return self._parts.add(op, *inputs, copied=copied, domain=domain)
 
     def skip(self) -> None:
