@@ -115,7 +115,7 @@ def test_packed_attention_has_a_row() -> None:
 
 
 def quantized_parameters(node: Node, context: Context) -> list[Parameter]:
-    """What a rule of a convolution of codes would list: weight, scale, zero point and bias along one axis of channels."""
+    """What a rule of a convolution of codes would list: weight, scale, zero point and bias, each along channels."""
     names = node.inputs
     rows = context.ids(node.outputs[0]).reshape(-1)
     data = context.ids(names[0]).reshape(-1)
