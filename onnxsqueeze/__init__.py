@@ -14,7 +14,7 @@ TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this ta
      4  rules, runtimes
      3  graph, verification
      2  model, coupling
-     1  errors, abstract, _version
+     1  errors, abstract, processes, _version
 
 Besides, no files import each other in a circle; only ``pipeline.frontend`` imports the operators; ``verification``
 shares no code with ``rules``, ``graph``, ``coupling``, ``shapes`` and ``operators``; only ``training`` imports torch.

@@ -19,7 +19,7 @@ Exit codes:
   1    internal error, or a file that cannot be written (full disk)
   2    usage: a wrong option, an output path that cannot be used
   3    unreadable or invalid model
-  4    verification failed; no output is written
+  4    verification failed, or onnxruntime crashed in it; no output is written
   5    a runtime or its converter does not take the model
   6    squeeze: the goal cannot be reached; the best that could be is written
   129  ended by SIGHUP, as when a terminal is closed

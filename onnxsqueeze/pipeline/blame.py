@@ -40,8 +40,9 @@ def blamed_on(model: Model, analysis: Analysis) -> Iterator[None]:
 
     try:
         yield
-    except VerificationError:
-        check_loads(model)
+    except VerificationError as error:
+        if not error.report.crashed:
+            check_loads(model)
         raise
     except UsageError:
         from onnxsqueeze.rules.runnable import cannot_run, unrunnable
@@ -57,10 +58,9 @@ def check_loads(model: Model) -> None:
     Raises:
         InvalidModelError: with its reason.
     """
-    from onnxsqueeze.rules.runnable import why_refused
-    from onnxsqueeze.verification.model_source import Source
+    from onnxsqueeze.rules.runnable import why_not_loaded
 
-    if reason := why_refused(Source(model)):
+    if reason := why_not_loaded(model):
         raise _invalid(model, f"onnxruntime does not load it: {reason}")
 
 

@@ -157,7 +157,7 @@ def minimize(
         clock.lap("minimize")
     found = None
     if verify and minimized is not model:
-        original = source if isinstance(source, ModelProto) and not incomplete else model
+        original = model if incomplete else _to_compare(source, model)
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
         with blamed_on(given, first.analysis):
             found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
@@ -253,7 +253,14 @@ def _failures(*outcomes: Outcome) -> tuple[Failure, ...]:
     return tuple({str(failure): failure for outcome in outcomes for failure in outcome.failures}.values())
 
 
-def _verified(original: Model | ModelProto, minimized: Model, **options: Any) -> VerifyReport:
+def _to_compare(source: Source, model: Model) -> Source | Model:
+    """Return the form of the original that verification is given: a path where it is read in another process."""
+    from onnxsqueeze.processes.apart import apart_wanted
+
+    return source if isinstance(source, ModelProto) or apart_wanted() else model
+
+
+def _verified(original: Model | Source, minimized: Model, **options: Any) -> VerifyReport:
     from onnxsqueeze.verification import verify
     from onnxsqueeze.verification.report import VerificationError
 

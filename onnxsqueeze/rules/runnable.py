@@ -15,6 +15,8 @@ from onnx import ModelProto, TensorProto, helper
 from onnxsqueeze.abstract.symbolic import Dimension, Symbolic
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.graph.lone_node import lone_node
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.processes.apart import CrashedError, NotPortableError, apart_wanted, call_apart
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import RefusedError, Session
@@ -82,6 +84,21 @@ def why_refused(source: ModelProto | Source, feeds: dict[str, Any] | None = None
     """Return why onnxruntime does not load a model, or run it on inputs; "" if it does, or lacks the code for it."""
     reason = _reason(source, feeds)
     return "" if _is_unsupported(reason) else reason
+
+
+def why_not_loaded(model: Model) -> str:
+    """Return why onnxruntime does not load a whole model, which may make it crash, as `why_refused` does."""
+    try:
+        reason: str = call_apart(_reason_of_model, model) if apart_wanted() else _reason_of_model(model)
+    except CrashedError as error:
+        return f"it crashes ({error})"
+    except (NotPortableError, OSError):
+        reason = _reason_of_model(model)
+    return "" if _is_unsupported(reason) else reason
+
+
+def _reason_of_model(model: Model) -> str:
+    return _reason(Source(model), None)
 
 
 def _is_unsupported(reason: str) -> bool:

@@ -57,6 +57,7 @@ class VerifyReport:
         sizes: the sizes of the dynamic dimensions that were tried; one empty entry where there are none.
         notes: what a reader should know of the evidence, such as a dimension that could be tried at one size only.
         settled_in_float64: whether runs deviated by more than `tolerance`, and float64 showed that to be rounding.
+        crashed: whether onnxruntime crashed, so that nothing was compared.
     """
 
     passed: bool
@@ -71,6 +72,7 @@ class VerifyReport:
     sizes: tuple[dict[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     settled_in_float64: bool = False
+    crashed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON, which knows no infinity: None stands for it."""

@@ -11,6 +11,8 @@ from onnx import ModelProto
 
 from onnxsqueeze.errors import InvalidModelError, UsageError
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.sources import in_memory
+from onnxsqueeze.processes.apart import CrashedError, NotPortableError, apart_wanted, call_apart
 from onnxsqueeze.verification.cases import Request
 from onnxsqueeze.verification.comparison import Comparison, FailedError, Progress, Record
 from onnxsqueeze.verification.model_source import Given, Source
@@ -43,6 +45,9 @@ def verify(
     given what each run selected where scores tie: if they are the same there, and the runs as near to it as the
     original's own, the models pass, and `VerifyReport.settled_in_float64` says so.
 
+    All of that happens in a process of its own, so that a model that makes onnxruntime crash does not take this one
+    with it; see docs/decisions/own-process.md. ``ONNXSQUEEZE_IN_PROCESS=1`` in the environment keeps it here.
+
     Args:
         original: a model: its path, or in memory, unchanged by this.
         minimized: the model to compare with it.
@@ -58,7 +63,8 @@ def verify(
         progress: is told how far the work is.
 
     Returns:
-        The report. A model that onnxruntime refuses is not verified, with that for a reason; nothing is raised for it.
+        The report. A model that onnxruntime refuses, or that makes it crash, is not verified, with that for a reason;
+        nothing is raised for it.
 
     Raises:
         UsageError: when an argument does not fit the model, or the original runs at none of the sizes that were tried.
@@ -72,15 +78,41 @@ def verify(
             raise UsageError(f"{name} must be a number of at least 0, not {value}")
     started = time.perf_counter()
     request = Request(samples, inputs, dims or {}, input_shapes or {}, seed)
+    original, minimized = (given if isinstance(given, Model) else in_memory(given) for given in (original, minimized))
+    report = _apart(original, minimized, request, rtol, atol, progress) if apart_wanted() else None
+    if report is None:
+        report = compare(original, minimized, request, rtol, atol, progress or _silent)
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def _apart(
+    original: Given, minimized: Given, request: Request, rtol: float | None, atol: float | None, tell: Progress | None
+) -> VerifyReport | None:
+    """Compare two models in a process of its own; None where there can be none."""
+    found: VerifyReport
+    try:
+        found = call_apart(compare, original, minimized, request, rtol, atol, tell=tell or _silent)
+    except (NotPortableError, OSError):
+        return None
+    except CrashedError as error:
+        subject = "cannot verify: onnxruntime" if "minimized" not in error.step else "onnxruntime"
+        reason = f"{subject} crashed ({error}) while {error.step}"
+        return replace(Record().report(FailedError(reason)), crashed=True)
+    return found
+
+
+def compare(
+    original: Given, minimized: Given, request: Request, rtol: float | None, atol: float | None, progress: Progress
+) -> VerifyReport:
+    """Compare two models in this process; see `verify`, whose checks of the arguments have been made."""
     record = Record()
     try:
-        (progress or _silent)("reading the models", 0.0)
-        comparison = Comparison(*_sources(original, minimized), record, progress or _silent)
+        progress("reading the models", 0.0)
+        comparison = Comparison(*_sources(original, minimized), record, progress)
         comparison.run(request, rtol, atol)
-        report = record.report()
+        return record.report()
     except FailedError as error:
-        report = record.report(error)
-    return replace(report, seconds=time.perf_counter() - started)
+        return record.report(error)
 
 
 def _silent(step: str, fraction: float) -> None:

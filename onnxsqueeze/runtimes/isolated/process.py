@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from onnxsqueeze.processes.apart import how_ended
 from onnxsqueeze.runtimes.isolated.machine import cores_for
 from onnxsqueeze.runtimes.isolated.task import Task
 
@@ -149,8 +150,6 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _crash(code: int, errors: Path) -> str:
-    if code < 0:
-        return f"it crashed: {signal.Signals(-code).name}"
-    said = errors.read_text(encoding="utf-8", errors="replace").splitlines()
-    last = next((line.strip() for line in reversed(said) if line.strip()), "")
-    return f"it ended with code {code}: {last}"[:_LONGEST_REASON].rstrip(": ")
+    with open(errors, "rb") as file:
+        how = how_ended(code, file)
+    return f"it crashed: {how}" if code < 0 else f"it ended with {how}"
