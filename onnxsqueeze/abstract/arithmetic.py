@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.abstract.interval import Interval, enclosing, outward, sum_is_unsure
+from onnxsqueeze.abstract.interval import Interval, enclosing, never_negative, outward, sum_is_unsure
 
 _ROUNDING = 1e-6
 
@@ -21,7 +21,7 @@ def add(left: Interval, right: Interval) -> Interval:
     """Return the interval of a sum; constants that cancel each other are none."""
     lower, upper = left.lower + right.lower, left.upper + right.upper
     constant = left.constant & right.constant & ~sum_is_unsure(lower, np.abs(left.lower) + np.abs(right.lower))
-    return outward(lower, upper, constant, _ROUNDING)
+    return never_negative(outward(lower, upper, constant, _ROUNDING), np.minimum(left.lower, right.lower))
 
 
 def _negated(interval: Interval) -> Interval:
@@ -34,7 +34,8 @@ def times(left: Interval, right: Interval) -> Interval:
     products = [np.where((a == 0) | (b == 0), 0.0, a * b) for a, b in pairs]
     lower, upper = reduce(np.minimum, products), reduce(np.maximum, products)
     zero = (left.constant & (left.lower == 0)) | (right.constant & (right.lower == 0))
-    return outward(lower, upper, (left.constant & right.constant) | zero, _ROUNDING)
+    found = outward(lower, upper, (left.constant & right.constant) | zero, _ROUNDING)
+    return never_negative(found, np.minimum(left.lower, right.lower))
 
 
 def _inverse(interval: Interval) -> Interval:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
-from onnxsqueeze.abstract.interval import Interval, enclosing, outward
+from onnxsqueeze.abstract.interval import Interval, enclosing, never_negative, outward
 
 _ERROR = 1e-5  # relative error that a runtime's approximation of a transcendental function may have
 
@@ -156,7 +156,8 @@ def interval_of(
     lower, upper = np.where(np.isnan(lower), curve.low, lower), np.where(np.isnan(upper), curve.high, upper)
     if curve.exact:
         return enclosing(lower, upper)
-    return outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
+    found = outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
+    return never_negative(found, lower) if curve.low >= 0 else found
 
 
 def _apart(interval: Interval, function: Callable[[Floats], Floats]) -> Interval:

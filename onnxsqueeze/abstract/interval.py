@@ -91,6 +91,14 @@ def outward(lower: Floats, upper: Floats, constant: Bools, relative: float) -> I
     return enclosing(np.where(constant, lower, below), np.where(constant, lower, above))
 
 
+def never_negative(rounded: Interval, exact: Floats) -> Interval:
+    """Return an interval that rounding widened without what lies below 0, where ``exact`` lower bounds do not.
+
+    Rounding to the nearest number keeps signs: it makes no negative one of what is at least 0.
+    """
+    return Interval(np.where(exact >= 0, np.maximum(rounded.lower, 0.0), rounded.lower), rounded.upper)
+
+
 def sum_is_unsure(total: Floats, magnitude: Floats) -> Bools:
     """Whether a sum is so small beside its terms that a runtime's rounding may give it another sign.
 

@@ -9,7 +9,7 @@ import numpy as np
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, enclosing, outward
 from onnxsqueeze.abstract.symbolic import Symbolic, product
-from onnxsqueeze.coupling.constraints import NotEmpty
+from onnxsqueeze.coupling.constraints import NotEmpty, Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
@@ -73,8 +73,10 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     if node.op == "ReduceSum":
         summed = _sum(interval, axes, context.shape(node.inputs[0]))
         return [Interval(_drop(node, context, summed.lower), _drop(node, context, summed.upper))]
-    zero = (interval.constant & (interval.lower == 0)).all(axis=axes, keepdims=True)
-    known = zero & (node.op in _ZERO_IS_NOTHING)
+    zeros = interval.constant & (interval.lower == 0)
+    known = zeros.all(axis=axes, keepdims=True) & (node.op in _ZERO_IS_NOTHING)
+    if node.op == "ReduceProd":
+        known = any_along(zeros, axes, keepdims=True)
     least = 0.0 if node.op in _ZERO_IS_NOTHING else -np.inf
     bound = enclosing(np.where(known, 0.0, least), np.where(known, 0.0, np.inf))
     return [Interval(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
@@ -107,19 +109,21 @@ def _sum(interval: Interval, axes: tuple[int, ...], shape: Sequence[object]) -> 
 
 
 def _link(node: Node, context: Context) -> None:
-    """Classes along a reduced axis end here; those along others go on."""
+    """Classes along a reduced axis end here; those along others go on, and stand for what was reduced into them."""
     axes, name, elements = _axes(node, context), node.inputs[0], context.elements
     assert axes is not None
     ids = context.ids(name)
-    if all(ids.shape[axis] == 1 for axis in axes):
+    reduced = tuple(axis for axis in axes if ids.shape[axis] > 1)
+    if not reduced:
         elements.ids[node.outputs[0]] = _drop(node, context, ids)
         return
-    others = tuple(axis for axis in range(ids.ndim) if axis not in axes)
-    ids = elements.merge(ids, others)
-    elements.ids[name] = ids
-    output = elements.fresh((1,) * context.rank(node.outputs[0]))
-    elements.ids[node.outputs[0]] = output
-    elements.constraints.append(NotEmpty(ids, output))
+    rest = elements.fresh(tuple(1 if axis in reduced else length for axis, length in enumerate(ids.shape)))
+    elements.ids[node.outputs[0]] = _drop(node, context, rest)
+    if rest.size == 1:
+        elements.constraints.append(NotEmpty(ids, rest))
+        return
+    elements.constraints.append(Rows(rest, ids, reduced, rest))
+    elements.strict.add(name)
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -138,8 +142,8 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     )
     if node.op in _LINEAR and _count(node, context) is not None and not _repeats_elsewhere(node, context, interval):
         absorbed = interval.constant
-    elif node.op in ("ReduceMax", "ReduceMin") and not _varies_elsewhere(interval, axes):
-        absorbed = interval.constant & ~_extreme(node.op, interval)
+    elif node.op in ("ReduceMax", "ReduceMin"):
+        absorbed = interval.constant & ~_seen(node.op, interval, axes)
     hold = np.broadcast_arrays(live, interval.constant & ~absorbed)
     return [Demand(live, hold[0] & hold[1], Reason.CONSTANT_READ, node.op), None]
 
@@ -150,17 +154,28 @@ def _repeats_elsewhere(node: Node, context: Context, interval: Interval) -> bool
     return any(length > 1 and isinstance(size, Symbolic) for length, size in sizes)
 
 
-def _varies_elsewhere(interval: Interval, axes: tuple[int, ...]) -> bool:
-    return any(length > 1 for axis, length in enumerate(interval.lower.shape) if axis not in axes)
+def _seen(op: str, interval: Interval, axes: tuple[int, ...]) -> Bools:
+    """Mark the constant that a maximum (or minimum) can see behind all others, at each place that is not reduced.
+
+    It sees none where something that varies, and so stays, is never below it.
+    """
+    lower, upper = (interval.lower, interval.upper) if op == "ReduceMax" else (-interval.upper, -interval.lower)
+    values = _along_last(np.where(interval.constant, lower, -np.inf), axes)
+    varying = _along_last(np.where(interval.constant, -np.inf, lower), axes)
+    place = values.argmax(axis=-1, keepdims=True)
+    largest = np.take_along_axis(values, place, axis=-1)
+    seen = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(seen, place, largest > varying.max(axis=-1, keepdims=True), axis=-1)
+    kept = [axis for axis in range(lower.ndim) if axis not in axes]
+    moved = seen.reshape([lower.shape[axis] for axis in (*kept, *axes)])
+    return np.asarray(moved.transpose(np.argsort([*kept, *axes])))
 
 
-def _extreme(op: str, interval: Interval) -> Bools:
-    """Mark the one constant that a maximum or minimum can see behind all the others."""
-    sign = 1.0 if op == "ReduceMax" else -1.0
-    place = np.argmax(np.where(interval.constant, sign * interval.lower, -np.inf))
-    chosen = np.zeros(interval.lower.size, dtype=bool)
-    chosen[place] = True
-    return chosen.reshape(interval.lower.shape)
+def _along_last(array: Floats, axes: tuple[int, ...]) -> Floats:
+    """Return an array with the reduced axes as one, which is the last."""
+    kept = [axis for axis in range(array.ndim) if axis not in axes]
+    moved: Floats = array.transpose([*kept, *axes])
+    return moved.reshape(*(array.shape[axis] for axis in kept), -1)
 
 
 def _count(node: Node, context: Context) -> int | None:
@@ -179,18 +194,23 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         return
     mask, interval, count = rewriter.mask(name), context.interval(name), _count(node, context)
     shape = np.broadcast_shapes(mask.shape, interval.lower.shape)
-    gone = ~np.broadcast_to(mask, shape)
+    stays = np.broadcast_to(mask, shape)
     repeat = product(tuple(size for axis, size in enumerate(context.shape(name)) if axis in axes and shape[axis] == 1))
-    constants = np.where(gone, np.nan_to_num(np.broadcast_to(interval.lower, shape), neginf=0.0), 0.0)
+    constants = np.where(stays, 0.0, np.nan_to_num(np.broadcast_to(interval.lower, shape), neginf=0.0))
     removed = constants.sum(axis=axes, keepdims=True)  # the constants may differ along the other axes
+    others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    for axis in others:  # of which some places may be gone altogether
+        if mask.shape[axis] > 1:
+            along = tuple(other for other in range(len(shape)) if other != axis)
+            removed = np.compress(stays.any(axis=along), removed, axis=axis)
     dtype = rewriter.dtype(name)
     if removed.any():
         assert not isinstance(repeat, Symbolic)
         total = _drop(node, context, removed * repeat / (count if node.op == "ReduceMean" and count else 1))
         rewriter.insert_after(node, "Add", [None, (total if total.size > 1 else total.reshape(())).astype(dtype)])
     if node.op == "ReduceMean":
-        factor = float((~gone).sum()) / gone.size
-        rewriter.insert_after(node, "Mul", [None, np.array(factor, dtype=dtype)])
+        chosen = stays.any(axis=others)
+        rewriter.insert_after(node, "Mul", [None, np.array(float(chosen.sum()) / chosen.size, dtype=dtype)])
 
 
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:

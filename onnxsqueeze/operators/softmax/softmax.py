@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxsqueeze.abstract.compact import Bools, any_along
-from onnxsqueeze.abstract.interval import bounded
+from onnxsqueeze.abstract.interval import Interval, bounded
+from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import GUARDED, ONNX_DOMAIN, PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, ScoreRows
@@ -40,6 +43,23 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(live, held, Reason.NORMALISED, f"{node.op} over axis {', '.join(map(str, axes))}")]
 
 
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
+    """Shares lie between 0 and 1; those of scores that are all constant are constant."""
+    rank = context.rank(node.outputs[0])
+    shares = bounded(*_BOUNDS.get(node.op, (0.0, 1.0)), rank)
+    scores, axes = context.interval(node.inputs[0]), normalised_axes(node, rank)
+    sizes = [context.shape(node.inputs[0])[axis] for axis in axes if scores.lower.shape[axis] == 1]
+    if node.op != "Softmax" or rank == 0 or any(isinstance(size, Symbolic) for size in sizes):
+        return [shares]
+    known = scores.constant.all(axis=axes, keepdims=True)
+    if not known.any():
+        return [shares]
+    values = np.where(known, scores.lower, 0.0)
+    powers = np.exp(values - values.max(axis=axes, keepdims=True))
+    found = powers / (powers.sum(axis=axes, keepdims=True) * np.prod([int(size) for size in sizes]))  # type: ignore[arg-type]
+    return [Interval(np.where(known, found, shares.lower), np.where(known, found, shares.upper))]
+
+
 def _total(node: Node, context: Context, axis: int) -> int | None:
     """Probabilities sum to 1, guarded ones to 0 where a whole row is masked."""
     if normalised_axes(node, context.rank(node.outputs[0])) != (axis,):
@@ -57,7 +77,7 @@ def _rule(op: str, domain: str = ONNX_DOMAIN) -> OpRule:
     return OpRule(
         op,
         domain,
-        forward=lambda node, context: [bounded(*_BOUNDS.get(op, (0.0, 1.0)), context.rank(node.outputs[0]))],
+        forward=_forward,
         link=_link,
         need=_need,
         traits=frozenset({Trait.NORMALISES} if shares and op != GUARDED else ()),
