@@ -35,6 +35,7 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         return
     ids = elements.ids[node.outputs[0]] = elements.fresh(tuple(shape))
     _tie(context, linear, inputs, ids.reshape(linear.groups, -1))
+    _keep_blocks(context, linear, inputs, ids)
     if linear.groups > 1:
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
     else:
@@ -52,6 +53,17 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
     else:
         layout = linear.matrix.shape
         tie_parts(context, linear.weight, {("inputs", *layout): inputs, ("outputs", *layout): outputs})
+
+
+def _keep_blocks(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
+    """Codes that share a scale in blocks leave in whole blocks."""
+    codes = codes_of(context, linear.weight)
+    if codes is None or not codes.block or linear.groups > 1:
+        return
+    for place, classes in ((1, outputs.ravel()), (2, inputs.ravel())):
+        if codes.axis == linear.stored_axis(place) and classes.size > 1:
+            first = np.arange(classes.size) // codes.block * codes.block
+            context.elements.union(classes, classes[first])
 
 
 def _alterable(context: Context, linear: Linear) -> bool:
