@@ -6,11 +6,11 @@ TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this ta
     12  cli
     11  bench, training, onnxsqueeze
     10  squeezing
-     9  units
+     9  units, deployment
      8  pipeline
      7  reporting, canonicalization, planning, rewriting
      6  analysis, operators
-     5  shapes, deployment
+     5  shapes
      4  rules, runtimes
      3  graph, verification
      2  model, coupling

@@ -20,10 +20,11 @@ from onnxsqueeze.deployment.quantization import QuantizationError, need_float32,
 from onnxsqueeze.deployment.running import Ran, convert_and_run
 from onnxsqueeze.deployment.runs import Runs, drawn_runs, fixed_sizes, sample_runs
 from onnxsqueeze.deployment.targets import FLOAT16, INT8, TARGETS, UNCHANGED, Target
-from onnxsqueeze.errors import DeploymentError, UsageError
+from onnxsqueeze.errors import DeploymentError, SqueezeError, UsageError, one_line
 from onnxsqueeze.model.files import InputFiles, files_of_model
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.saving import save
+from onnxsqueeze.pipeline.minimize import minimize
 from onnxsqueeze.runtimes import RUNTIMES, Conversion, NotInstalledError, Runtime
 from onnxsqueeze.verification import VerifyReport
 from onnxsqueeze.verification.cases import Request
@@ -207,6 +208,7 @@ class _Deployment:
             if precision == FLOAT16 and self._target.converter_halves:
                 return
             if calibration is not None:
+                self._minimize(model)
                 to_int8(model, made, calibration.feeds)
             else:
                 to_float16(model, made)
@@ -215,6 +217,18 @@ class _Deployment:
         if difference := signature_difference(self._source, Source(made)):
             raise DeploymentError(f"{self._path}: the {precision} model is not usable: {difference}")
         save(load(made), model)
+
+    def _minimize(self, model: Path) -> None:
+        """Minimize a model before it is quantized: constants fold as real numbers, and scales suit what is left."""
+        try:
+            result = minimize(model)
+        except SqueezeError as error:
+            self._notes.append(f"quantized without being minimized before: {one_line(error)}")
+            return
+        before, after = result.report.weights_before, result.report.weights_after
+        if after < before:
+            self._notes.append(f"minimized before it was quantized: {before:,} -> {after:,} weight elements")
+            save(result.minimized, model)
 
     def _run(self, runtime: Runtime, model: Path, folder: Path, runs: Runs) -> Ran:
         self._progress(f"converting and running in {runtime.title}", None)
