@@ -188,7 +188,7 @@ class _Row:
             weights_after=sum(map(prod, after.values())),
             macs_before=sum(self._positions(parameter) * prod(before[parameter.name]) for parameter in weights),
             macs_after=sum(self._positions(parameter) * prod(after[parameter.name]) for parameter in weights),
-            sparsity=1.0 - self._nonzero(weights) / max(1, sum(prod(before[weight.name]) for weight in weights)),
+            sparsity=1.0 - self._nonzero(weights),
             channels=self._size(),
             dead=dead,
             constant=constant,
@@ -224,20 +224,25 @@ class _Row:
         return parameter.shape_left(self.stays, self._shape(parameter))
 
     def _positions(self, parameter: Parameter) -> int:
-        """Return at how many positions of one sample a weight is multiplied."""
+        """Return how often the numbers of an element of a weight are multiplied in one sample."""
         if parameter.data is None:
             return 0
         name, axes = parameter.data
         shape = self.shapes.get(name, self.analysis.context.shape(name))
-        return prod(_number(shape[axis]) for axis in axes)
+        return parameter.packed * prod(_number(shape[axis]) for axis in axes)
 
-    def _nonzero(self, weights: list[Parameter]) -> int:
-        return sum(int(np.count_nonzero(self._codes(parameter))) for parameter in weights)
+    def _nonzero(self, weights: list[Parameter]) -> float:
+        """Return the share of numbers in weights that are not zero."""
+        codes = [self._codes(parameter) for parameter in weights]
+        return sum(int(np.count_nonzero(array)) for array in codes) / max(1, sum(array.size for array in codes))
 
     def _codes(self, parameter: Parameter) -> Array:
         """Return an array that is zero where a weight is."""
         context = self.analysis.context
         value = np.asarray(context.value(parameter.name))
+        linear = None if self.rule.linear is None else self.rule.linear(self.node, context)
+        if linear is not None and linear.weight == parameter.name and linear.matrix.dtype != value.dtype:
+            return linear.matrix  # which is decoded of it
         zero = context.value(parameter.zero_point) if parameter.zero_point else None
         if zero is None:
             return value

@@ -41,6 +41,7 @@ class Parameter:
             costs nothing.
         zero_point, zero_axis: the tensor with the codes that stand for 0, where the constant is quantized, and the axis
             of the constant along which they lie, if there are several; "" where 0 is 0.
+        packed: how many numbers an element holds.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Parameter:
     data: tuple[str, tuple[int, ...]] | None = None
     zero_point: str = ""
     zero_axis: int = 0
+    packed: int = 1
 
     def _separate(self) -> list[int] | None:
         """Return the axis along which each array of classes varies, -1 for none; None if they do not one by one."""

@@ -130,11 +130,12 @@ def test_a_zero_point_at_the_end_is_a_relu() -> None:
     assert sorted(shapes(net.minimized(y).model)) == [(6, 4), (6, 6)]
 
 
-def test_a_constant_between_two_codes_is_none() -> None:
+@pytest.mark.parametrize("steps", [2.5, 2.5005])
+def test_a_constant_between_two_codes_is_none(steps: float) -> None:
     """It may be rounded either way, so that its reader has no constant to fold."""
     net = Net()
     inner, bias = net.random.standard_normal((6, 8)), np.zeros(8)
-    inner[:, [0, 5]], bias[0], bias[5] = 0, 0.25 * 2.5, 0.25 * 2
+    inner[:, [0, 5]], bias[0], bias[5] = 0, 0.25 * steps, 0.25 * 2
     hidden = net.add("Gemm", "x", net.store(inner, "f"), net.store(bias, "f"))
     y = net.add("Gemm", net.coded(hidden, 0.25), net.weight(net.codes(8, 4)))
     assert sorted(shapes(net.minimized(y, exact=False).model)) == [(6, 7), (7, 4)]
