@@ -69,6 +69,20 @@ class Part:
                     raise UsageError(f"--data: sample {where} of '{name}' holds NaN or infinity; leave it out")
             yield {**{name: array[0] if self.single else array for name, array in found.items()}, **self.whole}
 
+    def sizes(self, inputs: Sequence[ValueInfoProto]) -> dict[str, int]:
+        """Return the sizes of the model's dynamic dimensions in these samples, by name."""
+        found: dict[str, int] = {}
+        for value in inputs:
+            shape: tuple[int, ...] = ()
+            if value.name in self.whole:
+                shape = self.whole[value.name].shape
+            elif value.name in self.arrays:
+                shape = self.arrays[value.name].shape[1:] if self.single else self.arrays[value.name].shape
+            for axis, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=False)):
+                if not dim.HasField("dim_value"):
+                    found[dim.dim_param or f"{value.name}[{axis}]"] = int(size)
+        return found
+
     def first(self, count: int) -> Part:
         """Return at most so many of these, spread evenly, in whole batches."""
         count = max(self.batch, count - count % self.batch)

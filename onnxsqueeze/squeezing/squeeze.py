@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.named_tensors import check_patterns
+from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
@@ -103,7 +104,7 @@ def squeeze(
     tell = progress or (lambda phase, fraction: None)
     clock = Clock()
     tell("loading", None)
-    original = load(source)
+    original = with_initializers(load(source))
     given = read(data, original, labels, samples, seed)
     network, ladders = _known(original, given, metric, keep, only, round_to, seed, tell, clock)
     wishes = {"round_to": round_to, "keep": keep}
@@ -150,7 +151,7 @@ def _known(
     """Find the units, and what they are worth."""
     tell("analysing", None)
     model = with_biases(original)
-    units = units_of(model)
+    units = units_of(model, sizes=given.calibration.sizes(model.skeleton.graph.input))
     check_patterns("--keep", keep, units.analysis.context.shapes)
     check_patterns("--only", only, units.analysis.context.shapes)
     readers = tuple(readers_of(model, units))

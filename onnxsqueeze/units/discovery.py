@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,19 @@ _OF_CONSTANTS = (Reason.CONSTANT_READ, Reason.CONSTANT_VARIES)
 """Reasons to hold a constant, which what leaves is only as a zero."""
 
 
-def units_of(model: Model, columns: bool = True, trained: Collection[str] | None = None) -> Units:
+def units_of(
+    model: Model,
+    columns: bool = True,
+    trained: Collection[str] | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> Units:
     """Find the units of a model.
 
     Args:
         model: any; zeros in it do not matter.
         columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
         trained: the initializers that can be masked; by default all. Those that cannot may block units.
+        sizes: of dynamic dimensions by name, for counts of multiply-accumulates; others are assumed.
     """
     model = with_initializers(model)
     analysis = probed(model)
@@ -76,6 +83,7 @@ def units_of(model: Model, columns: bool = True, trained: Collection[str] | None
         fixed=fixed,
         elements=weight_elements(model),
         analysis=analysis,
+        sizes=sizes,
     )
 
 

@@ -39,6 +39,7 @@ class Units:
         gathered: classes of the columns and of the outputs of each layer whose columns are units. They can be left out
             if that saves more elements than the indices take by which the others are gathered.
         constraints, fixed: what the planner will want back. elements: of the whole model.
+        sizes: of dynamic dimensions, by name, at which multiply-accumulates are counted.
     """
 
     kinds: tuple[Kind, ...]
@@ -54,6 +55,7 @@ class Units:
     fixed: Bools
     elements: int
     analysis: Analysis
+    sizes: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -173,7 +175,7 @@ class Units:
     @cached_property
     def _positions(self) -> dict[str, float]:
         """For each weight that is multiplied, at how many positions of one sample it is."""
-        shapes, _ = concrete_shapes(self.analysis, {})
+        shapes, _ = concrete_shapes(self.analysis, self.sizes)
         found: dict[str, float] = {}
         for weight in self.weights:
             for use in weight.uses:
@@ -184,7 +186,8 @@ class Units:
 
 def _count(use: Use, shapes: Mapping[str, tuple[object, ...]], analysis: Analysis) -> float:
     """Return the number of positions of a tensor for one sample: its elements without channels, and sizes of 1."""
-    shape = [size if isinstance(size, int) else 1 for size in shapes[use.output]]
+    found = shapes.get(use.output, analysis.context.shapes[use.output])
+    shape = [size if isinstance(size, int) else 1 for size in found]
     channels = max(1, int(np.prod(analysis.context.ids(use.output).shape)))
     return max(1.0, float(np.prod(shape)) / channels)
 

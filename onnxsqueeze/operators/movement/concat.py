@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,17 +97,25 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
 
 
 def _concat_ids(node: Node, context: Context) -> list[npt.NDArray[np.int64]]:
-    """Return the classes of the parts; a constant part gets some of its own."""
-    axis = _concat_axis(node, context)
+    """Return the classes of the parts; a constant part gets some of its own, told apart where the others are."""
+    axis, together = _concat_axis(node, context), _together(node, context)
+    given = [context.ids(name) for name in node.inputs if context.is_activation(name)]
+    others = np.broadcast_shapes(*(with_length(ids.shape, axis, 1) for ids in given)) if together else ()
     found = []
     for position, name in enumerate(node.inputs):
         if context.is_activation(name):
             found.append(context.ids(name))
         else:
-            length = known_axis(context, name, axis) if _together(node, context) else 1
-            shape = with_length((1,) * context.rank(name), axis, length or 1)
-            found.append(own_ids(node, context, position, shape))
+            length = known_axis(context, name, axis) if together else 1
+            found.append(own_ids(node, context, position, _own_shape(context.rank(name), axis, length or 1, others)))
     return found
+
+
+def _own_shape(rank: int, axis: int, length: int, others: tuple[int, ...]) -> tuple[int, ...]:
+    """Return along which axes a constant part is told apart: along the others alone where that were too many."""
+    if not others or math.prod(others) == 1:
+        return with_length((1,) * rank, axis, length)
+    return with_length(others, axis, length if length * math.prod(others) <= _MOST_POSITIONS else 1)
 
 
 def _concat_link(node: Node, context: Context) -> None:

@@ -216,6 +216,18 @@ def _is_one(size: Any) -> bool:
     return not isinstance(size, Symbolic) and size == 1
 
 
+def _moved_back(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """An element of which there are several copies has one class if all of them have."""
+    own = context.shape(node.inputs[0])
+    array = array.reshape((1,) * (len(own) - array.ndim) + array.shape)
+    padded = _padded(own, array.ndim)
+    output = (1,) * (array.ndim - context.rank(node.outputs[0])) + tuple(context.shape(node.outputs[0]))
+    for length, size, target in zip(array.shape, padded, output, strict=True):
+        if length > 1 and size != target:
+            return None
+    return array.reshape(array.shape[array.ndim - len(own) :])
+
+
 register(
     OpRule(
         "Expand",
@@ -229,6 +241,7 @@ register(
         sliced_from=of_first,
         shape_input=1,
         parameters=operand_parameters(Role.SUMMAND),
+        moved_back=_moved_back,
         rows=ScoreRows(finite=first_finite),
     )
 )
