@@ -14,10 +14,9 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context, OpRule
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along, linear_classes, linear_parameters, placed
-from onnxsqueeze.rules.registry import rule_for
-from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_view import Linear
 from onnxsqueeze.units.probe import FLOATING
+from onnxsqueeze.units.tracing import traced_back
 
 Classes = npt.NDArray[np.int64]
 _ERASED = (Role.WEIGHT, Role.SUMMAND, Role.FACTOR)
@@ -157,43 +156,15 @@ def _labelled(parameter: Parameter, analysis: Analysis) -> tuple[Classes, ...]:
 
 
 def _store(use: Use, analysis: Analysis, found: Weights, harmless: bool = False) -> None:
-    """Follow a constant back to the initializer that it is a view of.
+    """Follow a constant back to the initializers that it is made of.
 
     What cannot be erased blocks its classes, unless it is a vector, which adds the same everywhere, or ``harmless``: it
     has no effect on a channel of zeros.
     """
-    traced = _traced(use, analysis)
-    erasable = traced is not None and (found.trained is None or traced.name in found.trained)
-    if traced is not None:
-        arrays = tuple(compacted(array) for array in traced.arrays)
-        found.uses.append(replace(traced, arrays=arrays, erase=traced.erase and erasable))
+    traced = traced_back(use.name, use.arrays, analysis)
+    erasable = traced is not None and (found.trained is None or all(name in found.trained for name in traced))
+    for name, arrays in (traced or {}).items():
+        own = replace(use, name=name, arrays=tuple(compacted(array) for array in arrays))
+        found.uses.append(replace(own, erase=use.erase and erasable))
     if use.erase and not harmless and not erasable and len(analysis.context.shapes[use.name]) > 1:
         found.blocked.extend(use.arrays)
-
-
-def _traced(use: Use, analysis: Analysis) -> Use | None:
-    graph = analysis.graph
-    name, arrays = use.name, use.arrays
-    while name not in graph.initializers:
-        node = graph.producers.get(name)
-        moved = [] if node is None else [_moved_back(node, analysis.context, array) for array in arrays]
-        found = tuple(array for array in moved if array is not None)
-        if node is None or len(found) < len(arrays):
-            return None
-        name, arrays = node.inputs[0], found
-    return replace(use, name=name, arrays=arrays)
-
-
-def _moved_back(node: Node, context: Context, array: Classes) -> Classes | None:
-    """Return the classes of what a node moves about, from those of what it writes; None if it does something else."""
-    rule = rule_for(node)
-    if Trait.COPIES in rule.traits:
-        return array
-    if rule.permutes is not None:
-        return np.asarray(array.transpose(np.argsort(rule.permutes(node, array.ndim))))
-    value, output = context.value(node.input(0)), context.value(node.outputs[0])
-    if value is None or output is None:
-        return None
-    if Trait.REARRANGES in rule.traits:
-        return np.broadcast_to(array, output.shape).reshape(value.shape)
-    return None if rule.moved_back is None else rule.moved_back(node, context, compacted(array))

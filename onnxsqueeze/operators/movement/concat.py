@@ -21,6 +21,7 @@ from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.queries import known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 
 def _concat_axis(node: Node, context: Context) -> int:
@@ -223,6 +224,7 @@ register(
         repair=_concat_repair,
         carries=_carries,
         sliced_from=_concat_sliced,
+        traits=frozenset({Trait.JOINS}),
         parameters=_concat_parameters,
         alignment=lambda node, context: (1, 16 if _concat_axis(node, context) == 1 else 1),
     )

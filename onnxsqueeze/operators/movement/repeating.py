@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -221,10 +221,10 @@ def _moved_back(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.ND
     own = context.shape(node.inputs[0])
     array = array.reshape((1,) * (len(own) - array.ndim) + array.shape)
     padded = _padded(own, array.ndim)
-    output = (1,) * (array.ndim - context.rank(node.outputs[0])) + tuple(context.shape(node.outputs[0]))
-    for length, size, target in zip(array.shape, padded, output, strict=True):
-        if length > 1 and size != target:
-            return None
+    output = _padded(context.shape(node.outputs[0]), array.ndim)
+    sizes: Iterable[tuple[int, Any, Any]] = zip(array.shape, padded, output, strict=True)
+    if any(length > 1 and size != target for length, size, target in sizes):
+        return None
     return array.reshape(array.shape[array.ndim - len(own) :])
 
 
