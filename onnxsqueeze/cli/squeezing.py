@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ from onnxsqueeze.cli.signals import INTERRUPTED
 from onnxsqueeze.errors import GoalError, UsageError
 
 if TYPE_CHECKING:
+    from onnxsqueeze.squeezing.learner import Learner
     from onnxsqueeze.squeezing.report import SqueezeReport
     from onnxsqueeze.squeezing.squeeze import Squeezed
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _POSITIVE = click.IntRange(min=1)
 
 squeeze_options = together(
@@ -49,6 +52,12 @@ squeeze_options = together(
     ),
     click.option("--labels", default="", metavar="NAME", help="Classes in the data: the metric is accuracy."),
     click.option("--samples", type=_POSITIVE, default=8192, show_default=True, help="Samples to choose by, at most."),
+    click.option(
+        "--train",
+        "train",
+        metavar="TIME",
+        help="Train on the original's outputs for this long, as in 10m; needs onnxsqueeze[train].",
+    ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
     click.option("--front", "front_path", type=MODEL, metavar="DIR", help="Keep models of sizes between here."),
     click.option(
@@ -113,6 +122,7 @@ def _run(source: Path, target: Path, front_path: Path | None, quiet: bool, optio
     """
     if front_path is not None and front_path.exists() and (not front_path.is_dir() or any(front_path.iterdir())):
         raise UsageError(f"--front {front_path} is no empty folder; choose another name")
+    options["train"] = _learner(options["train"])
     with ProgressBar(quiet) as steps:
         result: Squeezed = onnxsqueeze.squeeze(source, progress=steps, front=front_path is not None, **options)
         steps("writing")
@@ -124,6 +134,25 @@ def _run(source: Path, target: Path, front_path: Path | None, quiet: bool, optio
     return result.report
 
 
+def _learner(given: str | None) -> Learner | None:
+    """Return what trains for a time such as 90s, 10m or 1h; a number alone is of seconds.
+
+    Raises:
+        UsageError: for what is no such time, or without torch.
+    """
+    if given is None:
+        return None
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", given.strip())
+    seconds = float(matched[1]) * _UNITS[matched[2]] if matched else 0.0
+    if seconds <= 0:
+        raise UsageError(f"--train {given}: give a time, as in 90s, 10m or 1h")
+    try:
+        from onnxsqueeze.training import Learning
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--train: {error}") from None
+    return Learning(seconds)
+
+
 def _write_front(report: SqueezeReport, folder: Path) -> None:
     """Write every network that was made, and a list of them."""
     from onnxsqueeze.model.saving import save, save_bytes
@@ -132,7 +161,7 @@ def _write_front(report: SqueezeReport, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--front {folder} cannot be made: {error.strerror}") from None
-    names = {f"{point.ratio:.2f}x.onnx": point for point in report.points}
+    names = {f"{point.ratio:.2f}x{'.trained' if point.trained else ''}.onnx": point for point in report.points}
     for name, point in names.items():
         save(point.model, folder / name)
     listed = [{"file": name, **point.to_dict()} for name, point in names.items()]

@@ -95,6 +95,7 @@ def squeezed(report: SqueezeReport, output: str) -> str:
     for point in report.points:
         latency = "" if point.latency is None else f"{point.latency:.2f}"
         name = f"{point.weights:,}" + (" *" if point is report.chosen and len(report.points) > 1 else "")
+        name += " trained" if point.trained else ""
         sizes = (f"{point.ratio:.2f}", _short(point.macs), f"{point.macs_ratio:.2f}", f"{point.bytes:,}", latency)
         points.add_row(name, *sizes, f"{100 * point.metric:.2f} %", f"{point.drop:.2f}", f"{point.deviation:.2g}")
     layers = _table("layer", "units", "left", left=2)

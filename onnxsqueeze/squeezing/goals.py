@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from onnxsqueeze.errors import UsageError
 
+_LONG = 4.0  # times smaller, from which on a network is squeezed in two steps if it is trained
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -50,6 +52,14 @@ class Goal:
         """The options that ask for a size."""
         names = ("ratio", "macs", "bytes", "latency")
         return [f"--{name}" for name in names if getattr(self, name) is not None]
+
+    def stages(self) -> list[Goal]:
+        """Return the goals of squeezes with a training after each: half of a long way first."""
+        if self.ratio is not None and self.ratio >= _LONG:
+            return [Goal(ratio=math.sqrt(self.ratio)), self]
+        if self.macs is not None and self.macs >= _LONG:
+            return [Goal(macs=math.sqrt(self.macs)), self]
+        return [self]
 
     @property
     def counts_macs(self) -> bool:

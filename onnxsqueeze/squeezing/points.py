@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.counting import weight_elements
@@ -20,7 +19,7 @@ from onnxsqueeze.pipeline.minimize import minimize
 from onnxsqueeze.squeezing.allocation import Step
 from onnxsqueeze.squeezing.gathering import with_arrays
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
-from onnxsqueeze.squeezing.metrics import relative_deviation
+from onnxsqueeze.squeezing.metrics import Judge, relative_deviation
 from onnxsqueeze.squeezing.report import Point, Taken
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
@@ -39,49 +38,64 @@ class Maker:
         original: the user's model. dense: its own value of the metric. bytes, macs: its size.
     """
 
-    def __init__(
-        self, original: Model, network: Network, ladders: Sequence[Ladder], held_out: Part, wishes: dict[str, Any]
-    ) -> None:
+    def __init__(self, original: Model, judge: Judge, held_out: Part, macs: float, wishes: Mapping[str, Any]) -> None:
         """Run the original on the samples that were held out.
 
         Args:
-            original: the user's model. network, ladders: what is known of it. held_out: samples for the figures alone.
-            wishes: how to minimize.
+            original: the user's model. judge: how outputs are compared. held_out: samples for the figures alone.
+            macs: the original's multiply-accumulates. wishes: how to minimize.
         """
-        self.original = original
-        self._network, self._ladders, self._part, self._wishes = network, ladders, held_out, wishes
+        self.original, self.macs = original, macs
+        self._judge, self._part, self._wishes = judge, held_out, wishes
         self._before = outputs_of(original, held_out)
-        self.dense = network.judge.value(self._before, self._before, held_out.labels)
+        self.dense = judge.value(self._before, self._before, held_out.labels)
         self.bytes = encoded_size(original)
-        self.macs = network.units.macs_left(np.zeros(len(network.units), dtype=bool))
 
-    def make(self, step: Step, tell: Tell, latency: bool = False) -> Point:
+    def make(
+        self, network: Network, ladders: Sequence[Ladder], step: Step, source: Model, tell: Tell, latency: bool = False
+    ) -> Point:
         """Squeeze, repair, minimize and measure a network.
 
         Args:
-            step: the sizes. tell: is told how far it is. latency: whether to time it beside the original.
+            network, ladders: what is known of the network that is squeezed. step: the sizes.
+            source: that network without the biases that were added to it. tell: is told how far it is.
+            latency: whether to time it beside the original.
         """
-        sequence = FrontToBack(self._network, self._ladders, step.sizes)
+        sequence = FrontToBack(network, ladders, step.sizes)
         sequence.run(tell)
-        masked = without_idle_biases(with_arrays(self._network.model, sequence.arrays), self.original)
+        masked = without_idle_biases(with_arrays(network.model, sequence.arrays), source)
         tell("minimizing", None)
         minimized = minimize(to_proto(masked), **self._wishes).minimized
         tell("measuring", None)
-        after = outputs_of(minimized, self._part)
-        value = self._network.judge.value(self._before, after, self._part.labels)
-        macs = round(self._network.units.macs_left(sequence.removed))
+        return self.measured(
+            minimized, round(network.units.macs_left(sequence.removed)), tuple(_taken(ladders, step)), latency
+        )
+
+    def measured(
+        self, model: Model, macs: int, taken: tuple[Taken, ...], latency: bool = False, trained: float = 0.0
+    ) -> Point:
+        """Return the figures of a small network.
+
+        Args:
+            model: the network. macs: its multiply-accumulates. taken: what each layer lost.
+            latency: whether to time it. trained: for how many seconds it was.
+        """
+        after = outputs_of(model, self._part)
+        value = self._judge.value(self._before, after, self._part.labels)
+        weights = weight_elements(model)
         return Point(
-            weights=weight_elements(minimized),
+            weights=weights,
             macs=macs,
-            bytes=encoded_size(minimized),
-            ratio=weight_elements(self.original) / max(1, weight_elements(minimized)),
+            bytes=encoded_size(model),
+            ratio=weight_elements(self.original) / max(1, weights),
             macs_ratio=self.macs / max(1, macs),
             metric=value,
             drop=100 * (self.dense - value),
             deviation=relative_deviation(self._before, after),
-            latency=self._latency(minimized) if latency else None,
-            taken=tuple(_taken(self._ladders, step)),
-            model=minimized,
+            latency=self._latency(model) if latency else None,
+            trained=trained,
+            taken=taken,
+            model=model,
         )
 
     def _latency(self, model: Model) -> float:

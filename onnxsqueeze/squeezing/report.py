@@ -26,6 +26,16 @@ class Taken:
     after: int
 
 
+def joined(before: Sequence[Taken], now: Sequence[Taken]) -> tuple[Taken, ...]:
+    """Return what each layer lost in two squeezes, one after the other."""
+    if not before:
+        return tuple(now)
+    left = {(each.name, each.kind): each.after for each in now}
+    known = {(each.name, each.kind) for each in before}
+    both = [Taken(each.name, each.kind, each.before, left.get((each.name, each.kind), each.after)) for each in before]
+    return (*both, *(each for each in now if (each.name, each.kind) not in known))
+
+
 @dataclass(frozen=True)
 class Point:
     """One network that was made.
@@ -34,7 +44,7 @@ class Point:
         weights, macs, bytes: of the minimized network. ratio, macs_ratio: how many times fewer than in the original.
         metric: on the samples that were held out, 0 to 1. drop: below the original's, in percentage points.
         deviation: of all outputs together, relative to how much they vary. latency: as a share of the original's time,
-            None where it was not measured.
+            None where it was not measured. trained: for how many seconds it was trained after the repair.
         taken: what each layer lost. model: the network.
     """
 
@@ -47,6 +57,7 @@ class Point:
     drop: float
     deviation: float
     latency: float | None
+    trained: float
     taken: tuple[Taken, ...]
     model: Model = field(repr=False, compare=False)
 

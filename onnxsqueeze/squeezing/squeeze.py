@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import ModelProto
 
 from onnxsqueeze.errors import UsageError
@@ -18,22 +18,22 @@ from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.clock import Clock
-from onnxsqueeze.squeezing.allocation import Search
 from onnxsqueeze.squeezing.families import families_of
 from onnxsqueeze.squeezing.goals import Goal
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell, ladders_of
-from onnxsqueeze.squeezing.metrics import AUTO, judge
+from onnxsqueeze.squeezing.learner import Learner
+from onnxsqueeze.squeezing.metrics import AUTO, Judge, judge
 from onnxsqueeze.squeezing.points import Maker
 from onnxsqueeze.squeezing.readers import readers_of, with_biases
-from onnxsqueeze.squeezing.report import Point, SqueezeReport
+from onnxsqueeze.squeezing.report import SqueezeReport
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import MOST, Data, Samples, read
+from onnxsqueeze.squeezing.search import GoalSearch, Lessons, Start
 from onnxsqueeze.units.discovery import units_of
 
 if TYPE_CHECKING:
     from onnxsqueeze.model.sources import Source
 
-_TRIES, _CLOSE = 5, 1.04
 _LOOKED_AT = 256  # samples by which the outputs are judged
 _MULTIPLE = 4  # channels of which onnxruntime's kernels like multiples
 
@@ -72,6 +72,7 @@ def squeeze(
     samples: int = MOST,
     seed: int = 0,
     front: bool = False,
+    train: Learner | None = None,
     progress: Tell | None = None,
 ) -> Squeezed:
     """Make a dense model small: units leave, and the layers that read them are repaired by least squares.
@@ -91,6 +92,8 @@ def squeeze(
         round_to: see `onnxsqueeze.minimize`; "auto" is 1 where the goal is a size.
         samples: how many to use for choices at most. seed: of all that is drawn.
         front: whether to make networks of sizes between as well.
+        train: trains what was squeezed on the outputs of the original, as `onnxsqueeze.training.Learning` does; what is
+            to become four times smaller or more is squeezed in two steps, with a training after each.
         progress: is told how far the work is.
 
     Raises:
@@ -106,29 +109,22 @@ def squeeze(
     tell("loading", None)
     original = with_initializers(load(source))
     given = read(data, original, labels, samples, seed)
-    network, ladders = _known(original, given, metric, keep, only, round_to, seed, tell, clock)
-    wishes = {"round_to": round_to, "keep": keep}
-    search = _Search(goal, Maker(original, network, ladders, given.held_out, wishes), network, ladders, tell)
-    interrupted = False
-    try:
-        search.run(front)
-    except KeyboardInterrupt:
-        if not search.points:
-            raise
-        interrupted = True
+    work = _Work(original, given, metric, keep, only, round_to, seed, tell, clock)
+    interrupted = work.run(goal, train, front)
     clock.lap("squeeze")
+    search, maker = work.search, work.maker
     chosen, why = search.chosen()
     report = SqueezeReport(
         goal=str(goal),
         reached=not why,
         why=why,
         interrupted=interrupted,
-        metric=network.judge.metric.title if given.held_out.labels is None else "accuracy",
-        dense=search.maker.dense,
+        metric=work.judge.metric.title if given.held_out.labels is None else "accuracy",
+        dense=maker.dense,
         calibration=len(given.calibration),
         held_out=len(given.held_out),
         weights=weight_elements(original),
-        macs=round(search.maker.macs),
+        macs=round(maker.macs),
         bytes=encoded_size(original),
         chosen=chosen,
         points=tuple(sorted(search.points, key=lambda point: -point.weights)),
@@ -137,142 +133,88 @@ def squeeze(
     return Squeezed(chosen.model, report)
 
 
-def _known(
-    original: Model,
-    given: Samples,
-    metric: str,
-    keep: Sequence[str],
-    only: Sequence[str],
-    round_to: str | int,
-    seed: int,
-    tell: Tell,
-    clock: Clock,
-) -> tuple[Network, list[Ladder]]:
-    """Find the units, and what they are worth."""
-    tell("analysing", None)
-    model = with_biases(original)
-    units = units_of(model, sizes=given.calibration.sizes(model.skeleton.graph.input))
-    check_patterns("--keep", keep, units.analysis.context.shapes)
-    check_patterns("--only", only, units.analysis.context.shapes)
-    readers = tuple(readers_of(model, units))
-    part = given.calibration.first(_LOOKED_AT)
-    judged = judge(outputs_of(original, part), metric, part.labels)
-    families = families_of(units, readers, keep, only)
-    multiple = _MULTIPLE if round_to == "auto" else int(round_to)
-    if round_to == "auto":  # columns of what cannot be narrowed would be gathered, which takes longer than it saves
-        families = [family for family in families if family.kind != "column"]
-    if not families:
-        raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
-    network = Network(model, units, readers, tuple(families), judged, given.calibration, seed, multiple)
-    clock.lap("analyse")
-    ladders = ladders_of(network, tell)
-    clock.lap("measure")
-    return network, ladders
-
-
-class _Search:
-    """Makes networks until one meets the goal.
+class _Work:
+    """The way from the dense network to small ones, in one squeeze or several.
 
     Attributes:
-        points: those that were made. maker: makes them.
+        judge: compares outputs. maker, search: of the squeeze that is under way.
     """
 
-    def __init__(self, goal: Goal, maker: Maker, network: Network, ladders: Sequence[Ladder], tell: Tell) -> None:
-        self.points: list[Point] = []
-        self.maker = maker
-        self._goal, self._tell = goal, tell
-        units = network.units
-        cost: Callable[..., float] = units.macs_left if goal.counts_macs else units.left
-        self._path = Search(ladders, cost, len(units))
-        self._made: dict[tuple[int, ...], Point] = {}
+    judge: Judge
+    maker: Maker
+    search: GoalSearch
 
-    def run(self, front: bool) -> None:
-        """Make networks."""
-        if not self._goal.sizes:
-            self._within(math.inf)
-            return
-        if front:
-            self._series()
-        if not self._allowed(self._sized()):
-            self._within(max(self._times(point) for point in self.points))
+    def __init__(
+        self,
+        original: Model,
+        given: Samples,
+        metric: str,
+        keep: Sequence[str],
+        only: Sequence[str],
+        round_to: str | int,
+        seed: int,
+        tell: Tell,
+        clock: Clock,
+    ) -> None:
+        self._original, self._given, self._tell, self._clock = original, given, tell, clock
+        self._keep, self._only, self._round_to, self._seed = keep, only, round_to, seed
+        part = given.calibration.first(_LOOKED_AT)
+        self.judge = judge(outputs_of(original, part), metric, part.labels)
 
-    def _make(self, times: float) -> Point:
-        """Make the network that costs so many times less."""
-        step = self._path.at(self._path.steps[0].cost / times)
-        if step.sizes not in self._made:
-            self._made[step.sizes] = self.maker.make(step, self._tell, self._goal.latency is not None)
-            self.points.append(self._made[step.sizes])
-        return self._made[step.sizes]
+    def run(self, goal: Goal, train: Learner | None, front: bool) -> bool:
+        """Squeeze, and train if a learner is given; return whether it was interrupted.
 
-    def _times(self, point: Point) -> float:
-        return point.macs_ratio if self._goal.counts_macs else point.ratio
+        Raises:
+            KeyboardInterrupt: when it was stopped before there was any network.
+        """
+        named = bool(self._keep or self._only)  # names of tensors are those of the original alone
+        goals = [goal] if train is None or named else goal.stages()
+        start = Start(self._original)
+        try:
+            for number, own in enumerate(goals):
+                start = self._squeezed(own, start, self._lessons(train, number, len(goals)), front and own is goal)
+        except KeyboardInterrupt:
+            if not start.points:
+                raise
+            return True
+        return False
 
-    def _lacking(self, point: Point) -> float:
-        """Return how many times smaller a point would have to be for the goal; 1 or less where it meets it."""
-        goal = self._goal
-        if goal.ratio is not None:
-            return goal.ratio / point.ratio
-        if goal.macs is not None:
-            return goal.macs / point.macs_ratio
-        if goal.bytes is not None:
-            return point.bytes / goal.bytes
-        return 1.0 if goal.latency is None or point.latency is None else point.latency / goal.latency
+    def _lessons(self, train: Learner | None, number: int, count: int) -> Lessons | None:
+        """Return how to train after one of several squeezes: later ones longer."""
+        if train is None:
+            return None
+        share = (number + 1) / sum(range(1, count + 1))
+        return Lessons(train, train.seconds * share, self._given.calibration, self.judge, self._seed)
 
-    def _sized(self) -> Point:
-        """Make networks until one is as small as was asked, or nothing more can go."""
-        goal = self._goal
-        most = self._path.steps[0].cost / max(self._path.steps[-1].cost, 1.0)
-        first = goal.ratio or goal.macs
-        if goal.bytes is not None:
-            first = max(1.01, self.maker.bytes / goal.bytes)
-        times = min(most, first or 1 / (goal.latency or 1.0))
-        point = self._make(times)
-        for _ in range(_TRIES):
-            lacking = self._lacking(point)
-            if lacking <= 1 or times >= most:
-                break
-            times = min(most, times * max(lacking, 1.01))
-            point = self._make(times)
-        return point
+    def _squeezed(self, goal: Goal, start: Start, lessons: Lessons | None, front: bool) -> Start:
+        """Squeeze a network; return where the next squeeze begins."""
+        network, ladders = self._known(start.model)
+        if not start.whole:
+            macs = network.units.macs_left(np.zeros(len(network.units), dtype=bool))
+            wishes = {"round_to": self._round_to, "keep": self._keep}
+            self.maker = Maker(self._original, self.judge, self._given.held_out, macs, wishes)
+        self.search = GoalSearch(goal, self.maker, network, ladders, start, lessons, self._tell)
+        self.search.run(front)
+        chosen, _ = self.search.chosen()
+        return Start(with_initializers(chosen.model), self.search.whole, chosen.taken, start.points)
 
-    def _allowed(self, point: Point) -> bool:
-        limit = self._goal.max_drop
-        return limit is None or point.drop <= limit + 1e-9
-
-    def _within(self, most: float) -> None:
-        """Look for the smallest network within the drop: twice as small again and again, then between."""
-        most = min(most, self._path.steps[0].cost / max(self._path.steps[-1].cost, 1.0))
-        low, high = 1.0, 2.0
-        while high < most and self._allowed(self._make(high)):
-            low, high = high, high * 2
-        high = min(high, most)
-        while high / low > _CLOSE and len(self._made) < 3 * _TRIES:
-            middle = math.sqrt(low * high)
-            if self._allowed(self._make(middle)):
-                low = middle
-            else:
-                high = middle
-            if high / low < 1.1:
-                break
-
-    def _series(self) -> None:
-        """Make networks of sizes between, each half as large again."""
-        target = self._goal.ratio or self._goal.macs or 16.0
-        times = 1.5
-        while times < target:
-            self._make(times)
-            times *= 1.5
-
-    def chosen(self) -> tuple[Point, str]:
-        """Return the answer, and why it does not meet the goal, "" if it does."""
-        allowed = [point for point in self.points if self._allowed(point)]
-        meeting = [point for point in allowed if not self._goal.sizes or self._lacking(point) <= 1]
-        if meeting:
-            if not self._goal.sizes:
-                return max(meeting, key=self._times), ""
-            return min(meeting, key=self._times), ""
-        if allowed:
-            best = max(allowed, key=self._times)
-            return best, f"{self._goal}: {self._times(best):.3g} times is the best that could be reached"
-        best = min(self.points, key=lambda point: point.drop)
-        return best, f"{self._goal}: even {self._times(best):.3g} times falls by {best.drop:.2f} points"
+    def _known(self, source: Model) -> tuple[Network, list[Ladder]]:
+        """Find the units of a network, and what they are worth."""
+        self._tell("analysing", None)
+        model = with_biases(source)
+        units = units_of(model, sizes=self._given.calibration.sizes(model.skeleton.graph.input))
+        check_patterns("--keep", self._keep, units.analysis.context.shapes)
+        check_patterns("--only", self._only, units.analysis.context.shapes)
+        readers = tuple(readers_of(model, units))
+        families = families_of(units, readers, self._keep, self._only)
+        multiple = _MULTIPLE if self._round_to == "auto" else int(self._round_to)
+        if self._round_to == "auto":  # columns of what cannot be narrowed would be gathered, which takes too long
+            families = [family for family in families if family.kind != "column"]
+        if not families:
+            raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
+        part, judged = self._given.calibration, self.judge
+        network = Network(model, units, readers, tuple(families), judged, part, self._seed, multiple)
+        self._clock.lap("analyse")
+        ladders = ladders_of(network, self._tell)
+        self._clock.lap("measure")
+        return network, ladders

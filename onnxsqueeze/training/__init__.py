@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule, from_onnx
     from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm
     from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
+    from onnxsqueeze.training.squeezing.learning import Learning
     from onnxsqueeze.training.squeezing.release import ReleaseReport, release
     from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
     from onnxsqueeze.training.units import Units, unit_scores, units_of
@@ -25,6 +26,7 @@ __all__ = [
     "CompensatedLayerNorm",
     "CriterionContext",
     "Distillation",
+    "Learning",
     "OnnxModule",
     "Phase",
     "Point",
@@ -50,6 +52,7 @@ _HOMES = {
     "CompensatedLayerNorm": "modules.compensated_layer_norm",
     "CriterionContext": "criteria",
     "Distillation": "squeezing.distillation",
+    "Learning": "squeezing.learning",
     "OnnxModule": "module",
     "Phase": "cycle.phase",
     "Point": "cycle.front",

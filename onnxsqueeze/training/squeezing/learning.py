@@ -1,0 +1,187 @@
+"""Training on top of a squeeze: a small network learns what the original says of samples without labels."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.squeezing.ladders import Tell
+from onnxsqueeze.squeezing.metrics import Judge
+from onnxsqueeze.squeezing.running import Runner
+from onnxsqueeze.squeezing.samples import Part
+from onnxsqueeze.training.module.onnx_module import OnnxModule, from_onnx
+
+Array = npt.NDArray[Any]
+Batch = tuple[dict[str, Tensor], list[Tensor]]
+_CHECKED = 8  # one batch in so many is not trained on
+_MOST_CHECKED = 16  # batches
+_CHECKS = 24  # in the whole training, by the clock
+_WARM_UP = 0.03  # of the time
+_LEAST_RATE = 0.01  # of the first
+_TEMPERATURE = 2.0
+_HELD = 1 << 28  # bytes of the original's outputs that are kept in memory
+_CLASSES = ("top1", "argmax", "argmax-1")
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Trains a squeezed network on the original's outputs, on one CPU, for some time.
+
+    Scores of classes are learnt by KL divergence at a temperature (arXiv 1503.02531), all other outputs by the squared
+    difference relative to how much they vary. AdamW, its rate falling to almost nothing along a cosine as time passes;
+    what errs least on samples that were kept apart is what comes out.
+
+    Attributes:
+        seconds: how long trainings may take together. rate: the learning rate that it starts with. decay: of weights.
+    """
+
+    seconds: float
+    rate: float = 2e-3
+    decay: float = 1e-3
+
+    def learn(
+        self, model: Model, original: Model, part: Part, judge: Judge, seconds: float, seed: int, tell: Tell
+    ) -> tuple[Model, bool]:
+        """Train for some seconds; see `onnxsqueeze.squeezing.learner.Learner`.
+
+        Raises:
+            UsageError: when an operator has no torch form.
+        """
+        torch.manual_seed(seed)
+        run = _Run(self, from_onnx(model), _Lessons(original, part, seed), judge, seconds, seed)
+        interrupted = False
+        try:
+            run.train(tell)
+        except KeyboardInterrupt:
+            interrupted = True
+        return run.best(model), interrupted
+
+
+class _Lessons:
+    """Batches of samples with what the original says of them, those that are trained on and a few that are not."""
+
+    def __init__(self, original: Model, part: Part, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(part) // part.batch)
+        numbers = order[:, None] * part.batch + np.arange(part.batch)
+        self._rows = part.rows[numbers] if order.size else part.rows[None]
+        count = min(_MOST_CHECKED, max(1, len(self._rows) // _CHECKED))
+        self.checked, self.trained = range(count), range(count % max(1, len(self._rows)), len(self._rows))
+        self._part, self._teacher = part, Runner(original)
+        self._held: dict[int, Batch] = {}
+        self._bytes = 0
+
+    def batch(self, number: int) -> Batch:
+        """Return inputs by name, and the original's outputs."""
+        if number in self._held:
+            return self._held[number]
+        own = replace(self._part, rows=self._rows[number], labels=None)
+        feeds = next(own.batches())
+        (taught,) = self._teacher.run(own)
+        found = {name: torch.from_numpy(array) for name, array in feeds.items()}, [_tensor(v) for v in taught.values()]
+        size = sum(array.nbytes for array in (*feeds.values(), *taught.values()))
+        if self._bytes + size <= _HELD:
+            self._bytes += size
+            self._held[number] = found
+        return found
+
+
+def _tensor(array: Array) -> Tensor:
+    floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32) if floating else array))
+
+
+class _Run:
+    """One training."""
+
+    def __init__(
+        self, wishes: Learning, module: OnnxModule, lessons: _Lessons, judge: Judge, seconds: float, seed: int
+    ) -> None:
+        self._module, self._lessons, self._judge, self._seconds = module, lessons, judge, seconds
+        self._rate = wishes.rate
+        weights = [tensor for tensor in module.parameters() if tensor.requires_grad]
+        self._optimizer = torch.optim.AdamW(weights, wishes.rate, weight_decay=wishes.decay)
+        self._weights = weights
+        self._random = np.random.default_rng(seed)
+        self._before = self._least = self._checked()
+        self._state: dict[str, Any] | None = None
+
+    def train(self, tell: Tell) -> None:
+        """Train until the time is over, or nothing is finite any more."""
+        started, checks = time.monotonic(), 0
+        while True:
+            for number in self._random.permutation(list(self._lessons.trained)):
+                passed = (time.monotonic() - started) / self._seconds
+                if passed >= 1:
+                    self._keep_if_better()
+                    return
+                if passed * _CHECKS >= checks + 1:
+                    checks = int(passed * _CHECKS)
+                    tell("training", passed)
+                    self._keep_if_better()
+                self._step(int(number), passed)
+
+    def _step(self, number: int, passed: float) -> None:
+        falling = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * passed)) / 2
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * falling * min(1.0, (passed + 1e-3) / _WARM_UP)
+        self._module.train()
+        loss = self._loss(*self._lessons.batch(number))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimizer.step()
+
+    def _loss(self, inputs: dict[str, Tensor], taught: Sequence[Tensor]) -> Tensor:
+        found = self._module(**inputs)
+        outputs = [found] if isinstance(found, Tensor) else list(found)
+        total = torch.zeros(())
+        for position, (own, wanted) in enumerate(zip(outputs, taught, strict=True)):
+            if not wanted.is_floating_point():
+                continue
+            if position == self._judge.output and self._judge.metric.name in _CLASSES:
+                total = total + _divergence(own, wanted, 1 if self._judge.metric.name == "argmax-1" else -1)
+            else:
+                total = total + functional.mse_loss(own.float(), wanted) / (wanted.var() + 1e-12)
+        return total
+
+    @torch.no_grad()
+    def _checked(self) -> float:
+        self._module.eval()
+        losses = [float(self._loss(*self._lessons.batch(number))) for number in self._lessons.checked]
+        return float(np.mean(losses))
+
+    def _keep_if_better(self) -> None:
+        error = self._checked()
+        if math.isfinite(error) and error < self._least:
+            self._least, self._state = error, copy.deepcopy(self._module.state_dict())
+
+    def best(self, given: Model) -> Model:
+        """Return the best model there was."""
+        if self._state is None:
+            return given
+        self._module.load_state_dict(self._state)
+        return self._module.write_back()
+
+
+def _divergence(own: Tensor, wanted: Tensor, axis: int) -> Tensor:
+    """Return KL(original || small) at a temperature; outputs that are probabilities already are taken as such."""
+    taught, found = _scores(wanted, axis), _scores(own.float(), axis, like=wanted)
+    soft, small = (functional.log_softmax(scores / _TEMPERATURE, axis) for scores in (taught, found))
+    return (soft.exp() * (soft - small)).sum(axis).mean() * _TEMPERATURE**2
+
+
+def _scores(outputs: Tensor, axis: int, like: Tensor | None = None) -> Tensor:
+    reference = outputs if like is None else like
+    probabilities = bool((reference >= 0).all()) and bool((reference.sum(axis) - 1).abs().max() < 1e-3)
+    return outputs.clamp_min(1e-12).log() if probabilities else outputs
