@@ -46,3 +46,9 @@ def set_field(message: Message, item: FieldDescriptor, value: Any) -> None:
 def as_text(value: str | bytes) -> str:
     """Return what protobuf read from a text field as text; what is not UTF-8 comes as bytes, and is spelt out."""
     return value if isinstance(value, str) else repr(value)
+
+
+def dimension_name(value: str | bytes) -> str:
+    """Return the name of a dynamic dimension, "" for none: a question mark, which some write for every one, is none."""
+    name = as_text(value)
+    return "" if name == "?" else name

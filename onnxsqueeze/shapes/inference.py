@@ -19,7 +19,7 @@ from onnx import TypeProto, ValueInfoProto
 
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, symbol
 from onnxsqueeze.graph.graph import Graph, Node
-from onnxsqueeze.model.protobuf import as_text
+from onnxsqueeze.model.protobuf import dimension_name
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 from onnxsqueeze.shapes.evaluation import evaluated_by_runtime, evaluates
@@ -142,8 +142,8 @@ class ShapeInference:
     def _dimension(self, entry: Any, otherwise: str, declared: Any = None) -> Dimension:
         if entry.HasField("dim_value") and entry.dim_value >= 0:
             return int(entry.dim_value)
-        if entry.HasField("dim_param") and entry.dim_param:
-            name = as_text(entry.dim_param)
+        name = dimension_name(entry.dim_param)
+        if name:
             return self._named.setdefault(name, parsed(name))
         return self._dimension(declared, otherwise) if declared is not None else symbol(otherwise)
 

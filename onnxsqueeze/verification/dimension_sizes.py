@@ -13,7 +13,7 @@ from enum import Enum
 from onnx import TypeProto, ValueInfoProto
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.model.protobuf import as_text
+from onnxsqueeze.model.protobuf import dimension_name
 from onnxsqueeze.verification.model_source import SMALL
 
 Sizes = dict[str, int]
@@ -168,7 +168,7 @@ def _dims(value: ValueInfoProto) -> tuple[Dim, ...]:
     return tuple(
         dim.dim_value
         if dim.HasField("dim_value") and dim.dim_value >= 0
-        else as_text(dim.dim_param) or f"{value.name}[{axis}]"
+        else dimension_name(dim.dim_param) or f"{value.name}[{axis}]"
         for axis, dim in enumerate(input_type(value).tensor_type.shape.dim)
     )
 
