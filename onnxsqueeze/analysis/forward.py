@@ -15,9 +15,11 @@ from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.graph.reachable import reachable
+from onnxsqueeze.rules.channels import ties_others
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.guard import blaming
 from onnxsqueeze.rules.lessons import Learned, RuleFailed
+from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.shapes.inference import ShapeInference, fold
 
@@ -133,10 +135,18 @@ class Analysis:
         else:
             rule = rule.dispatch(node, self.context) if rule.dispatch else rule
             refusal = rule.applies(node, self.context) if rule.applies else None
+            if refusal is None and rule.beside is not None and node.index in self.context.learned.beside:
+                rule = self._either_way(node, rule, rule.beside)
         if refusal is None:
             return rule
         self.context.refusals[node.index] = refusal
         return UNKNOWN
+
+    def _either_way(self, node: Node, rule: OpRule, beside: OpRule) -> OpRule:
+        """Return the reading that passes channels where there are some, as in the analysis that asked for it."""
+        assert rule.linear is not None
+        linear = rule.linear(node, self.context)
+        return beside if ties_others(self.context, linear) else rule
 
     def _touches_empty(self, node: Node) -> bool:
         """Whether a node reads or makes an activation without elements, of which a rule could say anything.
@@ -145,6 +155,23 @@ class Analysis:
         """
         inputs = [name for name in node.inputs if self.context.is_activation(name)]
         return any(0 in self.context.shape(name) for name in (*inputs, *node.outputs) if name)
+
+    def tying(self, plan: Plan) -> frozenset[int]:
+        """Return nodes that could pass channels that they tie: those of which nothing leaves by a plan, else all."""
+        found, useless = set(), set()
+        for index in self.context.crossed - self.context.learned.beside:
+            rule, node = self.rules[index], self.graph.nodes[index]
+            if rule.beside is None or rule.linear is None:
+                continue
+            if rule.beside.applies is not None and rule.beside.applies(node, self.context) is not None:
+                continue
+            found.add(index)
+            linear, output = rule.linear(node, self.context), node.outputs[0]
+            axes = ((linear.data, linear.data_axis), (output, linear.output_axis))
+            whole = all(plan.kept(name, axis, self.context.rank(name)).all() for name, axis in axes)
+            if whole and index not in plan.narrowings:
+                useless.add(index)
+        return frozenset(useless or found)
 
     def requested(self, options: Mapping[str, str]) -> list[Node]:
         """Return the nodes that a user's options want rewritten even where nothing leaves them."""

@@ -19,6 +19,7 @@ from onnxsqueeze.rules.lessons import (
     Learned,
     Lesson,
     NotNarrowed,
+    PassBeside,
     SliceOnce,
     Stage,
     TooLarge,
@@ -85,6 +86,9 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
             best, lesson = _weighed(attempt, best, learned, wishes) if isinstance(attempt, Outcome) else (best, attempt)
         except Lesson as raised:
             lesson = raised
+        if lesson is None and isinstance(attempt, Outcome):  # the other reading may be smaller; the best one is kept
+            nodes = attempt.analysis.tying(attempt.plan) - learned.beside
+            lesson = PassBeside(nodes) if nodes else None
         if lesson is None:
             assert best is not None
             return replace(best, failures=tuple(learned.failed.values()))

@@ -9,6 +9,7 @@ from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.memo import per_node
+from onnxsqueeze.rules.weight_view import Linear
 
 
 def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floats]:
@@ -24,6 +25,12 @@ def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]
     merged = context.elements.merge(context.ids(name), others)
     context.elements.ids[name] = merged
     return merged.reshape(-1)
+
+
+def ties_others(context: Context, linear: Linear) -> bool:
+    """Whether elements are told apart along other axes than the one that a layer works along, and along that not."""
+    shape = context.ids(linear.data).shape
+    return bool(shape[linear.data_axis] == 1 and max(shape) > 1)
 
 
 @per_node

@@ -61,10 +61,10 @@ class Context:
     rules and refusals. Of the callbacks of an `OpRule` two write to it as well:
 
     - ``infer`` may set the values of its node's outputs where nothing else knows them (sizes, a constant that is cast).
-    - ``link`` sets the classes of the outputs, couples those of the inputs, and adds to all else in ``elements`` and to
-      ``tied``. Where elements of an input must share a class from now on, it also puts the coarser array in the place
-      of the input's own; whoever took the finer one before holds other members of the same classes. What a node
-      computes inside (``elements.inner``) gets its shape and its classes here too.
+    - ``link`` sets the classes of the outputs, couples those of the inputs, and adds to all else in ``elements``, to
+      ``tied`` and to ``crossed``. Where elements of an input must share a class from now on, it also puts the coarser
+      array in the place of the input's own; whoever took the finer one before holds other members of the same classes.
+      What a node computes inside (``elements.inner``) gets its shape and its classes here too.
 
     All others only read. But what they ask for may be made when it is first asked for: intervals of constants, classes,
     and what the decorators of `onnxsqueeze.rules.memo` remember.
@@ -79,6 +79,7 @@ class Context:
             registered one (`rules.registry.rule_for`): ``infer`` and ``evaluate``, which come first, and traits.
         refusals: by node index, why its rule was refused.
         doubtful: the indices of nodes whose inputs do not fit each other by the standard's own inference.
+        crossed: the indices of nodes that tied channels along one axis to each other, to work along another.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
             that part (see `onnxsqueeze.rules.tied_weights`).
     """
@@ -94,6 +95,7 @@ class Context:
         self.rules: list[OpRule] = []
         self.refusals: dict[int, Refusal] = {}
         self.doubtful: set[int] = set()
+        self.crossed: set[int] = set()
         self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
         self._constants: dict[str, npt.NDArray[np.int64]] = {}
         self._packed: dict[str, Array | None] = {}
@@ -287,6 +289,8 @@ class OpRule:
             0, as far as constants say.
         requested: whether a user's options (see `Rewriter`) want the node rewritten even where nothing leaves it.
         dispatch: the rule to follow instead, where it depends on a node's inputs what kind of operator it is.
+        beside: the rule to follow instead for nodes that work along another axis than the channels, which pass them:
+            the finished analysis decides (see `onnxsqueeze.rules.lessons.PassBeside`).
         variants: the rules that ``dispatch`` may choose, so that the registry can say what becomes of the operator.
     """
 
@@ -327,6 +331,7 @@ class OpRule:
     expects: Expects | None = None
     requested: Requested | None = None
     dispatch: Dispatch | None = None
+    beside: OpRule | None = None
     variants: tuple[OpRule, ...] = ()
 
 

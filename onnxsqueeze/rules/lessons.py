@@ -11,6 +11,7 @@ where the lesson matters:
     no reader can reconstruct it (`KeepWhole`)           rewriting    analysis
     a stored weight became copies (`SliceOnce`)          costing      analysis
     a constant branch overflows (`KeepSummand`)          rewriting    analysis
+    a layer ties channels beside it (`PassBeside`)       costing      analysis
     a fold overflows (`FoldOverflow`)                    rewriting    planning
     no code stands for a fold (`NotACode`)               rewriting    planning
     the last channel is still read (`KeepOne`)           rewriting    planning
@@ -74,6 +75,7 @@ class Learned:
         tied: stored weights with several users that are to be sliced alike, since copies would be larger.
         whole: activations that are to be whole although what they are computed from is narrowed.
         summands: activations that are constant and added where they are, since no other constant can hold the sum.
+        beside: by index, nodes that let channels along other axes pass (see `OpRule.beside`).
         pins: elements that must stay.
         used: by node index, the columns and rows of a layer's weight that are no zeros once channels have gone.
         narrows: whether layers may compute with a part of their weights.
@@ -84,6 +86,7 @@ class Learned:
     tied: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
     summands: frozenset[str] = frozenset()
+    beside: frozenset[int] = frozenset()
     pins: tuple[Pin, ...] = ()
     used: Mapping[int, Used] = field(default_factory=dict)
     narrows: bool = True
@@ -230,6 +233,18 @@ class KeepSummand(Lesson):
     def join(self, learned: Learned) -> Learned:
         """Let the tensor be added where it is."""
         return replace(learned, summands=learned.summands | {self.tensor})
+
+
+class PassBeside(Lesson):
+    """Layers tie channels along other axes to each other: without, more may leave than along those they work along."""
+
+    def __init__(self, nodes: Collection[int]) -> None:
+        super().__init__(*nodes)
+        self.nodes = frozenset(nodes)
+
+    def join(self, learned: Learned) -> Learned:
+        """Let the channels pass."""
+        return replace(learned, beside=learned.beside | self.nodes)
 
 
 class KeepOne(Lesson):

@@ -19,6 +19,7 @@ from onnxsqueeze.rules.lessons import (
     Lesson,
     NonzeroPart,
     NotNarrowed,
+    PassBeside,
     SliceOnce,
     TooLarge,
 )
@@ -38,6 +39,7 @@ LESSONS: st.SearchStrategy[Lesson] = st.one_of(
     NAMES.map(KeepOne),
     st.sets(NAMES, min_size=1).map(TooLarge),
     st.dictionaries(st.integers(0, 2), st.tuples(masks(3), masks(2)), min_size=1).map(NonzeroPart),
+    st.sets(st.integers(0, 2), min_size=1).map(PassBeside),
     st.builds(NotNarrowed),
 )
 

@@ -138,7 +138,7 @@ def _bias(node: Node, context: Context) -> Array | None:
 
 register(
     replace(
-        linear_rule("Conv", _conv),
+        linear_rule("Conv", _conv, beside=True),
         infer=_conv_shape,
         alignment=_alignment,
         patches=_patches,

@@ -127,7 +127,7 @@ def _gemm_sliced(node: Node, context: Context, kept: Kept) -> Sequence[Kept | No
     return [*found, *(of_operands(node, context, kept) or ())[2:]]
 
 
-_BY_MATRIX = linear_rule("MatMul", _matmul)
+_BY_MATRIX = linear_rule("MatMul", _matmul, beside=True)
 _OF_TENSORS = contraction_rule("MatMul", _axes)
 
 
@@ -156,7 +156,7 @@ _BIAS_OPTIONAL = 11  # the opset version since which a Gemm may do without a bia
 _SUMS = ScoreRows(finite=lambda node, context: True)
 
 register(
-    replace(linear_rule("Gemm", _gemm), expects=_gemm_expects, optional_bias=_gemm_bias, rows=_SUMS),
+    replace(linear_rule("Gemm", _gemm, beside=True), expects=_gemm_expects, optional_bias=_gemm_bias, rows=_SUMS),
     replace(
         _BY_MATRIX,
         evaluate=_matmul_value,

@@ -11,10 +11,11 @@ from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.constraints import Groups, NotEmpty, Representative
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.linear.beside import beside_rule
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants
 from onnxsqueeze.operators.linear.repair import absorbs, adopt, reconstructs, repair
 from onnxsqueeze.operators.linear.view import View, constants
-from onnxsqueeze.rules.channels import channel_ids
+from onnxsqueeze.rules.channels import channel_ids, ties_others
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
@@ -26,6 +27,8 @@ from onnxsqueeze.rules.weight_view import Linear
 def link(node: Node, context: Context, linear: Linear) -> None:
     """Give the outputs classes of their own and note what slicing must respect."""
     elements = context.elements
+    if ties_others(context, linear):
+        context.crossed.add(node.index)
     inputs = linear.per_group(channel_ids(context, linear.data, linear.data_axis), False)
     shape = [1] * context.rank(node.outputs[0])
     shape[linear.output_axis] = linear.groups * linear.matrix.shape[1]
@@ -94,8 +97,11 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     return [demand if name == linear.data else None for name in node.inputs]
 
 
-def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
-    """Return the rule of a linear operator from the function that views its node, a `linear_view`."""
+def linear_rule(op: str, view: View, since: int = 1, beside: bool = False) -> OpRule:
+    """Return the rule of a linear operator from the function that views its node, a `linear_view`.
+
+    ``beside``: whether it may be read the other way round, too; not for what computes more than the view says.
+    """
     viewed = view_or_error(view)
     return OpRule(
         op,
@@ -115,4 +121,5 @@ def linear_rule(op: str, view: View, since: int = 1) -> OpRule:
         linear=viewed,
         parameters=lambda node, context: linear_parameters(node, context, viewed(node, context)),
         narrows=True,
+        beside=beside_rule(op, view) if beside else None,
     )

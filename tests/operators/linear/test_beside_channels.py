@@ -1,0 +1,124 @@
+"""Layers that work along another axis than the channels, which pass them; and those that are worth more as layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper, parser
+
+import onnxsqueeze as sq
+from onnxsqueeze.pipeline import search
+from tests.support.planted.checks import assert_equal_outputs, minimize, weights
+
+CHANNELS, KEPT, TOKENS, HIDDEN = 20, 12, 6, 8
+THERE, BACK = "Transpose <perm = [0, 2, 1]> (r)", "Transpose <perm = [0, 2, 1]> (g)"
+MIXED = {
+    "right": f"t = {THERE} g = MatMul(t, p) u = {BACK}",
+    "left": "u = MatMul(p, r)",
+    "behind a function": "v = MatMul(p, r) u = Tanh(v)",
+    "convolution": "u = Conv(r, k)",
+    "twice": f"t = {THERE} h = MatMul(t, p1) f = Relu(h) g = MatMul(f, p2) u = {BACK}",
+    "residual": f"t = {THERE} h = MatMul(t, p1) f = Tanh(h) g = MatMul(f, p2) v = {BACK} u = Add(r, v)",
+}
+
+
+def network(mixed: str, dead: str = "", *, constant: float = 0.0, zeros: tuple[str, int] = ("p", TOKENS)) -> ModelProto:
+    """Channels of tokens in front of what mixes those; the last ones are constant, or not read behind it.
+
+    Args:
+        mixed: the nodes in between. dead: "constant" or "unread".
+        constant: what the last channels are. zeros: a matrix of the mixer, and the column from which on it is 0.
+    """
+    random = np.random.default_rng(0)
+    shapes = {"a": (5, CHANNELS), "b": (CHANNELS,), "p": (TOKENS, TOKENS), "k": (TOKENS, TOKENS, 1), "z": (CHANNELS, 3)}
+    shapes |= {"p1": (TOKENS, HIDDEN), "p2": (HIDDEN, TOKENS), "s": (TOKENS, 1)}
+    arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    if dead == "constant":
+        arrays["a"][:, KEPT:], arrays["b"][KEPT:] = 0, constant
+    elif dead == "unread":
+        arrays["z"][KEPT:] = 0
+    arrays[zeros[0]][:, zeros[1] :] = 0
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> mixing
+        (float[n,{TOKENS},5] x) => (float[n,{TOKENS},3] y) {{
+        h0 = MatMul(x, a) hb = Add(h0, b) r = Relu(hb) {mixed} y = MatMul(u, z) }}""")
+    read = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in arrays.items() if name in read
+    )
+    return model
+
+
+def first(model: ModelProto) -> list[tuple[int, ...]]:
+    """Return the shapes of the layers in front."""
+    return [shape for shape in weights(model) if shape[0] == 5]
+
+
+@pytest.mark.parametrize("dead", ["constant", "unread"])
+@pytest.mark.parametrize("mixed", MIXED)
+def test_channels_pass_what_mixes_tokens(mixed: str, dead: str) -> None:
+    model = network(MIXED[mixed], dead)
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert first(result.model) == [(5, KEPT)]
+    mixers = [shape for shape in weights(model) if set(shape) <= {TOKENS, HIDDEN, 1}]
+    assert [shape for shape in weights(result.model) if shape in mixers] == mixers
+    assert not any("different at each position" in reason for reason in result.report.stayed)
+
+
+@pytest.mark.parametrize("mixed", ["right", "left", "twice"])
+def test_unread_channels_pass_biases_of_tokens(mixed: str) -> None:
+    body = MIXED[mixed].replace("u =", "w =") + " u = Add(w, s)"
+    model = network(body, "unread")
+    result = minimize(model).model
+    assert_equal_outputs(model, result)
+    assert first(result) == [(5, KEPT)]
+
+
+def test_a_constant_that_tokens_mix_stays() -> None:
+    """Each token gets another multiple of it, for which a layer behind has no bias."""
+    model = network(MIXED["left"], "constant", constant=0.5)
+    result = minimize(model, narrowing=False).model
+    assert_equal_outputs(model, result)
+    assert first(result) == [(5, CHANNELS)]
+
+
+def test_a_constant_passes_weights_that_sum_to_one() -> None:
+    """A mean over tokens, or an adjacency that is normalised, makes of a constant the same constant."""
+    model = network(MIXED["left"], "constant", constant=0.5)
+    (mixer,) = [tensor for tensor in model.graph.initializer if tensor.name == "p"]
+    array = np.kron(np.array([[0.25, 0.75], [0.5, 0.5]]), np.eye(TOKENS // 2)).astype(np.float32)
+    mixer.CopyFrom(numpy_helper.from_array(array, "p"))
+    result = minimize(model).model
+    assert_equal_outputs(model, result)
+    assert first(result) == [(5, KEPT)]
+
+
+def test_hidden_units_of_a_mixer_go_as_those_of_a_layer() -> None:
+    model = network(MIXED["twice"], zeros=("p1", 5))
+    result = minimize(model).model
+    assert_equal_outputs(model, result)
+    assert (TOKENS, 5) in weights(result) and (5, TOKENS) in weights(result)
+
+
+def test_a_kernel_that_slides_over_channels_keeps_them() -> None:
+    model = network("u = Conv <pads = [1, 1]> (r, k3)", "constant")
+    kernel = np.random.default_rng(1).normal(size=(TOKENS, TOKENS, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "k3"))
+    result = minimize(model, narrowing=False).model
+    assert_equal_outputs(model, result)
+    assert first(result) == [(5, CHANNELS)]
+
+
+def test_both_readings_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be larger by the other reading stays a layer; networks without any are analysed once."""
+    analysed: list[int] = []
+    whole = search._attempt
+    monkeypatch.setattr(search, "_attempt", lambda *given: analysed.append(1) or whole(*given))
+    sq.minimize(network("u = Relu(r)", "constant"), verify=False, round_to=1)
+    assert len(analysed) == 1
+
+
+def test_a_layer_beside_the_channels_is_reported() -> None:
+    report = minimize(network(MIXED["left"], "constant")).report
+    assert len(report.layers) == 3
+    assert report.layers[1].shape_after == (TOKENS, TOKENS)
