@@ -1,4 +1,4 @@
-"""A dimension called "?" has no name: an exporter that writes it for every dynamic one does not say that they are equal."""
+"""A dimension called "?" has no name: exporters that write it for every dynamic one do not say that they are equal."""
 
 from __future__ import annotations
 
