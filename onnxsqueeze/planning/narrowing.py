@@ -18,6 +18,7 @@ from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
 from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
+_IMAGE = 4  # axes
 _FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
 
 
@@ -30,6 +31,7 @@ class Candidate:
         narrowest: the least that it can compute with.
         kept_in, kept_out: the channels that stay in what it reads and makes; [in] and [out].
         last: whether the channels that it reads, and those that it makes, lie along the last axis.
+        image: whether it reads images [N, C, H, W], which onnxruntime convolves in blocks of channels.
     """
 
     linear: Linear
@@ -37,6 +39,7 @@ class Candidate:
     kept_in: Bools
     kept_out: Bools
     last: tuple[bool, bool]
+    image: bool = False
 
     def whole(self, reason: Reason) -> Whole:
         """Return that it does not do without what the narrowest part does, and why."""
@@ -144,4 +147,5 @@ def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) ->
     if found is None:
         return None
     last = [axis == context.rank(name) - 1 for name, axis in sides]
-    return Candidate(linear, found, kept[0][0], kept[1][0], (last[0], last[1]))
+    image = context.rank(linear.data) == _IMAGE
+    return Candidate(linear, found, kept[0][0], kept[1][0], (last[0], last[1]), image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, auto
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,8 @@ from onnxsqueeze.planning.narrowing import Candidate, NarrowingPolicy
 from onnxsqueeze.rules.plan import Narrowing
 
 _PRODUCTS_PER_ELEMENT = 512  # that take as long as gathering an element along the last axis, and what follows from it
-_PRODUCTS_PER_PIXEL = 256  # the same along another axis, where whole planes are copied
+_PRODUCTS_PER_PIXEL = 256  # the same along another axis, where whole planes of images are copied
+_PRODUCTS_PER_POINT = 64  # the same of lines and volumes, whose convolutions lose no blocks by it
 _SMALLEST_BLOCK = 16  # channels; below one block onnxruntime copies a tensor before it reads it
 
 
@@ -61,46 +63,63 @@ def narrowing(round_to: str | int) -> NarrowingPolicy:
     return partial(_narrowed, partial(_to_multiple, _multiple(round_to)), _saves_elements)
 
 
-def _to_multiple(multiple: int, last: bool, kept: int, original: int) -> int:
+class _Along(Enum):
+    """What lies behind the channels that are moved."""
+
+    NOTHING = auto()
+    PIXELS = auto()
+    POINTS = auto()
+
+
+_PRODUCTS = {
+    _Along.NOTHING: _PRODUCTS_PER_ELEMENT,
+    _Along.PIXELS: _PRODUCTS_PER_PIXEL,
+    _Along.POINTS: _PRODUCTS_PER_POINT,
+}
+
+
+def _to_multiple(multiple: int, along: _Along, kept: int, original: int) -> int:
     return _next_multiple(multiple, kept, original)
 
 
-def _blocks_of_images(last: bool, kept: int, original: int) -> int:
-    return kept if last else blocked(_SMALLEST_BLOCK, kept, original)
+def _blocks_of_images(along: _Along, kept: int, original: int) -> int:
+    return blocked(_SMALLEST_BLOCK, kept, original) if along is _Along.PIXELS else kept
 
 
-def _saves_elements(last: bool, saved: int, moved: int) -> bool:
+def _saves_elements(along: _Along, saved: int, moved: int) -> bool:
     """Whether fewer weight elements are stored than new indices."""
     return saved > moved
 
 
-def _gathers_cheaply(last: bool, saved: int, moved: int) -> bool:
+def _gathers_cheaply(along: _Along, saved: int, moved: int) -> bool:
     """Whether the products that are saved take longer than moving the channels.
 
     Along the last axis, one element is moved at a time (tools/measure/measure_narrowed_layers.py).
     """
-    return saved >= moved * (_PRODUCTS_PER_ELEMENT if last else _PRODUCTS_PER_PIXEL)
+    return saved >= moved * _PRODUCTS[along]
 
 
 def _narrowed(
-    count: Callable[[bool, int, int], int], pays: Callable[[bool, int, int], bool], candidate: Candidate
+    count: Callable[[_Along, int, int], int], pays: Callable[[_Along, int, int], bool], candidate: Candidate
 ) -> Narrowing | Reason:
     """Narrow what pays: the columns, the rows, or both.
 
     Args:
-        count: says how many channels to keep; of whether they lie along the last axis, how many there must be, and are.
-        pays: says whether to gather; of whether it is along the last axis, the weight elements that the layer then
-            does without (each of them multiplied at every place), and the channels that are moved.
+        count: says how many channels to keep; of what lies behind them, how many there must be, and are.
+        pays: says whether to gather; of what lies behind the channels, the weight elements that the layer then does
+            without (each of them multiplied at every place), and the channels that are moved.
         candidate: the layer.
     """
     part, taps = candidate.narrowest, candidate.linear.matrix.shape[3]
-    columns = _filled(part.columns, candidate.kept_in, partial(count, candidate.last[0]))
-    rows = _filled(part.rows, candidate.kept_out, partial(count, candidate.last[1]))
+    behind = _Along.PIXELS if candidate.image else _Along.POINTS
+    read, made = (_Along.NOTHING if last else behind for last in candidate.last)
+    columns = _filled(part.columns, candidate.kept_in, partial(count, read))
+    rows = _filled(part.rows, candidate.kept_out, partial(count, made))
     inner, out = int(candidate.kept_in.sum()), int(candidate.kept_out.sum())
     away = inner - int(columns.sum()), out - int(rows.sum())
-    if not pays(candidate.last[1], away[1] * int(columns.sum()) * taps, out):
+    if not pays(made, away[1] * int(columns.sum()) * taps, out):
         rows, away = candidate.kept_out, (away[0], 0)
-    if not pays(candidate.last[0], away[0] * int(rows.sum()) * taps, int(columns.sum())):
+    if not pays(read, away[0] * int(rows.sum()) * taps, int(columns.sum())):
         columns, away = candidate.kept_in, (0, away[1])
     return Narrowing(columns, rows, part.shared_zero_row if away[1] else -1) if any(away) else Reason.SLOWER
 

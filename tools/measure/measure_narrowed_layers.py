@@ -28,6 +28,7 @@ from tools.measure.measure_rounding import optimized_session, random_feed
 from tools.measure.timing import interleaved_times
 
 BLOCKS = 3
+KERNELS = {"conv1": (1, 1), "conv3": (3, 3), "line1": (1,), "line3": (3,), "volume3": (3, 3, 3)}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Case:
     """A stack of residual blocks.
 
     Attributes:
-        layer: matmul (with an Add for the bias), gemm, conv1 or conv3 (its two convolutions are 1x1 or 3x3).
+        layer: matmul (with an Add for the bias), gemm, conv1 or conv3 (its two convolutions are 1x1 or 3x3), line1 or
+            line3 (1-D convolutions of 1 or 3 taps), volume3 (3-D ones of 3x3x3).
         side: rows or columns, of which half are zeros.
-        places: rows of the matrix, or pixels along each side of the image.
+        places: rows of the matrix, or pixels along each side of the image, line or volume.
         width: channels of the stream. hidden: of the layer between.
     """
 
@@ -50,8 +52,7 @@ class Case:
     @property
     def saved(self) -> float:
         """Multiply-accumulates saved for each element that the Gather writes."""
-        taps = 9 if self.layer == "conv3" else 1
-        return self.hidden * taps / (2 if self.side == "rows" else 1)
+        return self.hidden * int(np.prod(KERNELS.get(self.layer, ()))) / (2 if self.side == "rows" else 1)
 
 
 def cases() -> Iterator[Case]:
@@ -62,6 +63,9 @@ def cases() -> Iterator[Case]:
             ("gemm", (1, 16, 128), ((64, 64), (128, 512), (784, 300), (768, 3072))),
             ("conv1", (7, 28), ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))),
             ("conv3", (7, 28), ((32, 32), (64, 64), (128, 128), (256, 256))),
+            ("line1", (100, 4000), ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))),
+            ("line3", (100, 4000), ((32, 32), (64, 64), (128, 128), (256, 256))),
+            ("volume3", (8, 16), ((16, 16), (32, 32), (64, 64))),
         ):
             for places in sizes:
                 yield from (Case(layer, side, places, width, hidden) for width, hidden in shapes)
@@ -83,7 +87,7 @@ def network(case: Case) -> onnx.ModelProto:
         return str(nodes[-1].output[0])
 
     def layer(x: str, inner: int, out: int, zero: str) -> str:
-        kernel = {"conv1": (1, 1), "conv3": (3, 3)}.get(case.layer, ())
+        kernel = KERNELS.get(case.layer, ())
         weight = random.standard_normal((out, inner, *kernel)) / np.sqrt(inner * 9)
         chosen = random.permutation(out if zero == "rows" else inner)[::2]
         if zero == "rows":
@@ -95,16 +99,16 @@ def network(case: Case) -> onnx.ModelProto:
             return add("Add", [add("MatMul", [x, constant(weight.T)]), constant(bias)])
         if case.layer == "gemm":
             return add("Gemm", [x, constant(weight), constant(bias)], transB=1)
-        pads = [kernel[0] // 2] * 4
+        pads = [kernel[0] // 2] * (2 * len(kernel))
         return add("Conv", [x, constant(weight), constant(bias)], pads=pads)
 
     x = "x"
     for _ in range(BLOCKS):
         y = add("Relu", [layer(x, case.width, case.hidden, "columns" if case.side == "columns" else "")])
         y = add("Add", [x, layer(y, case.hidden, case.width, "rows" if case.side == "rows" else "")])
-        x = add("Relu", [y]) if case.layer.startswith("conv") else y
-    image = case.layer.startswith("conv")
-    shape = [1, case.width, case.places, case.places] if image else [case.places, case.width]
+        x = add("Relu", [y]) if case.layer in KERNELS else y
+    kernel = KERNELS.get(case.layer, ())
+    shape = [1, case.width, *[case.places] * len(kernel)] if kernel else [case.places, case.width]
     if case.layer == "matmul":
         shape = [1, *shape]
     graph = helper.make_graph(

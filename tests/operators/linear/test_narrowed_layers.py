@@ -346,6 +346,23 @@ def test_what_saves_less_than_the_new_indices_stays(sides: dict[str, int]) -> No
     assert {key: count for key, count in layer.stayed.items() if Reason.SLOWER.value in key} == stayed
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_convolutions_of_lines_and_volumes_are_narrowed_for_less_than_those_of_images(rank: int) -> None:
+    """By default a layer is narrowed where it gets faster; an image loses blocks of channels by it, and is rounded."""
+    net, width, zeros = Network(27), 64, 33
+    shape, axes = ["N", width, *range(7, 7 + rank)], np.arange(2, 1 + rank)
+    x, stream = net.input("x", *shape), net.input("stream", *shape)
+    weight = np.stack([net.weight(width, width, rows=zeros)] * 3, axis=-1)  # 1.5 * 64 products for each channel made
+    weight = np.expand_dims(weight, tuple(axes)) if rank > 1 else weight
+    pads = ([0] * (rank - 1) + [1]) * 2
+    y = net.add("Conv", x, net.store(weight), net.store(net.normal(width)), pads=pads)
+    model = net.model(net.add("Relu", net.add("Add", y, stream)))
+    result = sq.minimize(model, verify=False)
+    assert_equal_outputs(model, result.model)
+    rows = [shape[0] for shape in weights(result.model) if len(shape) == rank + 2 and shape[-1] > 1]
+    assert rows == [width if rank == 2 else width - zeros + 1]
+
+
 def test_grouped_convolutions_stay() -> None:
     net = Network(10)
     x, stream = net.input("x", "N", 8, "H", "W"), net.input("stream", "N", 8, "H", "W")
