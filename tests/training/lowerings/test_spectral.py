@@ -1,4 +1,4 @@
-"""DFT, STFT, MelWeightMatrix, and the Scaler in front of tabular networks."""
+"""DFT, STFT, MelWeightMatrix, and the Scaler and Normalizer in front of tabular networks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ CASES = [
     Case("MelWeightMatrix", MEL, (0, 1, 2, 3, 4), differentiable=False, fixed=True),
     Case("Scaler", [D.floats(3, 4)], domain="ai.onnx.ml", attributes={"offset": [0.5, 1, -2, 0], "scale": SCALES}),
     Case("Scaler", [D.floats(3, 4)], domain="ai.onnx.ml", attributes={"offset": [0.5], "scale": [2.0]}, label="one"),
+    Case("Normalizer", [D.floats(3, 4)], domain="ai.onnx.ml", attributes={"norm": "L1"}, label="L1"),
+    Case("Normalizer", [D.floats(3, 4)], domain="ai.onnx.ml", attributes={"norm": "L2"}, label="L2"),
 ]
 
 
