@@ -57,8 +57,8 @@ _TIMES = 8  # of what rounding does to the original itself, if that is more
 class Published:
     """One model: its file, the package and version that it is in, the path inside, and inputs at several sizes.
 
-    ``inputs`` holds what the sizes of an input's dynamic dimensions may be ("x=1x3x48x96"), or the value of a scalar
-    ("sr=16000"); sizes are separated by semicolons.
+    ``inputs`` holds shapes of inputs ("x=1x3x48x96"), with a bound of integers where it is not 8 ("kind=1x16<2"), and
+    values of scalars ("sr=16000"); what belongs to another size follows behind a semicolon.
     """
 
     file: str
@@ -168,12 +168,17 @@ def feeds(runs: ort.InferenceSession, size: Mapping[str, str], seed: int) -> Fee
         if said and not each.shape:
             found[each.name] = np.array(int(said), _INTEGERS.get(each.type, np.float32))
             continue
-        shape = [int(d) for d in said.split("x")] if said else shape
+        shape = _sizes(said) if said else shape
         if each.type in _INTEGERS:
-            found[each.name] = random.integers(1, _HIGHEST, shape).astype(_INTEGERS[each.type])
+            highest = int(said.partition("<")[2] or _HIGHEST)
+            found[each.name] = random.integers(0, highest, shape).astype(_INTEGERS[each.type])
         else:
             found[each.name] = random.standard_normal(shape).astype(np.float32)
     return found
+
+
+def _sizes(said: str) -> list[int]:
+    return [int(size) for size in said.partition("<")[0].split("x")]
 
 
 def difference(left: Sequence[Any], right: Sequence[Any]) -> float:
@@ -215,7 +220,7 @@ def measure(model: Published, content: bytes, mask: str) -> Row:
     exporter = f"{proto.producer_name} {proto.producer_version}".strip() or "not said"
     changed, layers = MASKS[mask](proto)
     before = changed.SerializeToString() if mask != "none" else content
-    shapes = {name: tuple(map(int, said.split("x"))) for name, said in model.sizes[0].items() if "x" in said}
+    shapes = {name: tuple(_sizes(said)) for name, said in model.sizes[0].items() if "x" in said}
     given = {name: said for name, said in model.sizes[0].items() if "x" not in said}
     start = time.perf_counter()
     try:
