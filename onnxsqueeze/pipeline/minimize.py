@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.graph.named_tensors import check_patterns, matches
+from onnxsqueeze.graph.named_tensors import check_patterns
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
@@ -26,10 +25,11 @@ from onnxsqueeze.pipeline.blame import blamed_on, check_loads, judged
 from onnxsqueeze.pipeline.bodies import with_narrowed_bodies
 from onnxsqueeze.pipeline.clock import Clock
 from onnxsqueeze.pipeline.frontend import analyse
-from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
+from onnxsqueeze.pipeline.rounds import searched
+from onnxsqueeze.pipeline.search import Outcome, Wishes
 from onnxsqueeze.planning.policy import rounding
 from onnxsqueeze.reporting.report import Report, make_report
-from onnxsqueeze.rules.lessons import Failure, RuleFailed
+from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Result:
 
     Attributes:
         minimized: the smaller model taken apart, for saving without another copy.
-        plan: which elements stay, and why.
+        plan: which elements of the given model stay, and why. Where nodes went that had tied others, a further round of
+            the search may have removed more; the report counts all.
         make_report: makes the report.
         make_drawing: makes the drawing of the network for `page`.
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
@@ -146,12 +147,10 @@ def minimize(
         clock.lap("analyse")
         tell("minimizing", None)
         wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(model))
-        first = smallest(analysis, wishes)
-        whole = _of_whole_layers(first.analysis, stored, wishes)
-        best = first if whole is None else better(first, whole)
-        context = best.analysis.context
-        minimized, inner = with_narrowed_bodies(best.model if best.changed else model, context, wishes)
-        failures = _failures(first, *(() if whole is None else (whole,)), *(body.outcome for body in inner))
+        rounds = searched(stored, analysis, wishes)
+        first, best, last = rounds[0].first, rounds[0].best, rounds[-1].best
+        minimized, inner = with_narrowed_bodies(last.model if last.changed else model, last.analysis.context, wishes)
+        failures = _failures(*(each.failures for each in rounds), *(body.outcome.failures for body in inner))
         if analysis.context.doubtful or any(failure.refused for failure in failures):
             check_loads(given)
         clock.lap("minimize")
@@ -166,9 +165,10 @@ def minimize(
     def report() -> Report:
         size = encoded_size(minimized)
         bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
+        later = [(each.best.analysis, each.best.plan) for each in rounds[1:]]
         with judged(given):  # it looks at constants that nothing else has looked at
             made = make_report(
-                best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies
+                best.analysis, best.plan, minimized, size, dims or {}, (first.analysis, first.plan), bodies, later
             )
             made = _with_advice(made, best, wishes)
         return replace(made.with_failures(failures), verification=found, seconds=clock.laps)
@@ -228,19 +228,6 @@ def _names(analysis: Analysis) -> Iterator[str]:
         yield from node.output
 
 
-def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcome | None:
-    """Plan and apply for the model whose layers have the weights for all of the tensors that are gathered around them.
-
-    A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
-    """
-    kept = {name for name in analysis.context.shapes if matches(name, (*wishes.keep, *wishes.only))}
-    try:
-        whole = with_whole_layers(analysis, model, kept)
-    except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
-        return None
-    return None if whole is None else smallest(analyse(whole, wishes.keep, only=wishes.only), wishes)
-
-
 def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
     """Add what masks that agree would leave, if they do not and it is much less."""
     policy = rounding(outcome.analysis, wishes.round_to)
@@ -248,9 +235,9 @@ def _with_advice(report: Report, outcome: Outcome, wishes: Wishes) -> Report:
     return report if found is None else replace(report, disagreements=found.sums, agreed_share=found.share)
 
 
-def _failures(*outcomes: Outcome) -> tuple[Failure, ...]:
+def _failures(*found: Sequence[Failure]) -> tuple[Failure, ...]:
     """Return what all searches came upon, each once; nodes have other numbers in another graph."""
-    return tuple({str(failure): failure for outcome in outcomes for failure in outcome.failures}.values())
+    return tuple({str(failure): failure for failures in found for failure in failures}.values())
 
 
 def _to_compare(source: Source, model: Model) -> Source | Model:

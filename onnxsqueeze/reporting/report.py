@@ -94,6 +94,7 @@ def make_report(
     dims: Mapping[str, int],
     given: tuple[Analysis, Plan] | None = None,
     bodies: Sequence[tuple[str, Analysis, Plan]] = (),
+    later: Sequence[tuple[Analysis, Plan]] = (),
 ) -> Report:
     """Compare the model that was given with the one that came out.
 
@@ -102,6 +103,7 @@ def make_report(
         dims: sizes to count MACs for.
         given: the same of the model as it came, where the analysis may be of one whose layers are whole again.
         bodies: the same of the subgraphs that were minimized by themselves, behind the nodes that they lie in.
+        later: the same of further rounds of the search, each over what came of the one before.
     """
     failures: list[Failure] = []
     shapes, sizes = concrete_shapes(analysis, dims, failures)
@@ -111,6 +113,9 @@ def make_report(
         layers = _as_given(
             layers, layers_of(*given, concrete_shapes(first, dims, failures)[0], failures, inside=not bodies)
         )
+    for following, chosen in later:
+        shapes_then = concrete_shapes(following, dims, failures)[0]
+        layers = _further(layers, layers_of(following, chosen, shapes_then, failures, inside=not bodies))
     for path, inner, decided in bodies:
         own = layers_of(inner, decided, concrete_shapes(inner, dims, failures)[0], failures, inside=False)
         layers += tuple(replace(layer, name=f"{path}/{layer.name}") for layer in own)
@@ -134,6 +139,24 @@ def make_report(
         warnings=(*original.notes, *_warnings(analysis)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
+
+
+def _further(layers: Sequence[Layer], later: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Say of layers what became of them in a further round, which knows them by what they make."""
+    found = {layer.output: layer for layer in later}
+    return tuple(
+        layer
+        if (then := found.get(layer.output)) is None
+        else replace(
+            layer,
+            shape_after=then.shape_after,
+            weights_after=then.weights_after,
+            macs_after=then.macs_after,
+            bytes_after=then.bytes_after,
+            removed=layer.removed + then.removed,
+        )
+        for layer in layers
+    )
 
 
 def _as_given(layers: Sequence[Layer], given: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -224,7 +224,7 @@ class Surgery:
 
     def bypass(self, node: Node, position: int, written: int = 0) -> None:
         output, source = self._nodes[node.index].outputs[written], self._nodes[node.index].inputs[position]
-        if node.outputs[written] in self._graph.outputs:
+        if self._keeps_name(node.outputs[written]):
             self.replace(node, "Identity", [source])
             self._nodes[node.index].outputs = [output]
             return
@@ -238,7 +238,7 @@ class Surgery:
             if not name:
                 continue
             constant = self._constant(value, "", name)
-            if name in self._graph.outputs or any(place < 0 for _, place in self._graph.readers.get(name, ())):
+            if self._keeps_name(name):
                 self._after[node.index].append(self._new_node("Identity", [constant], output, {}))
             else:
                 self._reroute(output, constant, name)
@@ -268,6 +268,10 @@ class Surgery:
     def replaced(self) -> set[str]:
         """Return the names of the tensors for which new constants stand."""
         return {source for _, _, source in self._constants.values()}
+
+    def _keeps_name(self, name: str) -> bool:
+        """Whether readers know a tensor by its name: whoever runs the model, and the subgraphs that capture it."""
+        return name in self._graph.outputs or any(place < 0 for _, place in self._graph.readers.get(name, ()))
 
     def _reroute(self, old: gs.Tensor, new: gs.Tensor, name: str) -> None:
         """Let every reader of a tensor, called ``name`` in the original graph, read another one."""

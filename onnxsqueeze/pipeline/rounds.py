@@ -1,0 +1,105 @@
+"""One search after the other: what has become of a model is searched as if it had been given, until nothing more goes.
+
+An analysis sees the model as it was. What is gone afterwards may have tied what stays: a branch nobody reads any more,
+a Gather that took part of what a layer made and now takes all of it. A second run over a result would find more; here
+it is part of the first, and costs nothing where no reader of what stays has gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.graph.named_tensors import matches
+from onnxsqueeze.model.constant_nodes import with_initializers
+from onnxsqueeze.model.counting import weight_bytes
+from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.pipeline.frontend import analyse
+from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
+from onnxsqueeze.rules.lessons import Failure, RuleFailed
+
+
+@dataclass(frozen=True)
+class Round:
+    """One search.
+
+    Attributes:
+        first: what came of the model as it was given to it. best: that, or what came of it with whole layers.
+        failures: what it came upon in rules.
+    """
+
+    first: Outcome
+    best: Outcome
+    failures: tuple[Failure, ...]
+
+
+def searched(stored: Model, analysis: Analysis, wishes: Wishes) -> Sequence[Round]:
+    """Search until nothing more goes, and return all rounds that made it smaller, at least one.
+
+    Args:
+        stored: the model, its Constant nodes as initializers. analysis: of it. wishes: what the user asked for.
+    """
+    rounds = [_round(stored, analysis, wishes)]
+    while _let_go(rounds[-1].best):
+        model = with_initializers(rounds[-1].best.model)
+        tighter = replace(wishes, most_bytes=encoded_size(rounds[-1].best.model))
+        following = _round(model, analyse(model, wishes.keep, only=wishes.only), tighter)
+        if not following.best.changed or weight_bytes(following.best.model) >= weight_bytes(model):
+            break
+        rounds.append(following)
+    return rounds
+
+
+def _let_go(outcome: Outcome) -> bool:
+    """Whether another analysis could see what this one did not: who read or tied channels that stay has gone."""
+    return outcome.changed and (_lost_readers(outcome) or _takes_alone(outcome))
+
+
+def _lost_readers(outcome: Outcome) -> bool:
+    """Whether a node fell away that read values of what stays."""
+    context, plan = outcome.analysis.context, outcome.plan
+    for node, rule in zip(outcome.analysis.graph.nodes, outcome.analysis.rules, strict=True):
+        outputs = [name for name in node.outputs if name]
+        if all(plan.gone(name) for name in outputs):
+            wanted = [np.full((1,) * context.rank(name), True) for name in node.outputs]
+            for name, demand in zip(node.inputs, rule.need(node, context, wanted), strict=False):
+                if context.is_activation(name) and not plan.gone(name) and demand is not None and demand.live.any():
+                    return True
+    return False
+
+
+def _takes_alone(outcome: Outcome) -> bool:
+    """Whether a Gather that was added is all that reads a tensor, so that nobody reads what it leaves."""
+    graph = outcome.model.skeleton.graph
+    before = {name for node in outcome.analysis.graph.file.skeleton.graph.node for name in node.output}
+    readers = Counter(name for names in Graph.read_names(graph) for name in names)
+    readers.update(value.name for value in (*graph.input, *graph.output))
+    added = (node for node in graph.node if node.op_type == "Gather" and node.output[0] not in before)
+    return any(readers[node.input[0]] == 1 for node in added)
+
+
+def _round(stored: Model, analysis: Analysis, wishes: Wishes) -> Round:
+    first = smallest(analysis, wishes)
+    whole = _of_whole_layers(first.analysis, stored, wishes)
+    best = first if whole is None else better(first, whole)
+    return Round(first, best, (*first.failures, *(() if whole is None else whole.failures)))
+
+
+def _of_whole_layers(analysis: Analysis, model: Model, wishes: Wishes) -> Outcome | None:
+    """Plan and apply for the model whose layers have the weights for all of the tensors that are gathered around them.
+
+    A norm behind such a Gather can lose channels then. What comes out counts only if it is smaller than what does else.
+    """
+    kept = {name for name in analysis.context.shapes if matches(name, (*wishes.keep, *wishes.only))}
+    try:
+        whole = with_whole_layers(analysis, model, kept)
+    except RuleFailed:  # it answered planning's same questions, so that this is but a chance that is missed
+        return None
+    return None if whole is None else smallest(analyse(whole, wishes.keep, only=wishes.only), wishes)
