@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from google.protobuf.message import EncodeError, Message
 from onnx import ModelProto, TensorProto
 
 from onnxsqueeze.errors import InvalidModelError, one_line
 from onnxsqueeze.model.wire import Bytes, WireError, read_bytes
+
+_MAPPED_FROM = 1 << 16  # bytes: a smaller tensor is not worth a mapping, of which a process has some 65,000
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -19,7 +22,7 @@ def is_external(tensor: TensorProto) -> bool:
 
 
 def read_external(tensor: TensorProto, folder: Path | None) -> Bytes:
-    """Read a tensor's bytes from the file that it names, which must lie in the model's folder.
+    """Read a tensor's bytes from the file that it names, in the model's folder; map them if they are many.
 
     Args:
         tensor: a tensor whose data is external.
@@ -48,6 +51,8 @@ def read_external(tensor: TensorProto, folder: Path | None) -> Bytes:
                     f"{what} declares bytes {offset} to {offset + length} of {path}, which has only {size}; "
                     "copy the whole data file again"
                 )
+            if length >= _MAPPED_FROM and os.name != "nt":  # Windows replaces no file that is mapped
+                return np.memmap(file, np.uint8, "r", offset, (length,))
             return read_bytes(file, offset, offset + length)
     except (OSError, WireError) as error:
         raise InvalidModelError(f"{what}: its data file {path} cannot be read: {one_line(error)}") from None

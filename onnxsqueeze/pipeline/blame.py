@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.rules.lessons import Failure
 
 
 @contextmanager
@@ -62,6 +63,17 @@ def check_loads(model: Model) -> None:
 
     if reason := why_not_loaded(model):
         raise _invalid(model, f"onnxruntime does not load it: {reason}")
+
+
+def check_runs(model: Model, failures: Sequence[Failure]) -> None:
+    """Refuse a model of whose main graph, which runs as a whole, onnxruntime cannot run a node.
+
+    Raises:
+        InvalidModelError: with its reason.
+    """
+    for failure in failures:
+        if failure.refused:
+            raise _invalid(model, f"onnxruntime cannot run {failure.operator} ({failure.node}): {failure.refused}")
 
 
 def _invalid(model: Model, reason: str) -> InvalidModelError:

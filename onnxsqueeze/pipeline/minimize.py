@@ -21,7 +21,7 @@ from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
-from onnxsqueeze.pipeline.blame import blamed_on, check_loads, judged
+from onnxsqueeze.pipeline.blame import blamed_on, check_loads, check_runs, judged
 from onnxsqueeze.pipeline.bodies import with_narrowed_bodies
 from onnxsqueeze.pipeline.clock import Clock
 from onnxsqueeze.pipeline.frontend import analyse
@@ -153,6 +153,7 @@ def minimize(
         failures = _failures(*(each.failures for each in rounds), *(body.outcome.failures for body in inner))
         if analysis.context.doubtful or any(failure.refused for failure in failures):
             check_loads(given)
+        check_runs(given, [failure for each in rounds for failure in each.failures])
         clock.lap("minimize")
     found = None
     if verify and minimized is not model:

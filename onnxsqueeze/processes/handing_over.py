@@ -9,6 +9,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from onnxsqueeze.processes.spilling import spilled
+
+_LARGE = 1 << 24  # bytes of an array that does not stay in the other process's memory
+
 
 def dump(value: Any, file: IO[bytes]) -> None:
     """Write a value; the file that an array is mapped from must stay until it is read."""
@@ -17,9 +21,19 @@ def dump(value: Any, file: IO[bytes]) -> None:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray) and (place := _place(value)) is not None:
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        if (place := _place(value)) is not None:
             return mapped, place
+        if value.nbytes >= _LARGE and not value.dtype.hasobject:
+            plain: Any = np.ascontiguousarray(value).view(np.ndarray)
+            return _received, (pickle.PickleBuffer(plain), value.dtype, value.shape)
         return NotImplemented
+
+
+def _received(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Put a large array into a temporary file, so that only one at a time is in the other process's memory."""
+    return spilled(np.frombuffer(data, dtype).reshape(shape))
 
 
 def _place(array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:

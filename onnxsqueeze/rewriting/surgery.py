@@ -20,6 +20,7 @@ from onnx import ModelProto
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model import local_functions
+from onnxsqueeze.processes.spilling import SPILLED_FROM, spilled
 from onnxsqueeze.rewriting.export import exported_nodes
 from onnxsqueeze.rewriting.graphsurgeon import attributes_of, bare, node_names
 from onnxsqueeze.rewriting.stored_form import Form, computed_form, grows, indices, part_kept
@@ -304,6 +305,8 @@ class Surgery:
     def _constant(self, array: Array, source: str, hint: str) -> gs.Variable:
         """Make a constant; equal slices of one shared tensor, and small equal ones, are stored once."""
         array = np.ascontiguousarray(array).reshape(array.shape)
+        if self._graph.model.file_bytes > SPILLED_FROM:
+            array = spilled(array)
         shared = array.size <= _SMALL or use_count(self._graph, source) > 1
         header = f"{source}|{array.dtype}|{array.shape}"
         key = (

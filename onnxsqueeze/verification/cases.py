@@ -21,6 +21,7 @@ from onnxsqueeze.verification.sessions import RefusedError, Session, Values
 _FIRST_ATTEMPTS = {Policy.FITTING: 100, Policy.POSITIVE: 20, Policy.ONES: 20}
 _SECOND_ATTEMPTS = 60
 _MOST_ELEMENTS = 2**21  # of all inputs together, unless the first choice has more: more would take long to try
+_TOO_MANY = 2**40  # of all inputs together: terabytes
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ class CaseFinder:
         self._plan = SizePlan.of(source.inputs, request.dims, request.input_shapes)
         self._drawer = Drawer(source, IntegerRanges(source), request.seed)
         self._found = Cases()
-        self._most_elements = max(_MOST_ELEMENTS, 4 * self._elements(next(self._plan.first_choices())))
+        least = self._elements(next(self._plan.first_choices()))
+        if least > _TOO_MANY:
+            raise UsageError(f"cannot verify: the inputs hold {least} elements, more than any memory; use --no-verify")
+        self._most_elements = max(_MOST_ELEMENTS, 4 * least)
         self._refusal = ""  # why the first run since this was reset was refused
 
     def find(self) -> Cases:

@@ -30,6 +30,7 @@ _LONGEST_REASON = 300  # characters
 _FATAL = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
 
 
+_FROM_A_FILE = 1 << 28  # bytes of weights from which on onnxruntime is given a file: in memory it would copy them
 _UNREADABLE = "strings that are not UTF-8"
 
 
@@ -50,6 +51,8 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL
+        if _bytes(source) >= _FROM_A_FILE:  # repacked weights are copies, which spare time over many runs alone
+            options.add_session_config_entry("session.disable_prepacking", "1")
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         self._folder: TemporaryDirectory[str] | None = None  # holds what a session may map for as long as it lives
@@ -73,11 +76,11 @@ class Session:
         if isinstance(source.given, ModelProto) and source.given.ByteSize() <= MAX_PROTO_BYTES:
             return _encoded(source.given)
         model = source.model()
-        if sum(initializer.nbytes for initializer in model.initializers.values()) < MAX_PROTO_BYTES // 2:
+        if sum(initializer.nbytes for initializer in model.initializers.values()) < _FROM_A_FILE:
             return _encoded(to_proto(model))
         self._folder = TemporaryDirectory(prefix="onnxsqueeze-")
         path = Path(self._folder.name) / "model.onnx"
-        save(model, path)
+        save(model, path, data_file=True)  # which onnxruntime maps
         return str(path)
 
     def run(self, feeds: Values, names: Sequence[str] | None = None) -> Values:
@@ -105,6 +108,11 @@ class Session:
             except Exception as error:
                 raise refusal(error) from None
         return found
+
+
+def _bytes(source: Source) -> int:
+    """Return about how many bytes a model's weights take."""
+    return 4 * int(source.weights)
 
 
 def _encoded(model: ModelProto) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import signal
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.processes.apart import CrashedError, ElsewhereError, NotPortableError, call_apart
+from onnxsqueeze.processes.spilling import spilled
 from tests.processes import functions
 
 LENGTH = 300_000  # elements: more bytes than a pipe holds
@@ -66,3 +68,29 @@ def test_no_temporary_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CrashedError):
         call_apart(functions.leave)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_arrays_wait_in_files_on_the_other_side() -> None:
+    large = np.arange(5_000_000, dtype=np.float32).reshape(1000, -1)
+    assert large.nbytes >= 1 << 24
+    assert call_apart(functions.is_mapped, large)
+    np.testing.assert_array_equal(call_apart(functions.twice, large[:, ::2], tell=print), 2 * large[:, ::2])
+
+
+def test_spilled_arrays_are_the_same_and_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    array = np.random.default_rng(0).standard_normal((600, 1000)).astype(np.float32)
+    found = spilled(array)
+    assert isinstance(found.base, mmap.mmap)
+    np.testing.assert_array_equal(found, array)
+    assert list(tmp_path.iterdir()) == []
+    assert spilled(array[:2]) is not None and not isinstance(spilled(array[:2]).base, mmap.mmap), "not worth a file"
+
+
+def test_where_there_is_no_room_for_a_file_the_array_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    array = np.zeros((600, 1000), np.float32)
+    assert spilled(array) is array
