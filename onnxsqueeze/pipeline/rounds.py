@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.canonicalization.whole_layers import with_whole_layers
-from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.counting import weight_bytes
@@ -23,6 +23,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, better, smallest
+from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.lessons import Failure, RuleFailed
 
 
@@ -63,16 +64,27 @@ def _let_go(outcome: Outcome) -> bool:
 
 
 def _lost_readers(outcome: Outcome) -> bool:
-    """Whether a node fell away that read values of what stays."""
-    context, plan = outcome.analysis.context, outcome.plan
-    for node, rule in zip(outcome.analysis.graph.nodes, outcome.analysis.rules, strict=True):
-        outputs = [name for name in node.outputs if name]
-        if all(plan.gone(name) for name in outputs):
-            wanted = [np.full((1,) * context.rank(name), True) for name in node.outputs]
-            for name, demand in zip(node.inputs, rule.need(node, context, wanted), strict=False):
-                if context.is_activation(name) and not plan.gone(name) and demand is not None and demand.live.any():
-                    return True
+    """Whether a node fell away, as dead or as a constant, that read values of what stays."""
+    analysis, plan = outcome.analysis, outcome.plan
+    graph = outcome.model.skeleton.graph
+    there = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        if there.intersection(node.outputs) or plan.drops_summand(node.index):
+            continue
+        if there.intersection(node.inputs) and there.intersection(_reads(node, rule, analysis.context)):
+            return True
     return False
+
+
+def _reads(node: Node, rule: OpRule, context: Context) -> list[str]:
+    """Return the activations of which a node reads values, and not only the shape."""
+    wanted = [np.full((1,) * context.rank(name), True) for name in node.outputs]
+    try:
+        demands = rule.need(node, context, wanted)
+    except RuleFailed:  # it was never asked about this node, whose value is known
+        return list(node.inputs)
+    pairs = zip(node.inputs, demands, strict=False)
+    return [name for name, demand in pairs if demand is not None and context.is_activation(name) and demand.live.any()]
 
 
 def _takes_alone(outcome: Outcome) -> bool:

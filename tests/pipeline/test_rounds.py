@@ -12,7 +12,7 @@ from onnxsqueeze.pipeline import rounds
 from tests.support.planted.checks import run, size, weights
 from tools.fuzz.fuzz_structure import graph_of
 
-SEEDS = (3, 5, 43)  # graphs with dead branches, or Gathers that come to take all that a layer makes
+SEEDS = (3, 5, 43, 1039)  # graphs with dead branches, or Gathers that come to take all that a layer makes
 
 
 @pytest.mark.parametrize("seed", SEEDS)
