@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEPENDENCIES = {
     "click",
     "google",
+    "ml_dtypes",
     "numpy",
     "onnx",
     "onnx_graphsurgeon",

@@ -70,6 +70,13 @@ class Codes:
             real = (codes.astype(np.float64) - self.zeros(codes.shape)) * scale.astype(np.float64)
             return np.asarray(real.astype(self.scale.dtype))
 
+    def nearest(self, real: Array) -> Array:
+        """Return the codes of whole numbers that are nearest to real numbers."""
+        assert self.limits is not None
+        scale = self.spread(self.scale, real.shape).astype(np.float64)
+        steps = real.astype(np.float64) / np.where(scale == 0, 1.0, scale)
+        return np.asarray(np.clip(np.rint(steps) + self.zeros(real.shape), *self.limits).astype(self.dtype))
+
     def encoded(self, real: Array) -> Array | None:
         """Return the codes of real numbers, None where some are not exactly what a code stands for."""
         scale = self.spread(self.scale, real.shape).astype(np.float64)

@@ -93,7 +93,7 @@ class Evidence:
                     "give the values that this network was trained from"
                 )
         else:
-            start = torch.as_tensor(self.module.model.initializers[name].array.astype("float64")).to(weight)
+            start = torch.as_tensor(self.module.stored(name).astype("float64")).to(weight)
         mask = self.module.masks.get(name)
         return start if mask is None else start * mask
 

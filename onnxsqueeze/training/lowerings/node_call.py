@@ -64,6 +64,9 @@ class Tracing(Protocol):
     def dtype(self, name: str) -> int | None:
         """Return a tensor's ONNX data type."""
 
+    def trained(self, name: str) -> bool:
+        """Whether a tensor is a parameter."""
+
     @property
     def training(self) -> bool:
         """Whether the module is in training mode."""
@@ -161,6 +164,14 @@ class NodeCall:
     def dtype(self, position: int) -> int | None:
         """Return an input's ONNX data type."""
         return self.tracing.dtype(self.node.input(position))
+
+    def output_dtype(self, position: int = 0) -> int | None:
+        """Return an output's ONNX data type."""
+        return self.tracing.dtype(self.node.outputs[position])
+
+    def is_trained(self, position: int) -> bool:
+        """Whether an input is a parameter, whose real numbers are computed with whatever the file stores for them."""
+        return self.tracing.trained(self.node.input(position))
 
     def is_floating(self, position: int) -> bool:
         """Whether an input holds floating-point numbers."""

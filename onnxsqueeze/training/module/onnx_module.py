@@ -32,9 +32,10 @@ Untie = Literal["constructed", "all", "none"]
 class OnnxModule(nn.Module):
     """The network of an ONNX model, trainable.
 
-    Its floating-point initializers are parameters under their own names, nested at the dots; the means and variances
-    of BatchNormalization are buffers that follow the data in training mode. All of it is computed in float32 (or in
-    what the module is moved to) whatever narrower type the file has, and inputs of such a type are taken in any.
+    Its floating-point initializers, and those that hold codes of real numbers, are parameters under their own names,
+    nested at the dots: codes are trained as what they stand for, and rounded in the forward pass. The means and
+    variances of BatchNormalization are buffers that follow the data in training mode. All of it is computed in float32
+    (or in what the module is moved to) whatever narrower type the file has, and inputs of such a type are taken in any.
 
     Attributes:
         model: the model that `write_back` fills in; nothing here changes it.
@@ -47,7 +48,7 @@ class OnnxModule(nn.Module):
         self.preparation = preparation or Preparation()
         self._slots: dict[str, Slot] = {}
         for name in self._program.weights:
-            tensor = as_torch(model.initializers[name].array)
+            tensor = as_torch(self.stored(name))
             statistic = name in self._program.statistics
             self._slots[name] = place(self, name, tensor if statistic else nn.Parameter(tensor))
         held = self._modules["held_constants"] = Container()
@@ -187,8 +188,15 @@ class OnnxModule(nn.Module):
         new = {name: self._written(name, slot) for name, slot in self._slots.items()}
         return replace(self.model, initializers={**self.model.initializers, **new})
 
+    def stored(self, name: str) -> np.ndarray[Any, Any]:
+        """Return the numbers that the model has for an initializer, those that codes stand for where it holds codes."""
+        array, codes = self._program.model.initializers[name].array, self._program.coded.get(name)
+        return array if codes is None else codes.decoded(array)
+
     def _written(self, name: str, slot: Slot) -> Initializer:
         stored = self.model.initializers[name]
+        if name in self._program.coded:
+            return stored.with_array(self._codes(name, slot))
         array = slot.tensor.detach().to("cpu", torch.float64 if stored.dtype == np.float64 else torch.float32).numpy()
         with np.errstate(over="ignore"):
             cast = array.astype(stored.dtype)
@@ -198,6 +206,15 @@ class OnnxModule(nn.Module):
             raise UsageError(f"parameter '{name}' holds values that are too large for the file's {stored.dtype}")
         cast.flags.writeable = False
         return stored.with_array(cast)
+
+    def _codes(self, name: str, slot: Slot) -> np.ndarray[Any, Any]:
+        """Return the codes that stand for a parameter: the nearest ones, those of 0 where masks are False."""
+        codes, real = self._program.coded[name], slot.tensor.detach().to("cpu", torch.float64).numpy()
+        if name in self._mask_slots:
+            real = np.where(self._mask_slots[name].tensor.cpu().numpy(), real, 0.0)
+        written = codes.nearest(real)
+        written.flags.writeable = False
+        return written
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Take masks as they come, and a state without any: the masks then stay."""

@@ -31,6 +31,7 @@ class Program:
         model: the model that it was made from.
         weights: initializers, statistics among them, that the outputs depend on.
         statistics: the moving averages among ``weights``.
+        coded: how those of the ``weights`` are stored that are codes in the file, and real numbers here.
         constants: the tensors that nothing changes.
         inputs, outputs: names of the model's inputs and outputs.
     """
@@ -38,8 +39,9 @@ class Program:
     def __init__(self, model: Model) -> None:
         self.model = model
         graph = canonical_graph(model)
-        roles = roles_of(graph)
-        trace = Trace(graph, analysed(graph), roles)
+        analysis = analysed(graph)
+        roles = roles_of(graph, analysis.context)
+        trace = Trace(graph, analysis, roles)
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self._results = [trace.outputs[position] for position in range(len(self.outputs))]
         live = _needed(self._results)
@@ -52,6 +54,7 @@ class Program:
         self._weights.sort(key=lambda entry: order[entry[0]])
         self.weights = [name for name, _ in self._weights]
         self.statistics = roles.statistics & set(self.weights)
+        self.coded = {name: roles.coded[name] for name in self.weights if name in roles.coded}
         self.constants = [value for _, value in self._constants]
         self._functions: dict[tuple[str, ...], Function] = {}
         self.function()  # torch.compile could not make it

@@ -98,6 +98,10 @@ class Trace:
         """Return a tensor's ONNX data type."""
         return self._context.dtypes.get(name)
 
+    def trained(self, name: str) -> bool:
+        """Whether a tensor is a parameter."""
+        return name in self._roles.trained
+
     @property
     def training(self) -> bool:
         """Whether the module is in training mode."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.reachable import reachable
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.rules.codes import Codes
+from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.training.lowerings.node_call import FLOATING
@@ -33,18 +35,24 @@ class Roles:
     Attributes:
         trained: initializers that are parameters.
         statistics: initializers that are moving averages.
+        coded: how those of the trained ones are stored that are codes.
         varying: all tensors that change when those do, themselves included.
         reachable: nodes that some graph output depends on, by index.
     """
 
     trained: frozenset[str]
     statistics: frozenset[str]
+    coded: Mapping[str, Codes]
     varying: frozenset[str]
     reachable: frozenset[int]
 
 
-def roles_of(graph: Graph) -> Roles:
-    """Decide the role of each initializer that some graph output depends on."""
+def roles_of(graph: Graph, context: Context | None = None) -> Roles:
+    """Decide the role of each initializer that some graph output depends on.
+
+    Args:
+        graph: the graph. context: of its analysis, which knows what codes stand for; without it none are trained.
+    """
     used = frozenset(reachable(graph))
     nodes = [node for node in graph.nodes if node.index in used]
     fixed: set[str] = set()
@@ -57,10 +65,13 @@ def roles_of(graph: Graph) -> Roles:
     frozen = set(listed(graph.model, FROZEN)) | fixed | statistics
     stored = graph.model.initializers
     read = {name for node in nodes for name in node.inputs} | set(graph.outputs)
-    trained = {name for name in stored if name in read and name not in frozen and _is_weight(stored[name])}
+    codes = {} if context is None else dict(_coded(graph, context, nodes))
+    coded = {name: how for name, how in codes.items() if name not in frozen}
+    plain = {name for name in stored if name in read and name not in frozen and _is_weight(stored[name])}
+    trained = plain | coded.keys()
     trained -= _frequencies(graph, nodes, trained)
     moving = {name for name in statistics if name in stored}
-    return Roles(frozenset(trained), frozenset(moving), frozenset(_spread(nodes, trained | moving)), used)
+    return Roles(frozenset(trained), frozenset(moving), coded, frozenset(_spread(nodes, trained | moving)), used)
 
 
 def listed(model: Model, key: str) -> list[str]:
@@ -77,6 +88,18 @@ def _is_weight(initializer: Initializer) -> bool:
     array = initializer.array
     with np.errstate(invalid="ignore"):
         return bool((np.abs(array.astype(np.float32, copy=False)) <= _HUGE).all())
+
+
+def _coded(graph: Graph, context: Context, nodes: Sequence[Node]) -> Iterator[tuple[str, Codes]]:
+    """Yield the initializers that hold codes, and are decoded by one node each and read by nothing else."""
+    for node in nodes:
+        rule = rule_for(node)
+        codes = None if rule.codes is None else rule.codes(node, context)
+        if codes is None or codes.limits is None or codes.name not in graph.initializers:
+            continue
+        alone = len(graph.readers.get(codes.name, ())) == 1 and codes.name not in graph.outputs
+        if alone and graph.initializers[codes.name].size > 1:
+            yield codes.name, codes
 
 
 def _frequencies(graph: Graph, nodes: Sequence[Node], trained: set[str]) -> set[str]:
