@@ -1,8 +1,8 @@
 """Squeeze a network of codes on MNIST in cycles: quantization-aware pruning, from an int8 file to a smaller int8 file.
 
-Reads NETWORK.onnx as `tools/recipes/train_dense.py` writes it, quantizes it with onnxruntime (static, QDQ, int8, calibrated on
-512 training images), squeezes both by `SqueezeRelease`, and prints for each the accuracy of the final file in onnxruntime on
-the test images, which no choice has seen, and its bytes.
+Reads NETWORK.onnx as `tools/recipes/train_dense.py` writes it, quantizes it with onnxruntime (static, QDQ, int8,
+calibrated on 512 training images), squeezes both by `SqueezeRelease`, and prints for each the accuracy of the last file
+in onnxruntime on the test images, which no choice has seen, and its bytes.
 """
 
 from __future__ import annotations
