@@ -117,8 +117,6 @@ def _narrowings(
         first, *others = candidates.values()
         alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
         chosen = choose(first) if alone else Reason.LARGER
-        if codes_of(analysis.context, name) is not None:
-            chosen = Reason.SLOWER  # a Gather beside it would keep runtimes from computing in integers
         for index, candidate in candidates.items():
             if isinstance(chosen, Narrowing):
                 narrowings[index] = chosen
@@ -130,6 +128,14 @@ def _narrowings(
 def _users_of(analysis: Analysis, weight: str) -> int:
     source = source_of(analysis.graph, weight, analysis.context.rank(weight))
     return 1 if source is None else use_count(analysis.graph, source.name, shapes=False)
+
+
+def _before_codes(part: Narrowing, kept_in: Bools, kept_out: Bools) -> Narrowing | None:
+    """Return the part of a layer of codes that it computes with: all of its rows.
+
+    A Gather between the layer and its encoding would keep runtimes from computing in integers.
+    """
+    return None if (part.columns == kept_in).all() else Narrowing(part.columns, kept_out, -1)
 
 
 def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:
@@ -144,6 +150,9 @@ def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) ->
         for place, (name, axis) in enumerate(sides)
     ]
     found = zeros_of(node, context, linear, kept[0], kept[1], used)
+    codes = codes_of(context, linear.weight)
+    if found is not None and codes is not None:
+        found = None if codes.block else _before_codes(found, kept[0][0], kept[1][0])
     if found is None:
         return None
     last = [axis == context.rank(name) - 1 for name, axis in sides]

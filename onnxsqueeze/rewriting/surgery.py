@@ -192,7 +192,7 @@ class Surgery:
         node: Node,
         position: int,
         op: str,
-        inputs: Sequence[str | Array | None],
+        inputs: Sequence[str | Array | gs.Tensor | None],
         domain: str = "",
         **attributes: Any,
     ) -> None:

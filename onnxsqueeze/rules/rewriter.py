@@ -201,7 +201,7 @@ class Rewriter(Protocol):
         node: Node,
         position: int,
         op: str,
-        inputs: Sequence[str | Array | None],
+        inputs: Sequence[Operand | None],
         domain: str = "",
         **attributes: Any,
     ) -> None:

@@ -10,6 +10,7 @@ class Trait(Enum):
 
     ALIAS = "its output is its first input under another name"
     COPIES = "its output has the values of its first input, at most in another type"
+    DECODES = "its output holds what the codes in its first input stand for, each at its place"
     REARRANGES = "its output has the elements of its first input, each once, at other places"
     SELECTS = "its output has some elements of its first input, each at most once"
     JOINS = "its output has the elements of all its inputs, each once"

@@ -20,6 +20,8 @@ from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
 Classes = npt.NDArray[np.int64]
+_STAYS = frozenset({Trait.COPIES, Trait.DECODES})
+"""What leaves elements at their places."""
 _MOVES = frozenset({Trait.REARRANGES, Trait.SELECTS, Trait.JOINS})
 
 
@@ -53,7 +55,7 @@ def _along_one_way(name: str, arrays: Sequence[Classes], analysis: Analysis) -> 
 def _moved_back(node: Node, context: Context, array: Classes) -> Classes | None:
     """Return the classes of what a node moves about, from those of what it writes; None if it does something else."""
     rule = rule_for(node)
-    if Trait.COPIES in rule.traits:
+    if rule.traits & _STAYS:
         return array
     if rule.permutes is not None:
         return np.asarray(array.transpose(np.argsort(rule.permutes(node, array.ndim))))
@@ -100,11 +102,11 @@ def _numbers(name: str, analysis: Analysis, starts: dict[str, int]) -> npt.NDArr
         start = starts.setdefault(name, max(ends, default=0))
         return np.asarray(np.arange(start, start + array.size).reshape(array.shape))
     rule = None if node is None else rule_for(node)
-    if node is None or rule is None or not rule.traits & (_MOVES | {Trait.COPIES}):
+    if node is None or rule is None or not rule.traits & (_MOVES | _STAYS):
         return None
     joins = Trait.JOINS in rule.traits
     moved = [_numbers(each, analysis, starts) for each in (node.inputs if joins else node.inputs[:1])]
-    if Trait.COPIES in rule.traits:
+    if rule.traits & _STAYS:
         return moved[0]
     others = [] if joins else [analysis.context.value(each) if each else None for each in node.inputs[1:]]
     unknown = any(value is None for value, each in zip(others, node.inputs[1:], strict=False) if each)

@@ -20,6 +20,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
 
 Numbers = npt.NDArray[np.int64]
@@ -143,10 +144,10 @@ def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
         return name, None
     node = graph.producers.get(name)
     traits = frozenset() if node is None else rule_for(node).traits
-    if node is None or not traits & {Trait.COPIES, Trait.REARRANGES, Trait.SELECTS}:
+    if node is None or not traits & {Trait.COPIES, Trait.DECODES, Trait.REARRANGES, Trait.SELECTS}:
         return None
     origin = _origin(node.inputs[0], analysis)
-    if origin is None or Trait.COPIES in traits:
+    if origin is None or traits & {Trait.COPIES, Trait.DECODES}:
         return origin
     source, places = origin
     if places is None:
@@ -164,10 +165,16 @@ def _bias(node: Node, linear: Linear, analysis: Analysis, trained: Collection[st
     graph = analysis.graph
     if linear.is_table:
         return ""
-    name = linear.bias or _added(node, linear, analysis)
+    name = _coded(linear.bias, analysis) or _added(node, linear, analysis)
     alone = name in trained and len(graph.readers.get(name, ())) == 1 and name not in graph.outputs
     channels = linear.groups * linear.matrix.shape[1]
     return name if alone and linear.bias_scale and graph.initializers[name].array.size == channels else ""
+
+
+def _coded(name: str, analysis: Analysis) -> str:
+    """Return the initializer of codes that a tensor is decoded of; the tensor itself if it is not."""
+    codes = codes_of(analysis.context, name) if name else None
+    return name if codes is None else codes.name
 
 
 def _added(node: Node, linear: Linear, analysis: Analysis) -> str:

@@ -13,6 +13,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -33,11 +34,21 @@ def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kep
     return weight[:, rows][:, :, columns]
 
 
-def select(node: Node, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
-    """Let a layer read only the channels that it needs, of those that stay in its data [in]."""
-    if (part.columns != kept).any():
-        places = np.flatnonzero(part.columns[kept])
-        rewriter.select(node, node.inputs.index(linear.data), places, linear.data_axis)
+def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
+    """Let a layer read only the channels that it needs, of those that stay in its data [in].
+
+    Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones.
+    """
+    if (part.columns == kept).all():
+        return
+    places, position = np.flatnonzero(part.columns[kept]), node.inputs.index(linear.data)
+    codes = codes_of(context, linear.data)
+    if codes is None or not codes.per_tensor:
+        rewriter.select(node, position, places, linear.data_axis)
+        return
+    decoding = context.graph.producers[linear.data]
+    gathered = rewriter.compute(node, "Gather", [codes.name, places], axis=linear.data_axis)
+    rewriter.insert_before(node, position, decoding.op, [gathered, *decoding.inputs[1:]], domain=decoding.domain)
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:

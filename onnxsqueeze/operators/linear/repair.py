@@ -52,7 +52,7 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
         onward = partial(FoldOverflow, linear.data) if removed.any() else blame  # who takes it up knows no channels
         _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), values, blame)
     if part is not None:
-        select(node, rewriter, linear, part, kept_in[0])
+        select(node, context, rewriter, linear, part, kept_in[0])
         widen(node, context, rewriter, linear, part, kept_out[0])
 
 
@@ -101,7 +101,8 @@ def _reweight(
         weight = narrowed(node, rewriter, weight, part, kept_in[0], kept_out[0])
     rewriter.check_finite(weight, linear.matrix.dtype, blame)
     array = linear.restore(weight.astype(linear.matrix.dtype, copy=False))
-    rewriter.set_constant(node, linear.position, array, _kept(linear, array.ndim, kept_out, kept_in))
+    kept = (kept_out, kept_in) if part is None else (part.rows[None], part.columns[None])
+    rewriter.set_constant(node, linear.position, array, _kept(linear, array.ndim, *kept))
     if linear.groups > 1:
         rewriter.set_attribute(node, "group", int(kept_out.any(axis=1).sum()))
 

@@ -189,5 +189,6 @@ for _domain in DOMAINS:
             parameters=_parameters,
             sliced_from=sliced_from,
             codes=_known,
+            traits=frozenset({Trait.DECODES}),
         ),
     )

@@ -201,6 +201,19 @@ def test_a_bias_of_another_scale_keeps_its_constant() -> None:
     assert Reason.NOT_A_CODE in reasons(result)
 
 
+def test_columns_of_zeros_are_read_by_a_gather_of_codes() -> None:
+    """The layer still reads decoded codes, so that it is computed in integers."""
+    net = Net("N", 40)
+    weight = net.codes(4, 40)
+    weight[:, 5:35] = 0
+    y = net.coded(net.add("Gemm", net.coded("x"), net.weight(weight), transB=1), 0.5)
+    result = net.minimized(y)
+    assert shapes(result.model) == [(4, 10)]
+    made = {name: node.op_type for node in result.model.graph.node for name in node.output}
+    (gemm,) = [node for node in result.model.graph.node if node.op_type == "Gemm"]
+    assert [made[name] for name in gemm.input] == ["DequantizeLinear"] * 2
+
+
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
