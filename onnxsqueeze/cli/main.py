@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def minimize(
     if others:
         how = {**options, "layernorm": layernorm, "samples": samples or 2, "verify": not no_verify}
         read = input_files(source, *others, samples=options["inputs"])
-        batch = several.Batch(read, {"--json": json_path, "--report": page_path}, quiet, force)
+        batch = several.Batch(read, json_path, page_path, show_page, quiet, force)
         batch.minimize(output, external_data, how)
         return
     _check_source(source)
@@ -121,7 +122,7 @@ def minimize(
         steps("writing")
         written, seconds = save_result(result, target, external_data)
         with afterwards("drawing the page"):
-            write_page(page_path, show_page, result, source)
+            write_page(page_path, show_page, result.page, source.name)
     if quiet and json_path is None:
         warn(map(str, result.failures))  # a user should know of them all the same
         return
@@ -156,15 +157,15 @@ def inspect(
     check_report_options(quiet, verbose)
     (source, *others) = several.expanded(sources)
     if others:
-        reports = {"--json": json_path, "--report": page_path}
-        several.Batch(input_files(source, *others), reports, quiet, force).inspect(options)
+        batch = several.Batch(input_files(source, *others), json_path, page_path, show_page, quiet, force)
+        batch.inspect(options)
         return
     check_reports({"--json": json_path, "--report": page_path}, input_files(source), force)
     check_page(page_path, show_page)
     with ProgressBar(quiet) as steps:
         result = onnxsqueeze.minimize(source, verify=False, progress=steps, **options)
         report = result.report
-        write_page(page_path, show_page, result, source)
+        write_page(page_path, show_page, result.page, source.name)
     write_json(json_path, {"input": str(source), **report.to_dict()})
     warn_of(report, quiet, verbose)
     if not quiet and not is_stdout(json_path):
@@ -198,7 +199,7 @@ def verify(
     (other, *more) = several.expanded(others)
     if more or other.is_dir():
         read = input_files(original, other, *more, samples=options["inputs"])
-        several.Batch(read, {"--json": json_path}, quiet, force).verify({**options, "samples": samples or 2})
+        several.Batch(read, json_path, None, False, quiet, force).verify({**options, "samples": samples or 2})
         return
     check_reports({"--json": json_path}, input_files(original, other, samples=options["inputs"]), force)
     with ProgressBar(quiet) as steps:
@@ -257,6 +258,7 @@ def deploy(
 @main.command(epilog=EXIT_CODES, short_help="Measure models side by side in several runtimes.")
 @click.argument("models", metavar="A.onnx [B.onnx ...]", type=GIVEN, nargs=-1, required=True)
 @bench_options
+@page_options
 @force_option("L")
 @report_options
 def bench(
@@ -266,6 +268,8 @@ def bench(
     json_path: Path | None,
     csv_path: Path | None,
     plot_path: Path | None,
+    page_path: Path | None,
+    show_page: bool,
     quiet: bool,
     verbose: bool,
     **options: Any,
@@ -276,7 +280,9 @@ def bench(
     runtime works in processes of its own; one that is not installed, or does not take a model, is a line of the output.
     """
     check_report_options(quiet, verbose)
-    check_reports({"--json": json_path, "--csv": csv_path, "--plot": plot_path}, input_files(*models), force)
+    written = {"--json": json_path, "--csv": csv_path, "--plot": plot_path, "--report": page_path}
+    check_reports(written, input_files(*models), force)
+    check_page(page_path, show_page)
     if is_stdout(json_path) and is_stdout(csv_path):
         raise click.UsageError("--json - and --csv - exclude each other", click.get_current_context())
     from onnxsqueeze.bench import Benchmark, Settings
@@ -294,6 +300,10 @@ def bench(
     write_report(csv_path, report.to_csv())
     if plot_path is not None:
         plot(report, plot_path)
+    if page_path is not None:
+        from onnxsqueeze.bench.page import page
+
+        write_page(page_path, show_page, partial(page, report), " and ".join(model.name for model in models))
     warn(() if quiet else report.warnings)
     if not quiet and not is_stdout(json_path) and not is_stdout(csv_path):
         from onnxsqueeze.cli import tables

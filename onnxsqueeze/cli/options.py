@@ -250,7 +250,7 @@ page_options = together(
         "page_path",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE.html",
-        help="Write the report as a page with the network drawn; needs the extra `report`.",
+        help="Write the report as a page with drawings; needs the extra `report`.",
     ),
     click.option("--open", "show_page", is_flag=True, help="Open that page in a browser."),
 )

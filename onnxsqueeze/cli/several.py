@@ -14,6 +14,7 @@ import onnxsqueeze
 from onnxsqueeze.cli.options import VERBOSE
 from onnxsqueeze.cli.outcomes import default_output, save_result, warn
 from onnxsqueeze.cli.outputs import check_output, check_reports, is_stdout, print_out, write_json
+from onnxsqueeze.cli.pages import Pages
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 
@@ -110,17 +111,18 @@ def _attempted(path: Path, work: Work, ctx: click.Context) -> Done:
 class Batch:
     """Several files of one command."""
 
-    def __init__(self, inputs: InputFiles, reports: Mapping[str, Path | None], quiet: bool, force: bool) -> None:
-        """Take what is read, and how to tell what comes of it.
+    def __init__(
+        self, inputs: InputFiles, json: Path | None, page: Path | None, show: bool, quiet: bool, force: bool
+    ) -> None:
+        """Take what is read, and how to tell what comes of it: as JSON, as one page, on that page in a browser.
 
         Raises:
-            UsageError: for a report that cannot be written, or a page, which shows one file.
+            UsageError: for a report that cannot be written.
         """
-        if reports.get("--report") is not None:
-            raise UsageError("--report shows a single file; give one, or --json for several")
-        check_reports(reports, inputs, force)
+        check_reports({"--json": json, "--report": page}, inputs, force)
+        self._pages = Pages(page, show)
         self.files = list(inputs.models)
-        self._inputs, self._json, self._quiet = inputs, reports["--json"], quiet
+        self._inputs, self._json, self._quiet = inputs, json, quiet
 
     def minimize(self, folder: Path | None, external: str, options: Mapping[str, Any]) -> None:
         """Minimize each of the files, into a folder or beside them."""
@@ -130,6 +132,7 @@ class Batch:
             result = onnxsqueeze.minimize(source, **options)
             written, _ = save_result(result, found[source], external)
             report = replace(result.report, bytes_after=written)
+            self._pages.add(source.name, result)
             return self._done(source, report, {"input": str(source), "output": str(found[source])})
 
         self._run(self.files, work, summary_columns())
@@ -138,7 +141,9 @@ class Batch:
         """Say of each of the files what its mask is worth."""
 
         def work(source: Path) -> Done:
-            return self._done(source, onnxsqueeze.inspect(source, **options), {"input": str(source)})
+            result = onnxsqueeze.minimize(source, verify=False, **options)
+            self._pages.add(source.name, result)
+            return self._done(source, result.report, {"input": str(source)})
 
         self._run(self.files, work, summary_columns())
 
@@ -174,6 +179,7 @@ class Batch:
             for number, path in enumerate(files):
                 steps(str(path), number / len(files))
                 done.append(_attempted(path, work, context))
+            self._pages.write()
         write_json(self._json, as_data(done))
         for one in done:
             warn(f"{one.path}: {warning}" for warning in one.warnings)

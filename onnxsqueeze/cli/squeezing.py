@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnxsqueeze
-from onnxsqueeze.cli.options import MODEL, check_report_options, force_option, report_options, rounding, together
+from onnxsqueeze.cli.options import (
+    MODEL,
+    check_report_options,
+    force_option,
+    page_options,
+    report_options,
+    rounding,
+    together,
+)
 from onnxsqueeze.cli.outcomes import default_output
 from onnxsqueeze.cli.outputs import check_output, check_reports, input_files, is_stdout, print_out, write_json
+from onnxsqueeze.cli.pages import check_page, write_page
 from onnxsqueeze.cli.program import EXIT_CODES, complain
 from onnxsqueeze.cli.progress import ProgressBar
 from onnxsqueeze.cli.signals import INTERRUPTED
@@ -80,12 +90,15 @@ squeeze_options = together(
 @click.option("-o", "--output", type=MODEL, metavar="OUT.onnx", help="The file to write.  [default: IN.small.onnx]")
 @force_option("Allow OUT to be IN itself, and l")
 @squeeze_options
+@page_options
 @report_options
 def squeeze(
     source: Path,
     output: Path | None,
     force: bool,
     front_path: Path | None,
+    page_path: Path | None,
+    show_page: bool,
     json_path: Path | None,
     quiet: bool,
     verbose: bool,
@@ -101,9 +114,14 @@ def squeeze(
     data = Path(options["data"])
     read = input_files(source, data=data if data.is_file() else None)
     check_output(read, source, target, force)
-    check_reports({"--json": json_path}, read, force, target)
+    check_reports({"--json": json_path, "--report": page_path}, read, force, target)
+    check_page(page_path, show_page)
     report = _run(source, target, front_path, quiet, options)
     write_json(json_path, {"input": str(source), "output": str(target), **report.to_dict()})
+    if page_path is not None:
+        from onnxsqueeze.squeezing.page import page
+
+        write_page(page_path, show_page, partial(page, report), source.name)
     if not quiet and not is_stdout(json_path):
         from onnxsqueeze.cli import tables
 

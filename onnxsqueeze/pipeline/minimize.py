@@ -33,6 +33,7 @@ from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
 
 if TYPE_CHECKING:
+    from onnxsqueeze.reporting.page.content import NetworkPart
     from onnxsqueeze.reporting.page.drawing import Drawing
     from onnxsqueeze.verification import VerifyReport
 
@@ -76,9 +77,16 @@ class Result:
         Raises:
             UsageError: when Jinja2 is not installed (the extra ``report``).
         """
-        from onnxsqueeze.reporting.page.render import page
+        from onnxsqueeze.reporting.page.networks import network_content
+        from onnxsqueeze.reporting.page.render import render
 
-        return page(self.report, self.make_drawing(self.report), title, command)
+        return render(network_content([self.page_part(title)], title, command))
+
+    def page_part(self, name: str) -> NetworkPart:
+        """Return what a page shows of this, which may be one of several networks on it."""
+        from onnxsqueeze.reporting.page.content import NetworkPart
+
+        return NetworkPart(name, self.report, self.make_drawing(self.report))
 
     @cached_property
     def model(self) -> ModelProto:

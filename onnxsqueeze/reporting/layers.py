@@ -84,7 +84,7 @@ def layers_of(
     Raises:
         RuleFailed: where a rule fails, and ``failures`` is None.
     """
-    context, stays, needed = analysis.context, _staying(analysis, plan), _needed(analysis, plan)
+    context, stays, needed = analysis.context, _staying(analysis, plan), needed_of(analysis, plan)
     found = [(held.index, _unknown(held)) for held in unknown_layers(analysis, inside=inside)]
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         output = next((name for name in node.outputs if name), "")
@@ -129,7 +129,7 @@ def _unknown(held: Held) -> Layer:
     )
 
 
-def _needed(analysis: Analysis, plan: Plan) -> Mapping[str, Bools]:
+def needed_of(analysis: Analysis, plan: Plan) -> Mapping[str, Bools]:
     """Return what the outputs depend on, whatever else stays: what does not is dead, kept or not."""
     try:
         return analysis.backward(np.zeros(analysis.classes, dtype=bool)).live

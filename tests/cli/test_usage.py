@@ -48,7 +48,6 @@ from tests.support.perceptrons import refused, run
         (["--no-verify", "--input-shape", "x:1,4"], "--no-verify leaves nothing for --input-shape to do"),
         (["--quiet", "--verbose"], "--quiet and --verbose exclude each other"),
         (["--fast"], "No such option '--fast'"),
-        (["b.onnx", "--report", "page.html"], "--report shows a single file"),
         (["none*.onnx"], "none*.onnx: no file matches the pattern"),
         (["b.onnx", "-o", "net.onnx"], "net.onnx is no folder; with several files, -o is the folder"),
         (["b.onnx", "-o", "nowhere/out"], "nowhere/out: the folder nowhere does not exist; create it"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.plan import Plan
@@ -28,15 +28,21 @@ class Picture:
         rows, columns: cells along either side.
         cells: rows * columns bytes, base64: the level of what is not zero (1 to 15, 0 for nothing), and 16 where the
             block has left.
+        states: a letter for each row of cells, of what most of its outputs are: "l" live, "c" constant, "d" dead.
     """
 
     rows: int
     columns: int
     cells: str
+    states: str = ""
 
 
-def picture(analysis: Analysis, plan: Plan, node: Node, linear: Linear) -> Picture:
-    """Return the picture of a layer's weight, its groups one below the other."""
+def picture(analysis: Analysis, plan: Plan, live: Bools, node: Node, linear: Linear) -> Picture:
+    """Return the picture of a layer's weight, its groups one below the other.
+
+    Args:
+        live: what the outputs depend on of what the layer makes (compact).
+    """
     groups, out, inner = linear.reads.shape
     kept_out = np.broadcast_to(_kept(analysis, plan, node.outputs[0], linear.output_axis), (groups * out,)).copy()
     kept_in = np.broadcast_to(_kept(analysis, plan, linear.data, linear.data_axis), (groups * inner,))
@@ -45,7 +51,18 @@ def picture(analysis: Analysis, plan: Plan, node: Node, linear: Linear) -> Pictu
     if part is not None:
         kept_out, columns = part.rows, part.columns[None]
     stays = kept_out.reshape(groups, out, 1) & columns[:, None, :]
-    return _picture(linear.reads.reshape(-1, inner), stays.reshape(-1, inner))
+    made = _picture(linear.reads.reshape(-1, inner), stays.reshape(-1, inner))
+    others = tuple(axis for axis in range(analysis.context.rank(node.outputs[0])) if axis != linear.output_axis)
+    dead = ~any_along(live, others)
+    constant = analysis.constant(node.outputs[0]).all(axis=others)
+    return replace(made, states=_states(*(np.broadcast_to(each, (groups * out,)) for each in (dead, constant))))
+
+
+def _states(dead: Bools, constant: Bools) -> str:
+    """Return what the outputs are, a letter for each row of the picture."""
+    names = np.where(constant, 1, np.where(dead, 2, 0))  # as the counts beside it say
+    counts = np.stack([np.add.reduceat(names == name, _starts(len(names))) for name in range(3)])
+    return "".join("lcd"[most] for most in np.argmax(counts, axis=0))
 
 
 def _kept(analysis: Analysis, plan: Plan, name: str, axis: int) -> Bools:

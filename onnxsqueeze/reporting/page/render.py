@@ -8,20 +8,15 @@ from typing import Any
 
 from onnxsqueeze._version import __version__
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.reporting.layers import Layer
-from onnxsqueeze.reporting.page.drawing import Drawing
-from onnxsqueeze.reporting.report import Report
+from onnxsqueeze.reporting.page.content import Content, FrontPart, LatencyPart, LatencyRow
+from onnxsqueeze.reporting.page.networks import network_fields
+from onnxsqueeze.reporting.page.words import duration
 
 _PACKAGE = "onnxsqueeze.reporting.page"
-_UNITS = ("", "k", "M", "G", "T")
-_MOST_ADVICE = 1.02  # times smaller up to which little was won
 
 
-def page(report: Report, drawing: Drawing, title: str, command: str) -> str:
-    """Return the HTML page of a report.
-
-    Args:
-        report, drawing: what it shows. title: the model's name. command: what made it.
+def render(content: Content) -> str:
+    """Return an HTML page.
 
     Raises:
         UsageError: when Jinja2 is not installed.
@@ -31,21 +26,20 @@ def page(report: Report, drawing: Drawing, title: str, command: str) -> str:
     except ImportError:
         raise UsageError("the HTML report needs Jinja2: pip install 'onnxsqueeze[report]'") from None
     parts = {name: _text(name) for name in ("template.html", "style.css", "app.js")}
-    template = Environment(autoescape=True).from_string(parts["template.html"])
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(parts["template.html"])
+    data = {
+        "networks": [part.drawing.to_dict() for part in content.networks],
+        "front": None if content.front is None else _front(content.front),
+    }
     return str(
         template.render(
-            title=title,
+            page=content,
             version=__version__,
-            verdict=_verdict(report),
-            totals=_totals(report),
-            notes=_notes(report),
-            reasons=list(report.stayed.items()),
-            advice=report.why_nothing if report.ratio < _MOST_ADVICE else "",
-            layers=[_row(layer) for layer in report.layers],
-            command=command,
+            networks=[network_fields(part) for part in content.networks],
+            latency=None if content.latency is None else _latency(content.latency),
             style=_Safe(parts["style.css"]),
             script=_Safe(parts["app.js"].replace("</script", "<\\/script")),
-            data=_Safe(_embedded({"drawing": drawing.to_dict()})),
+            data=_Safe(_embedded(data)),
         )
     )
 
@@ -67,64 +61,39 @@ def _embedded(data: dict[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _verdict(report: Report) -> str:
-    if report.weights_after == report.weights_before:
-        return "Nothing could go. " + (report.why_nothing or "")
-    same = "verified to compute the same" if report.verification else "the same function up to rounding"
-    return f"{report.ratio:.2f} times fewer weights, {same}."
+def _front(front: FrontPart) -> dict[str, Any]:
+    points = []
+    for point in front.points:
+        taken = [dict(zip(("name", "kind", "before", "after"), each, strict=True)) for each in point.taken]
+        points.append({**vars(point), "taken": taken})
+    return {**vars(front), "points": points}
 
 
-def _totals(report: Report) -> list[dict[str, Any]]:
-    entries = (
-        ("weights", report.weights_before, report.weights_after, ""),
-        ("file", report.bytes_before, report.bytes_after, "B"),
-        ("multiply-accumulates", report.macs_before, report.macs_after, ""),
-        ("nodes", report.nodes_before, report.nodes_after, ""),
-    )
-    return [
-        {
-            "label": label,
-            "ratio": f"{before / after:.2f}×" if after else "gone",
-            "share": _share(before, after),
-            "before": readable(before, unit),
-            "after": readable(after, unit),
-        }
-        for label, before, after, unit in entries
-    ]
+def _latency(part: LatencyPart) -> dict[str, Any]:
+    """Return bars in percent of the room: of ratios, or of times where there is a single model."""
+    rows = [row for _, entries in part.runtimes for row in entries]
+    ratios = any(row.ratio is not None for row in rows)
+    most = max((1.0, *(row.high or row.ratio or 0.0 for row in rows))) if ratios else 1.0
+    runtimes = []
+    for name, entries in part.runtimes:
+        longest = max((row.latency or 0.0 for row in rows), default=1.0) or 1.0
+        runtimes.append((name, [_bar(row, most, longest, ratios) for row in entries]))
+    return {"runtimes": runtimes, "columns": part.columns, "one": 100 / most, "ratios": ratios}
 
 
-def readable(count: float, unit: str = "") -> str:
-    """Return a count in thousands, millions and so on, with three digits."""
-    power = 0
-    while abs(count) >= 999.5 and power < len(_UNITS) - 1:
-        count, power = count / 1000, power + 1
-    digits = f"{count:.3g}" if power else f"{count:g}"
-    return f"{digits} {_UNITS[power]}{unit}".strip()
-
-
-def _share(before: int, after: int) -> float:
-    return round(100 * min(1.0, after / before), 1) if before else 100.0
-
-
-def _notes(report: Report) -> list[str]:
-    notes = []
-    if report.verification is not None:
-        found = report.verification
-        notes.append(f"Largest deviation {found.deviation:.2g} of the output's scale, allowed {found.tolerance:.2g}.")
-    if report.sizes:
-        notes.append("MACs at " + ", ".join(f"{name}={size}" for name, size in report.sizes.items()) + ".")
-    return [*notes, *report.warnings]
-
-
-def _row(layer: Layer) -> dict[str, Any]:
-    def shape(sizes: tuple[int, ...]) -> str:
-        return "×".join(map(str, sizes)) if sizes else "gone"
-
+def _bar(row: LatencyRow, most: float, longest: float, ratios: bool) -> dict[str, Any]:
+    value = (row.ratio or 1.0) / most if ratios else (row.latency or 0.0) / longest
+    interval = None
+    if row.low is not None and row.high is not None:
+        interval = (100 * row.low / most, 100 * (row.high - row.low) / most)
+    said = "" if row.ratio is None else f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
     return {
-        "name": layer.name,
-        "operator": layer.operator,
-        "shape": f"{shape(layer.shape_before)} → {shape(layer.shape_after)}",
-        "weights": f"{layer.weights_before:,} → {layer.weights_after:,}",
-        "macs": f"{readable(layer.macs_before)} → {readable(layer.macs_after)}",
-        "share": _share(layer.weights_before, layer.weights_after),
+        "model": row.model,
+        "time": duration(row.latency),
+        "said": said,
+        "width": 100 * value if row.latency is not None else 0,
+        "interval": interval,
+        "first": row.ratio is None,
+        "cells": row.cells,
+        "problem": row.problem,
     }

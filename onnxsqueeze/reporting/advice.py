@@ -1,0 +1,40 @@
+"""What to do next, from what a report found."""
+
+from __future__ import annotations
+
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.reporting.report import Report
+
+_LITTLE = 1.02  # times fewer weights, up to which little was won
+_SCATTERED = 0.2  # of the weights are zeros that stay
+_NEXT = {
+    Reason.OVERRIDABLE: "Weights are listed as graph inputs, which callers may replace. If nobody does: --fix-inputs.",
+    Reason.UNKNOWN_OPERATOR: "Operators without a rule keep what they touch: the reasons name them. Export them "
+    "as standard operators, or add a rule.",
+    Reason.NEEDED: "Channels stay because others at the same place in a sum are read. Prune the layers that are added "
+    "together with one mask.",
+}
+
+
+def advice(report: Report) -> tuple[str, ...]:
+    """Return what a user could do for a smaller model, the most promising first; nothing where much was won."""
+    found: list[str] = []
+    weights = sum(layer.weights_before for layer in report.layers)
+    zeros = sum(layer.sparsity * layer.weights_before for layer in report.layers)
+    if report.agreed_share is not None:
+        sums = f"{report.disagreements} residual sum{'' if report.disagreements == 1 else 's'}"
+        share = f"{100 * report.agreed_share:.0f} %"
+        found.append(f"The masks disagree at {sums}; masks that agree would leave {share} of the layers' weights.")
+    if weights and not zeros:
+        found.append(
+            "No weight is zero: this model is dense. `onnxsqueeze squeeze` makes a dense model small by samples."
+        )
+    elif report.ratio < _LITTLE and zeros > _SCATTERED * weights:
+        found.append(
+            "The zeros are scattered over rows and columns. Only whole units can leave: prune rows of weights "
+            "(channels, hidden units, heads), or let `onnxsqueeze squeeze` choose them."
+        )
+    for reason, text in _NEXT.items():
+        if any(key.startswith(reason.value) for key in report.stayed) and report.ratio < 2:
+            found.append(text)
+    return tuple(found)
