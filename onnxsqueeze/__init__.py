@@ -3,8 +3,9 @@
 The packages lie in layers. A file may import from its own package and from those in lower lines; imports under
 TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this table and checks every import.)
 
-    12  cli
-    11  bench, training, onnxsqueeze
+    13  cli
+    12  onnxsqueeze
+    11  bench, training
     10  squeezing
      9  units, deployment
      8  pipeline
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.reporting.report import Report
     from onnxsqueeze.rules.plan import Plan
     from onnxsqueeze.squeezing.squeeze import Squeezed, squeeze
+    from onnxsqueeze.training.export.minimized import minimize_module
     from onnxsqueeze.verification import VerifyReport, verify
     from onnxsqueeze.verification.report import VerificationError
 
@@ -49,6 +51,7 @@ __all__ = [
     "VerifyReport",
     "inspect",
     "minimize",
+    "minimize_module",
     "squeeze",
     "verify",
 ]
@@ -64,6 +67,7 @@ _HOMES = {
     "Result": "pipeline.minimize",
     "inspect": "pipeline.minimize",
     "minimize": "pipeline.minimize",
+    "minimize_module": "training.export.minimized",
     "Squeezed": "squeezing.squeeze",
     "squeeze": "squeezing.squeeze",
     "VerifyReport": "verification",

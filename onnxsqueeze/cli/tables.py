@@ -6,9 +6,11 @@ import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
@@ -27,6 +29,8 @@ _UNLIMITED = 10_000  # columns where no terminal sets a limit, so that no name i
 _WHY, _STAYED, _BECAUSE, _AT = _SENTENCES = ("why elements stayed, over all tensors", "stayed because", "because", "at")
 _UNKNOWN = "?"  # of a layer without a rule
 _USUAL = ("float32", "float64")
+_CELLS = 10  # of a bar
+_BESIDE, _SHORTEST = 100, 24  # columns that a row takes beside a name, and the shortest name that is cut
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -79,6 +83,8 @@ def inspected(report: Report, verbose: bool) -> str:
     if report.why_nothing:
         parts.append(_sentence("nothing can go", report.why_nothing, "yellow"))
     parts.extend(_advice(report))
+    if report.layers:
+        parts.append(_sentence("bars", Bars.of_stdout().legend))
     parts.extend(_stayed(report.layers, verbose))
     if verbose:
         parts.extend(_reasons(report))
@@ -210,6 +216,59 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
+def _name(name: str) -> str:
+    """Return a layer's name, on a narrow terminal without its middle: what differs stands at the ends."""
+    console, name = Console(), printable(name)
+    most = max(_SHORTEST, console.width - _BESIDE) if console.is_terminal else _UNLIMITED
+    if len(name) <= most:
+        return name
+    ends = most - 1
+    return f"{name[: ends // 2]}…{name[len(name) - (ends - ends // 2) :]}"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar for each layer: what is needed, what could go but stays, what goes; in letters that stdout can show."""
+
+    needed: str
+    held: str
+    gone: str
+
+    @classmethod
+    def of_stdout(cls) -> Bars:
+        """Return bars of blocks where stdout can show these, else of plain signs."""
+        try:
+            "█▒·".encode(sys.stdout.encoding or "utf-8")
+        except (UnicodeEncodeError, LookupError):
+            return cls("#", "+", ".")
+        return cls("█", "▒", "·")
+
+    @property
+    def title(self) -> str:
+        """The head of the column."""
+        return "kept"
+
+    @property
+    def legend(self) -> str:
+        """What the signs say."""
+        return f"{self.needed} needed, {self.held} could go but stays, {self.gone} goes"
+
+    def drawn(self, layer: Layer) -> str:
+        """Return the bar of a layer, in tenths; what there is of anything is seen."""
+        if not layer.channels:
+            return _UNKNOWN
+        idle = min(layer.channels, max(layer.removed, layer.dead + layer.constant))
+        gone, held = _tenths(layer.removed, layer.channels), _tenths(idle - layer.removed, layer.channels)
+        held = min(held, _CELLS - gone)
+        return self.needed * (_CELLS - gone - held) + self.held * held + self.gone * gone
+
+
+def _tenths(part: int, whole: int) -> int:
+    if part <= 0:
+        return 0
+    return _CELLS if part >= whole else min(_CELLS - 1, max(1, round(_CELLS * part / whole)))
+
+
 def _text(parts: Sequence[RenderableType]) -> str:
     """Render for stdout, which is not touched: its width and encoding count, and colours if it is a terminal."""
     terminal = Console().is_terminal
@@ -227,8 +286,12 @@ def _text(parts: Sequence[RenderableType]) -> str:
 
 def _narrowest(console: Console, part: RenderableType) -> int:
     """Return how wide a table must be so that no name or number is broken; other parts may be broken."""
-    options = console.options.update(max_width=_UNLIMITED)
-    return Measurement.get(console, options, part).minimum if isinstance(part, Table) else 0
+    if not isinstance(part, Table):
+        return 0
+    for column in part.columns:
+        if column.no_wrap:  # else rich takes a cell to be as narrow as its longest word
+            column.min_width = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    return Measurement.get(console, console.options.update(max_width=_UNLIMITED), part).minimum
 
 
 def _table(*columns: str, left: int = 1) -> Table:
@@ -244,7 +307,7 @@ def _layers(layers: Sequence[Layer]) -> Table:
     table = _table("layer", "operator", "shape", "weights", *(("type", "bytes") if stored else ()), "MACs", left=3)
     for layer in layers:
         table.add_row(
-            printable(layer.name),
+            _name(layer.name),
             printable(layer.operator),
             _change(_shape(layer.shape_before), _shape(layer.shape_after)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),
@@ -271,14 +334,16 @@ def _macs(layer: Layer) -> str:
 def _findings(layers: Sequence[Layer], verbose: bool) -> Table:
     names = ("layer", "output tensor") if verbose else ("layer",)
     numbers: tuple[str, ...] = ("zeros", "channels", "dead", "constant", "removable", "weights", "MACs")
+    bars = Bars.of_stdout()
     stored = _narrower(layers)
     if stored:
         numbers = (*numbers[:-1], "type", "bytes", numbers[-1])
-    table = _table(*names, "operator", *numbers, left=len(names) + 1)
+    table = _table(*names, "operator", bars.title, *numbers, left=len(names) + 2)
     for layer in layers:
         table.add_row(
-            *(printable(name) for name in (layer.name, layer.output)[: len(names)]),
+            *(_name(name) for name in (layer.name, layer.output)[: len(names)]),
             printable(layer.operator),
+            bars.drawn(layer),
             f"{math.floor(1000 * layer.sparsity) / 10:.1f} %",  # rounded down: 100 % means all
             *(f"{number:,}" if layer.channels else _UNKNOWN for number in _channels(layer)),
             _change(f"{layer.weights_before:,}", f"{layer.weights_after:,}"),

@@ -16,8 +16,10 @@ from tests.support.perceptrons import perceptron, refused, run, saved, weights
 def test_inspect_says_what_the_mask_is_worth_and_writes_nothing(pruned: Path) -> None:
     result = run("inspect", pruned)
     assert result.exit_code == 0
-    assert re.search(r"layer +operator +zeros +channels +dead +constant +removable +weights +MACs\n", result.stdout)
-    assert re.search(r"first +Gemm +25\.0 % +8 +3 +2 +5 +40 -> 15 +32 -> 12\n", result.stdout)
+    assert re.search(
+        r"layer +operator +kept +zeros +channels +dead +constant +removable +weights +MACs\n", result.stdout
+    )
+    assert re.search(r"first +Gemm +████······ +25\.0 % +8 +3 +2 +5 +40 -> 15 +32 -> 12\n", result.stdout)
     assert list(pruned.parent.iterdir()) == [pruned]
 
 
