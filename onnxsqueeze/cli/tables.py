@@ -380,11 +380,11 @@ def _totals(report: Report) -> list[RenderableType]:
 
 
 def _advice(report: Report) -> list[Text]:
-    if report.agreed_share is None:
-        return []
-    sums = f"{report.disagreements} residual {'sum' if report.disagreements == 1 else 'sums'}"
-    left = f"masks that agree would leave {report.agreed_share:.0%} of the layers' weights".replace("%", " %")
-    return [_sentence("more could go", f"your masks disagree at {sums}; {left}", "yellow")]
+    from onnxsqueeze.reporting.advice import advice, disagreement
+
+    disagreeing = disagreement(report)
+    found = [_sentence("more could go", disagreeing, "yellow")] if disagreeing else []
+    return [*found, *(_sentence("next", line.replace("`", ""), "yellow") for line in advice(report))]
 
 
 def _verification_line(report: Report) -> Text:

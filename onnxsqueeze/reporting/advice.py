@@ -16,15 +16,20 @@ _NEXT = {
 }
 
 
+def disagreement(report: Report) -> str:
+    """Return what masks that agree would leave, "" where it is not much less."""
+    if report.agreed_share is None:
+        return ""
+    sums = f"{report.disagreements} residual {'sum' if report.disagreements == 1 else 'sums'}"
+    left = f"{100 * report.agreed_share:.0f} %"
+    return f"your masks disagree at {sums}; masks that agree would leave {left} of the layers' weights"
+
+
 def advice(report: Report) -> tuple[str, ...]:
     """Return what a user could do for a smaller model, the most promising first; nothing where much was won."""
     found: list[str] = []
     weights = sum(layer.weights_before for layer in report.layers)
     zeros = sum(layer.sparsity * layer.weights_before for layer in report.layers)
-    if report.agreed_share is not None:
-        sums = f"{report.disagreements} residual sum{'' if report.disagreements == 1 else 's'}"
-        share = f"{100 * report.agreed_share:.0f} %"
-        found.append(f"The masks disagree at {sums}; masks that agree would leave {share} of the layers' weights.")
     if weights and not zeros:
         found.append(
             "No weight is zero: this model is dense. `onnxsqueeze squeeze` makes a dense model small by samples."

@@ -37,6 +37,11 @@ def test_inspect_draws_them() -> None:
     assert Bars.of_stdout().legend in text and "kept" in text.splitlines()[0]
 
 
+def test_a_dense_model_is_sent_to_squeeze() -> None:
+    text = tables.inspected(sq.inspect("models/dense.onnx"), verbose=False)
+    assert "next: No weight is zero: this model is dense. onnxsqueeze squeeze makes" in text
+
+
 @pytest.mark.parametrize(("columns", "cut"), [(80, True), (200, False)])
 def test_long_names_lose_their_middle(monkeypatch: pytest.MonkeyPatch, columns: int, cut: bool) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

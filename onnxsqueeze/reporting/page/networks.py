@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxsqueeze.reporting.advice import advice
+from onnxsqueeze.reporting.advice import advice, disagreement
 from onnxsqueeze.reporting.layers import Layer
 from onnxsqueeze.reporting.page.content import Content, NetworkPart, Total
 from onnxsqueeze.reporting.page.words import duration, readable, share, times
@@ -71,7 +71,7 @@ def network_fields(part: NetworkPart) -> dict[str, Any]:
         "hidden": max(0, len(report.layers) - _MOST_ROWS),
         "most": max((layer.weights_before for layer in report.layers), default=1),
         "reasons": [(reason, count, named(report.nodes.get(reason, ()))) for reason, count in report.stayed.items()],
-        "advice": advice(report),
+        "advice": [line for line in (_sentence(disagreement(report)), *advice(report)) if line],
         "verification": _verification(report),
         "streams": [
             {"before": stream.before, "after": stream.after, "sums": len(stream.sums), "readers": stream.readers}
@@ -92,6 +92,10 @@ def _listed(layers: Sequence[Layer]) -> Sequence[Layer]:
         return layers
     least = sorted((layer.weights_before for layer in layers), reverse=True)[_MOST_ROWS - 1]
     return [layer for layer in layers if layer.weights_before >= least][:_MOST_ROWS]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _total(label: str, before: float, after: float, unit: str = "") -> Total:
