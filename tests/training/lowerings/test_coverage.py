@@ -14,6 +14,7 @@ NEWEST = 25
 
 WITHOUT: dict[tuple[str, str], str] = {
     ("", "Constant"): "its value is known before anything is traced",
+    ("", "DeformConv"): "torch has none without torchvision",
 }
 """Operators with a rule that need no lowering, and why."""
 
