@@ -53,30 +53,48 @@ def test_a_channel_that_one_branch_makes_stays_in_all(op: str) -> None:
     assert first_layers(result) == [(5, kept)] * BRANCHES
 
 
+HELD = "cannot absorb a constant"
+
+
 @pytest.mark.parametrize("op", ["ReduceMax", "ReduceMean", "ReduceSum"])
 def test_a_branch_of_zeros_goes(op: str) -> None:
     """What a maximum makes of it is seen by nobody, as the others are never negative; a mean is scaled."""
     model = network(f"m = {op} <keepdims = 0> (s, axis)", {1: 0})
-    result = minimize(model).model
-    assert_equal_outputs(model, result)
-    assert len(first_layers(result)) == BRANCHES - 1
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert len(first_layers(result.model)) == BRANCHES - 1
+    assert not any(HELD in reason for reason in result.report.stayed)
 
 
-def test_a_minimum_sees_zeros() -> None:
-    """The minimum of the branches is 0 wherever one of them is, so that nothing is left."""
-    model = network("l = Neg(s) q = ReduceMax <keepdims = 0> (l, axis) m = Exp(q)", {1: 6})
-    result = minimize(model).model
-    assert_equal_outputs(model, result)
-    assert all(shape[1] <= 6 for shape in first_layers(result))
+@pytest.mark.parametrize("op", REDUCTIONS)
+def test_branches_keep_the_same_channels(op: str) -> None:
+    """One branch has no first channels, the others no last ones, as many: what is reduced must stand at one place."""
+    model = network(f"m = {op} <keepdims = 0> (s, axis)", {0: KEPT, 2: KEPT})
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+    array = numpy_helper.to_array(weight).copy()
+    array[:, : CHANNELS - KEPT] = 0
+    weight.CopyFrom(numpy_helper.from_array(array, "w1"))
+    assert_equal_outputs(model, minimize(model).model)
 
 
-def test_the_largest_constant_that_shows_stays() -> None:
-    """Behind a shift the other branches may be below the constant, which a maximum then sees, channel by channel."""
-    model = network(
-        "t = Sub(s, c) m = ReduceMax <keepdims = 0> (t, axis)", {1: 0}, c=np.full((1, 1, CHANNELS), 0.3, np.float32)
-    )
-    result = minimize(model, narrowing=False).model
-    assert_equal_outputs(model, result)
+def test_what_is_gated_is_never_negative() -> None:
+    """A product of what is at least 0 is, whatever rounding does, so that a maximum never sees a branch of zeros."""
+    body = "t = MatMul(x, q) e = Sigmoid(t) f = Unsqueeze(e, axis) v = Mul(s, f) m = ReduceMax <keepdims = 0> (v, axis)"
+    model = network(body, {1: 0}, q=np.random.default_rng(2).normal(size=(5, CHANNELS)).astype(np.float32))
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert not any(HELD in reason for reason in result.report.stayed)
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_a_constant_that_shows_stays(op: str) -> None:
+    """The others may lie on either side of it."""
+    shift = np.array([0, 0.5 if op == "ReduceMax" else -0.5, 0], np.float32).reshape(1, BRANCHES, 1)
+    sign = "Neg" if op == "ReduceMax" else "Identity"
+    model = network(f"l = {sign}(s) t = Sub(l, c) m = {op} <keepdims = 0> (t, axis)", {1: 0}, c=shift)
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert any(HELD in reason for reason in result.report.stayed)
 
 
 def test_constants_that_differ_by_channel_are_folded_channel_by_channel() -> None:
