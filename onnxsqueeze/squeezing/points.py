@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.counting import weight_elements
@@ -65,11 +66,11 @@ class Maker:
         sequence.run(tell)
         masked = without_idle_biases(with_arrays(network.model, sequence.arrays), source)
         tell("minimizing", None)
-        minimized = minimize(to_proto(masked), **self._wishes).minimized
+        result = minimize(to_proto(masked), **self._wishes)
         tell("measuring", None)
-        return self.measured(
-            minimized, round(network.units.macs_left(sequence.removed)), tuple(_taken(ladders, step)), latency
-        )
+        macs = network.units.macs_left(np.zeros(len(network.units), dtype=bool))
+        macs *= result.report.macs_after / max(1, result.report.macs_before)
+        return self.measured(result.minimized, round(macs), tuple(_taken(ladders, step)), latency)
 
     def measured(
         self, model: Model, macs: int, taken: tuple[Taken, ...], latency: bool = False, trained: float = 0.0

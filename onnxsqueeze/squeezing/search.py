@@ -159,14 +159,20 @@ class GoalSearch:
         if goal.bytes is not None:
             first = max(1.01, self._maker.bytes / goal.bytes)
         times = min(most, first or 1 / (goal.latency or 1.0))
-        point = self._make(times)
+        tried = [(1.0, self._asked()), (1 / times, self._lacking(point := self._make(times)))]
         for _ in range(_TRIES):
-            lacking = self._lacking(point)
-            if lacking <= 1 or times >= most:
+            if tried[-1][1] <= 1 or times >= most:
                 break
-            times = min(most, times * max(lacking, 1.01))
+            times = min(most, max(1.01 * times, 1 / _where_one(tried)))
             point = self._make(times)
+            tried.append((1 / times, self._lacking(point)))
         return point
+
+    def _asked(self) -> float:
+        """Return how many times smaller the original would have to be."""
+        goal = self._goal
+        size = goal.ratio or goal.macs or (1 / goal.latency if goal.latency else None)
+        return size or self._maker.bytes / (goal.bytes or self._maker.bytes)
 
     def _allowed(self, point: Point) -> bool:
         limit = self._goal.max_drop
@@ -209,3 +215,16 @@ class GoalSearch:
             return best, f"{self._goal}: {self._times(best):.3g} times is the best that could be reached"
         best = min(self.points, key=lambda point: point.drop)
         return best, f"{self._goal}: even {self._times(best):.3g} times falls by {best.drop:.2f} points"
+
+
+def _where_one(tried: Sequence[tuple[float, float]]) -> float:
+    """Return the size at which as much as was asked is left, a little below: on the line through the last two tried.
+
+    Args:
+        tried: sizes as shares of the original, and how many times too much was left of what was asked for. A part of
+            time and bytes does not depend on the size.
+    """
+    (size, lacking), (smaller, less) = tried[-2:]
+    slope = (lacking - less) / (size - smaller) if size > smaller else 0.0
+    found = smaller + (1 - less) / slope if slope > 0 else 0.0
+    return max(0.99 * found, smaller / 8)  # not too far at once

@@ -29,6 +29,7 @@ _MOST_CHECKED = 16  # batches
 _CHECKS = 24  # in the whole training, by the clock
 _WARM_UP = 0.03  # of the time
 _LEAST_RATE = 0.01  # of the first
+_PATIENCE, _SMALLER = (0.3, 0.6), 4.0  # where nothing is better after that share of the time, the rate was too large
 _TEMPERATURE = 2.0
 _HELD = 1 << 28  # bytes of the original's outputs that are kept in memory
 _CLASSES = ("top1", "argmax", "argmax-1")
@@ -47,7 +48,7 @@ class Learning:
     """
 
     seconds: float
-    rate: float = 2e-3
+    rate: float = 1e-3
     decay: float = 1e-3
 
     def learn(
@@ -113,12 +114,13 @@ class _Run:
         self._optimizer = torch.optim.AdamW(weights, wishes.rate, weight_decay=wishes.decay)
         self._weights = weights
         self._random = np.random.default_rng(seed)
-        self._before = self._least = self._checked()
-        self._state: dict[str, Any] | None = None
+        self._least = self._checked()
+        self._first = copy.deepcopy(module.state_dict())
+        self._best: dict[str, Any] | None = None
 
     def train(self, tell: Tell) -> None:
         """Train until the time is over, or nothing is finite any more."""
-        started, checks = time.monotonic(), 0
+        started, checks, patience = time.monotonic(), 0, list(_PATIENCE)
         while True:
             for number in self._random.permutation(list(self._lessons.trained)):
                 passed = (time.monotonic() - started) / self._seconds
@@ -129,7 +131,17 @@ class _Run:
                     checks = int(passed * _CHECKS)
                     tell("training", passed)
                     self._keep_if_better()
+                if patience and passed >= patience[0]:
+                    patience.pop(0)
+                    self._slow_down()
                 self._step(int(number), passed)
+
+    def _slow_down(self) -> None:
+        """Begin again with a smaller rate, unless something has become better by now."""
+        if self._best is None:
+            self._module.load_state_dict(self._first)
+            self._optimizer.state.clear()
+            self._rate /= _SMALLER
 
     def _step(self, number: int, passed: float) -> None:
         falling = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * passed)) / 2
@@ -164,13 +176,13 @@ class _Run:
     def _keep_if_better(self) -> None:
         error = self._checked()
         if math.isfinite(error) and error < self._least:
-            self._least, self._state = error, copy.deepcopy(self._module.state_dict())
+            self._least, self._best = error, copy.deepcopy(self._module.state_dict())
 
     def best(self, given: Model) -> Model:
         """Return the best model there was."""
-        if self._state is None:
+        if self._best is None:
             return given
-        self._module.load_state_dict(self._state)
+        self._module.load_state_dict(self._best)
         return self._module.write_back()
 
 
