@@ -94,15 +94,16 @@ def inspected(report: Report, verbose: bool) -> str:
 
 def squeezed(report: SqueezeReport, output: str) -> str:
     """Render what `squeeze` did: the networks that were made, what each layer lost, and what it is not."""
-    points = _table("weights", "ratio", "MACs", "MACs ratio", "bytes", "latency", report.metric, "drop", "deviation")
-    points.add_row(
-        f"{report.weights:,}", "1", _short(report.macs), "1", f"{report.bytes:,}", "", f"{100 * report.dense:.2f} %"
-    )
+    timed = any(point.latency is not None for point in report.points)
+    latency = ["latency"] if timed else []
+    points = _table("weights", "ratio", "MACs", "MACs ratio", "bytes", *latency, report.metric, "drop", "deviation")
+    dense = (f"{report.weights:,}", "1", _short(report.macs), "1", f"{report.bytes:,}", *["1"] * timed)
+    points.add_row(*dense, f"{100 * report.dense:.2f} %")
     for point in report.points:
-        latency = "" if point.latency is None else f"{point.latency:.2f}"
         name = f"{point.weights:,}" + (" *" if point is report.chosen and len(report.points) > 1 else "")
         name += " trained" if point.trained else ""
-        sizes = (f"{point.ratio:.2f}", _short(point.macs), f"{point.macs_ratio:.2f}", f"{point.bytes:,}", latency)
+        time = [] if not timed else ["" if point.latency is None else f"{point.latency:.2f}"]
+        sizes = (f"{point.ratio:.2f}", _short(point.macs), f"{point.macs_ratio:.2f}", f"{point.bytes:,}", *time)
         points.add_row(name, *sizes, f"{100 * point.metric:.2f} %", f"{point.drop:.2f}", f"{point.deviation:.2g}")
     layers = _table("layer", "units", "left", left=2)
     for taken in report.chosen.taken:

@@ -18,7 +18,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """Note what has passed since the last phase ended."""
+        """Add what has passed since the last phase ended to a phase."""
         now = time.perf_counter()
-        self.laps[phase] = now - self._last
+        self.laps[phase] = self.laps.get(phase, 0.0) + now - self._last
         self._last = now

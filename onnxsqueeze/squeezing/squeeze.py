@@ -111,7 +111,6 @@ def squeeze(
     given = read(data, original, labels, samples, seed)
     work = _Work(original, given, metric, keep, only, round_to, seed, tell, clock)
     interrupted = work.run(goal, train, front)
-    clock.lap("squeeze")
     search, maker = work.search, work.maker
     chosen, why = search.chosen()
     report = SqueezeReport(
@@ -195,6 +194,7 @@ class _Work:
             self.maker = Maker(self._original, self.judge, self._given.held_out, macs, wishes)
         self.search = GoalSearch(goal, self.maker, network, ladders, start, lessons, self._tell)
         self.search.run(front)
+        self._clock.lap("squeeze" if lessons is None else "squeeze and train")
         chosen, _ = self.search.chosen()
         return Start(with_initializers(chosen.model), self.search.whole, chosen.taken, start.points)
 
