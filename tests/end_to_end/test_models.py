@@ -29,6 +29,9 @@ SIZES = {
     "dense": (20_522, 20_522, 20_522),
 }
 
+DRAWN = "digits"
+"""A dense network on digits of our own, for `squeeze`."""
+
 
 def answers(model: bytes, images: np.ndarray) -> np.ndarray:
     """The digit that the model sees in each image: int64[n] for float32[n, 1, 28, 28]."""
@@ -38,9 +41,10 @@ def answers(model: bytes, images: np.ndarray) -> np.ndarray:
     return session.run(None, {"image": images})[0].argmax(axis=1)
 
 
-def test_models_are_four_and_small() -> None:
-    files = sorted(path for path in (ROOT / "models").glob("*.onnx") if not path.name.endswith(".min.onnx"))
-    assert [path.stem for path in files] == sorted(SIZES)
+def test_models_are_five_and_small() -> None:
+    made = (".min.onnx", ".small.onnx")
+    files = sorted(path for path in (ROOT / "models").glob("*.onnx") if not path.name.endswith(made))
+    assert [path.stem for path in files] == sorted([*SIZES, DRAWN])
     assert sum(path.stat().st_size for path in files) < 3_000_000
 
 
@@ -52,8 +56,9 @@ def test_model_reaches_its_size(name: str) -> None:
     assert (smallest.weights_before, smallest.weights_after, fastest.weights_after) == SIZES[name]
 
 
-def test_dense_model_stays_and_says_why() -> None:
-    path = ROOT / "models" / "dense.onnx"
+@pytest.mark.parametrize("name", ["dense", DRAWN])
+def test_dense_model_stays_and_says_why(name: str) -> None:
+    path = ROOT / "models" / f"{name}.onnx"
     result = sq.minimize(path)
     assert result.report.why_nothing == "every channel is needed: no weight is zero"
     assert result.model.graph == onnx.load(path).graph
