@@ -19,6 +19,7 @@ from onnxsqueeze.rules.codes import Codes, limits
 from onnxsqueeze.rules.kept import Kept
 from onnxsqueeze.rules.lessons import Learned
 from onnxsqueeze.rules.parameter import Parameter
+from onnxsqueeze.rules.products import Product
 from onnxsqueeze.rules.traits import Trait
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ Alignment = Callable[[Node, Context], tuple[int, int]]
 Worthwhile = Callable[[Node, Context], "Sequence[Constraint]"]
 LinearView = Callable[[Node, Context], "Linear"]
 Patches = Callable[[Node, "Linear", Array], Array]
+Products = Callable[[Node, Context], Sequence[Product]]
 Parameters = Callable[[Node, Context], Sequence[Parameter]]
 Contracts = Callable[[Node, Context], Sequence[str]]
 SlicedFrom = Callable[[Node, Context, Kept], "Sequence[Kept | None] | None"]
@@ -270,6 +272,7 @@ class OpRule:
         linear: the view of a node that multiplies by one weight as [groups, out, in, taps].
         patches: what that weight is multiplied by, from the data: a view [batch, *places, groups * in, taps], where the
             taps are not those of a single place. Without it a layer of several taps is not repaired.
+        products: the matrices of a node that has several, see `Product`.
         narrows: whether that weight may be a part of what the tensors around the node leave of it (`Narrowing`).
         cancels: the positions of inputs whose positions along a sequence share their classes, and to which anything
             may be added that is the same for all of those (keys).
@@ -317,6 +320,7 @@ class OpRule:
     contracts: Contracts | None = None
     linear: LinearView | None = None
     patches: Patches | None = None
+    products: Products | None = None
     narrows: bool = False
     cancels: Cancels | None = None
     traits: frozenset[Trait] = frozenset()

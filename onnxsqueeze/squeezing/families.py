@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.squeezing.least_squares import Numbers
-from onnxsqueeze.squeezing.readers import Reader
+from onnxsqueeze.squeezing.reader import Reader
 from onnxsqueeze.units.units import Kind, Units
 
 Bools = npt.NDArray[np.bool_]
@@ -115,12 +115,14 @@ def _measured(units: Units, readers: Sequence[Reader]) -> Bools:
     """Return the units that something reads which is no repairable layer, so that algebra does not say their worth."""
     counts: dict[str, int] = {}
     for reader in readers:
+        if reader.recurs:  # what a node reads of its own is no reading of another
+            continue
         counts[reader.data] = counts.get(reader.data, 0) + 1
     found = np.zeros(units.classes, dtype=bool)
     for reading in units.readings:
         if sum(other.tensor == reading.tensor for other in units.readings) > counts.get(reading.tensor, 0):
             found[reading.classes] = True
-    linear = {reader.use.weight for reader in readers} | set(_written_only(units))
+    linear = {name for reader in readers for name in reader.stored} | set(_written_only(units))
     for weight in units.weights:
         for use in weight.uses:
             if use.output and len(use.arrays) > 1 and weight.name not in linear:

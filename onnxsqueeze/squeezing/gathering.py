@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.squeezing.least_squares import Moments, Problem
-from onnxsqueeze.squeezing.readers import Arrays, Reader
+from onnxsqueeze.squeezing.reader import Arrays, Reader
 from onnxsqueeze.squeezing.running import Runner
 from onnxsqueeze.squeezing.samples import Part
 
@@ -72,7 +72,8 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
     arrays = {name: initializer.array for name, initializer in model.initializers.items()}
     weights = {reader.name: reader.weight(arrays) for reader in readers}
     given = {value.name for value in model.skeleton.graph.input}  # what a layer reads of them is never another
-    sums = {reader.name: _empty(reader, now is not None and reader.data not in given) for reader in readers}
+    same = {reader.name for reader in readers if now is None or reader.recurs or reader.data in given}
+    sums = {reader.name: _empty(reader, reader.name not in same) for reader in readers}
     tensors = list(dict.fromkeys(reader.data for reader in readers))
     part = part.first(_wanted_samples(readers, model, part))
     count = -(-len(part) // part.batch)
@@ -85,7 +86,7 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
             state = [seed, place, number]
             rows = reader.rows(found[reader.data], most, np.random.default_rng(state))
             other = rows
-            if changed is not None and reader.data not in given:
+            if changed is not None and reader.name not in same:
                 other = reader.rows(changed[reader.data], most, np.random.default_rng(state))
             _add(sums[reader.name], rows, other, weights[reader.name], number, count)
     return {reader.name: _problems(reader, sums[reader.name], weights[reader.name], arrays) for reader in readers}

@@ -15,7 +15,7 @@ from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
 from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
-from onnxsqueeze.squeezing.readers import Arrays, Reader
+from onnxsqueeze.squeezing.reader import Arrays, Reader
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from onnxsqueeze.units.units import Units

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto
 
 from onnxsqueeze.analysis.forward import Analysis
@@ -18,59 +16,32 @@ from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.rules.contract import OpRule
 from onnxsqueeze.rules.weight_source import use_count
 from onnxsqueeze.squeezing.least_squares import Floats, Numbers
+from onnxsqueeze.squeezing.product_readers import product_readers
+from onnxsqueeze.squeezing.reader import Array, Arrays, Reader
 from onnxsqueeze.units.probe import FLOATING
 from onnxsqueeze.units.units import Units
 from onnxsqueeze.units.weight_uses import Use, linear_uses
 
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
-"""The weights of a network as it is now, by name."""
 
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """One layer whose weights can be repaired.
+class LinearReader(Reader):
+    """A layer that multiplies by one weight.
 
     Attributes:
         use: the layer and how its weight is stored. rule: of its operator.
-        classes: the class of each of its input channels, [groups * in]; -1 for what is no unit's.
     """
 
-    use: Use
-    rule: OpRule
-    classes: Numbers
-
-    @property
-    def name(self) -> str:
-        """The name of what the layer writes."""
-        return self.use.node.outputs[0]
-
-    @property
-    def data(self) -> str:
-        """The tensor that it reads."""
-        return self.use.linear.data
-
-    @property
-    def groups(self) -> int:
-        """How many matrices it multiplies by, each with inputs of its own."""
-        return self.use.linear.groups
-
-    @property
-    def columns(self) -> int:
-        """How many columns each of its matrices has: channels times taps."""
-        return int(np.prod(self.use.linear.matrix.shape[2:]))
+    def __init__(self, use: Use, rule: OpRule, classes: Numbers) -> None:
+        self.use, self.rule, self.classes = use, rule, classes
+        self.name, self.data, self.groups = use.node.outputs[0], use.linear.data, use.linear.groups
+        self.columns = int(np.prod(use.linear.matrix.shape[2:]))
+        self.stored = frozenset({use.weight})
 
     def places(self, shape: Sequence[int]) -> int:
         """Return at how many places a batch of data of a shape is read."""
         return int(np.prod(shape)) // max(1, shape[self.use.linear.data_axis])
 
     def rows(self, data: Array, most: int, generator: np.random.Generator) -> Floats:
-        """Return what the layer multiplies by, [groups, places, columns], float64, at some places drawn at random.
-
-        Args:
-            data: a batch of the tensor that it reads. most: how many places to take at most.
-            generator: draws them; from the same state it draws the same.
-        """
+        """Return the data of all channels at places, or patches."""
         linear = self.use.linear
         if self.rule.patches is not None:
             seen = self.rule.patches(self.use.node, linear, data)
@@ -127,13 +98,15 @@ def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Rea
     counts: dict[str, int] = {}
     for use in uses:
         counts[use.weight] = counts.get(use.weight, 0) + 1
-    found = []
+    found: list[Reader] = []
     for use in uses:
         rule = analysis.rules[use.node.index]
         classes = _classes(use, units)
         if _repairable(use, rule, counts, analysis) and classes is not None:
-            found.append(Reader(use, rule, classes))
-    return found
+            found.append(LinearReader(use, rule, classes))
+    order = {node.outputs[0]: node.index for node in analysis.graph.nodes if node.outputs[0]}
+    products = product_readers(units, floating.difference(keep))
+    return sorted([*found, *products], key=lambda reader: order.get(reader.name.partition(":")[0], 0))
 
 
 def _repairable(use: Use, rule: OpRule, counts: Mapping[str, int], analysis: Analysis) -> bool:

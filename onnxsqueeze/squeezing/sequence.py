@@ -12,7 +12,7 @@ from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
 from onnxsqueeze.squeezing.least_squares import repaired
 from onnxsqueeze.squeezing.ordering import Removal
-from onnxsqueeze.squeezing.readers import Reader
+from onnxsqueeze.squeezing.reader import Reader
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]

@@ -7,6 +7,7 @@ into gates, and join those in another order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,45 @@ from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
 Classes = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 _STAYS = frozenset({Trait.COPIES, Trait.DECODES})
 """What leaves elements at their places."""
 _MOVES = frozenset({Trait.REARRANGES, Trait.SELECTS, Trait.JOINS})
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Which stored elements a constant is made of.
+
+    Attributes:
+        starts: the first number of each stored weight. numbers: of each of the constant's elements.
+    """
+
+    starts: Mapping[str, int]
+    numbers: Classes
+
+    def read(self, arrays: Mapping[str, Array]) -> Array:
+        """Return the constant, from stored weights."""
+        return np.concatenate([arrays[name].reshape(-1) for name in self.starts])[self.numbers]
+
+    def written(self, arrays: Mapping[str, Array], value: Array) -> dict[str, Array]:
+        """Return the stored weights of which the constant is ``value``."""
+        found = {}
+        for name, start in self.starts.items():
+            stored = np.array(arrays[name])
+            inside = (self.numbers >= start) & (self.numbers < start + stored.size)
+            stored.reshape(-1)[self.numbers[inside] - start] = value[inside]
+            found[name] = stored
+        return found
+
+
+def origin_of(name: str, analysis: Analysis) -> Origin | None:
+    """Return where a constant is stored; None where it is computed, or some element stands at several places."""
+    starts: dict[str, int] = {}
+    numbers = _numbers(name, analysis, starts)
+    if numbers is None or np.unique(numbers).size < numbers.size:
+        return None
+    return Origin(starts, numbers)
 
 
 def traced_back(name: str, arrays: Sequence[Classes], analysis: Analysis) -> Mapping[str, tuple[Classes, ...]] | None:

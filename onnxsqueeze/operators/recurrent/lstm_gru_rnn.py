@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, constant_interval, hull
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.constraints import NotEmpty
@@ -37,6 +37,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along
+from onnxsqueeze.rules.products import Product
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie_parts
@@ -200,6 +201,56 @@ def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
     return found
 
 
+def _products(node: Node, context: Context) -> Sequence[Product]:
+    """Features and states are multiplied by the kernel and by the recurrent weights.
+
+    Of states that the reset multiplies first, that start from something given, or that end at lengths of their own,
+    it is not known here what the weights read.
+    """
+    layer = _viewed(node, context)
+    directions, gates, units = layer.kernel.shape[:3]
+    features = np.broadcast_to(along(context, node.inputs[DATA], _INPUT_AXIS), (directions, layer.features))
+    bias, width = node.input(BIAS), gates * units
+    found = [
+        Product(
+            node.inputs[DATA],
+            node.inputs[KERNEL],
+            bias,
+            slice(0, width),
+            features,
+            lambda data: np.stack([data.reshape(-1, layer.features)] * directions),
+        )
+    ]
+    plain = layer.op != "GRU" or layer.linear_before_reset
+    if plain and node.outputs[0] and not _states(node, context) and not node.input(LENGTHS):
+        ids = layer.by_unit(context.ids(node.outputs[0]))
+        backward = [str(_direction(node)) == "reverse"] if directions == 1 else [False, True]
+        found.append(
+            Product(
+                node.outputs[0], node.inputs[RECURRENT], bias, slice(width, 2 * width), ids,
+                lambda data: _one_step_before(data, layer, backward), recurs=True,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _direction(node: Node) -> str:
+    given = node.attributes.get("direction", "forward")
+    return given.decode() if isinstance(given, bytes) else str(given)
+
+
+def _one_step_before(states: Array, layer: Layer, backward: Sequence[bool]) -> Array:
+    """Return the states that are multiplied at each step, [D, steps * batch, H]; the first are zeros."""
+    ordered = states.transpose(2, 1, 0, 3) if layer.batch_first else states.transpose(1, 0, 2, 3)  # [D, T, B, H]
+    found = np.zeros_like(ordered)
+    for direction, reverse in enumerate(backward):
+        if reverse:
+            found[direction, :-1] = ordered[direction, 1:]
+        else:
+            found[direction, 1:] = ordered[direction, :-1]
+    return np.asarray(found.reshape(len(backward), -1, layer.units))
+
+
 def _constants(interval: Interval) -> Floats:
     return np.where(interval.constant, interval.lower, np.nan)
 
@@ -221,6 +272,7 @@ register(
             repair=_repair,
             absorbs=_absorbs,
             parameters=_parameters,
+            products=_products,
             contracts=lambda node, context: [node.inputs[DATA]],
         )
         for op in ("LSTM", "GRU", "RNN")

@@ -1,0 +1,88 @@
+"""Matrices of nodes that have several, as recurrent layers have a kernel and recurrent weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from onnxsqueeze.rules.contract import UNKNOWN
+from onnxsqueeze.rules.products import Product
+from onnxsqueeze.squeezing.least_squares import Floats, Numbers
+from onnxsqueeze.squeezing.reader import Array, Arrays, Reader
+from onnxsqueeze.units.tracing import Origin, origin_of
+from onnxsqueeze.units.units import Units
+
+
+class ProductReader(Reader):
+    """One matrix of a node that has several."""
+
+    def __init__(self, name: str, product: Product, weight: Origin, bias: Origin | None, units: Units) -> None:
+        self.name, self.data, self.recurs = name, product.data, product.recurs
+        self._product, self._weight, self._bias = product, weight, bias
+        labelled = units.analysis.labels[product.columns]
+        self.groups, self.columns = labelled.shape
+        self.classes = labelled.ravel()
+        self.stored = frozenset(weight.starts)
+
+    def places(self, shape: Sequence[int]) -> int:
+        """Return how many places there are for each direction."""
+        return int(np.prod(shape)) // max(1, self.columns * (self.groups if self.recurs else 1))
+
+    def rows(self, data: Array, most: int, generator: np.random.Generator) -> Floats:
+        """Return features or states at some steps of some samples."""
+        found = self._product.rows(data)
+        chosen = np.arange(found.shape[1])
+        if len(chosen) > most:
+            chosen = np.sort(generator.choice(len(chosen), most, replace=False))
+        return found[:, chosen].astype(np.float64)
+
+    def weight(self, arrays: Arrays) -> Floats:
+        """Return all gates' weights, one below the other."""
+        return self._weight.read(arrays).astype(np.float64)
+
+    def bias(self, arrays: Arrays) -> Floats | None:
+        """Return the part of the biases that is added to this product."""
+        if self._bias is None:
+            return None
+        return np.asarray(self._bias.read(arrays)[:, self._product.part].astype(np.float64))
+
+    def written(self, arrays: Arrays, weight: Floats, bias: Floats | None) -> dict[str, Array]:
+        """Return the stored weights, and biases, whose other part stays."""
+        found = self._weight.written(arrays, weight)
+        if bias is not None and self._bias is not None:
+            both = self._bias.read(arrays).astype(np.float64)
+            both[:, self._product.part] = bias
+            found.update(self._bias.written(arrays, both))
+        return found
+
+    def column_classes(self) -> Numbers:
+        """Return the classes of features or states."""
+        return self.classes.reshape(self.groups, self.columns)
+
+
+def product_readers(units: Units, changed: Collection[str]) -> list[ProductReader]:
+    """Return the matrices that are stored for their node alone.
+
+    Args:
+        units: of the model. changed: the weights that may.
+    """
+    analysis = units.analysis
+    found = []
+    for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
+        if rule is UNKNOWN or rule.products is None:
+            continue
+        for place, product in enumerate(rule.products(node, analysis.context)):
+            weight = origin_of(product.weight, analysis)
+            bias = origin_of(product.bias, analysis) if product.bias else None
+            if weight is not None and _alone(weight, units, changed):
+                own = bias if bias is not None and _alone(bias, units, changed) else None
+                name = next(output for output in node.outputs if output)
+                found.append(ProductReader(f"{name}:{place}", product, weight, own, units))
+    return found
+
+
+def _alone(origin: Origin, units: Units, changed: Collection[str]) -> bool:
+    """Whether stored weights may change and are read once."""
+    once = {weight.name for weight in units.weights if len(weight.uses) == 1}
+    return all(name in changed and name in once for name in origin.starts)
