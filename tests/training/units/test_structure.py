@@ -114,3 +114,12 @@ def test_measured_latency() -> None:
     assert set(seconds) == set(range(len(units.groups)))
     assert all(0 < value < 1 for value in seconds.values())
     assert (units.cost(seconds) > 0).all()
+
+
+def test_positions_are_counted_at_the_sizes_that_are_given() -> None:
+    """All but the vectors of one token multiply twice as often for twice as many tokens."""
+    source = load(model("gpt2"))
+    (name,) = {dim.dim_param for value in source.skeleton.graph.input for dim in value.type.tensor_type.shape.dim[1:]}
+    short, long = (units_of(source, sizes={name: tokens}) for tokens in (5, 10))
+    nothing = np.zeros(len(short), dtype=bool)
+    assert long.macs_left(nothing) == 2 * short.macs_left(nothing)
