@@ -58,7 +58,8 @@ class GoalSearch:
     """Makes networks until one meets the goal.
 
     Attributes:
-        points: those that were made, of earlier searches as well. whole: what the original costs.
+        goal: what is asked for. points: those that were made, of earlier searches as well.
+        whole: what the original costs.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class GoalSearch:
             start: where it came from. learning: trains what was found; None without. tell: is told how far it is.
         """
         self.points = start.points
-        self._goal, self._maker, self._network, self._ladders = goal, maker, network, ladders
+        self.goal, self._maker, self._network, self._ladders = goal, maker, network, ladders
         self._start, self._learning, self._tell = start, learning, tell
         units = network.units
         cost: Callable[..., float] = units.macs_left if goal.counts_macs else units.left
@@ -92,7 +93,7 @@ class GoalSearch:
         Raises:
             KeyboardInterrupt: when it was stopped; what was made until then is in ``points``.
         """
-        if not self._goal.sizes:
+        if not self.goal.sizes:
             self._within(math.inf)
             self._train_further()
             return
@@ -109,7 +110,7 @@ class GoalSearch:
         step = self._path.at(self.whole / times)
         if step.sizes not in self._made:
             made = self._maker.make(
-                self._network, self._ladders, step, self._start.model, self._tell, self._goal.latency is not None
+                self._network, self._ladders, step, self._start.model, self._tell, self.goal.latency is not None
             )
             made = replace(made, taken=joined(self._start.taken, made.taken))
             self._made[step.sizes] = made
@@ -120,7 +121,7 @@ class GoalSearch:
         """Train a network and measure it."""
         assert self._learning is not None
         model, interrupted = self._learning.learn(point.model, self._maker.original, seconds, self._tell)
-        found = self._maker.measured(model, point.macs, point.taken, self._goal.latency is not None, seconds)
+        found = self._maker.measured(model, point.macs, point.taken, self.goal.latency is not None, seconds)
         self.points.append(found)
         if interrupted:
             raise KeyboardInterrupt
@@ -138,11 +139,11 @@ class GoalSearch:
                 return
 
     def _times(self, point: Point) -> float:
-        return point.macs_ratio if self._goal.counts_macs else point.ratio
+        return point.macs_ratio if self.goal.counts_macs else point.ratio
 
     def _lacking(self, point: Point) -> float:
         """Return how many times smaller a point would have to be for the goal; 1 or less where it meets it."""
-        goal = self._goal
+        goal = self.goal
         if goal.ratio is not None:
             return goal.ratio / point.ratio
         if goal.macs is not None:
@@ -153,7 +154,7 @@ class GoalSearch:
 
     def _sized(self) -> Point:
         """Make networks until one is as small as was asked, or nothing more can go."""
-        goal = self._goal
+        goal = self.goal
         most = self.whole / max(self._path.steps[-1].cost, 1.0)
         first = goal.ratio or goal.macs
         if goal.bytes is not None:
@@ -170,12 +171,12 @@ class GoalSearch:
 
     def _asked(self) -> float:
         """Return how many times smaller the original would have to be."""
-        goal = self._goal
+        goal = self.goal
         size = goal.ratio or goal.macs or (1 / goal.latency if goal.latency else None)
         return size or self._maker.bytes / (goal.bytes or self._maker.bytes)
 
     def _allowed(self, point: Point) -> bool:
-        limit = self._goal.max_drop
+        limit = self.goal.max_drop
         return limit is None or point.drop <= limit + 1e-9
 
     def _within(self, most: float) -> None:
@@ -196,7 +197,7 @@ class GoalSearch:
 
     def _series(self) -> None:
         """Make networks of sizes between, each half as large again."""
-        target = self._goal.ratio or self._goal.macs or 16.0
+        target = self.goal.ratio or self.goal.macs or 16.0
         times = 1.5
         while times < target:
             self._make(times)
@@ -205,16 +206,16 @@ class GoalSearch:
     def chosen(self) -> tuple[Point, str]:
         """Return the answer, and why it does not meet the goal, "" if it does."""
         allowed = [point for point in self.points if self._allowed(point)]
-        meeting = [point for point in allowed if not self._goal.sizes or self._lacking(point) <= 1]
+        meeting = [point for point in allowed if not self.goal.sizes or self._lacking(point) <= 1]
         if meeting:
-            if not self._goal.sizes:
+            if not self.goal.sizes:
                 return max(meeting, key=lambda point: (self._times(point), point.trained)), ""
             return min(meeting, key=lambda point: (self._times(point), -point.trained)), ""
         if allowed:
             best = max(allowed, key=lambda point: (self._times(point), point.trained))
-            return best, f"{self._goal}: {self._times(best):.3g} times is the best that could be reached"
+            return best, f"{self.goal}: {self._times(best):.3g} times is the best that could be reached"
         best = min(self.points, key=lambda point: point.drop)
-        return best, f"{self._goal}: even {self._times(best):.3g} times falls by {best.drop:.2f} points"
+        return best, f"{self.goal}: even {self._times(best):.3g} times falls by {best.drop:.2f} points"
 
 
 def _where_one(tried: Sequence[tuple[float, float]]) -> float:

@@ -175,6 +175,7 @@ class _Work:
         except KeyboardInterrupt:
             if not start.points:
                 raise
+            self.search.goal = goal  # which a squeeze on the way there did not have
             return True
         return False
 

@@ -118,3 +118,22 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     assert "pip install 'onnxsqueeze[train]'" in refused(tmp_path, "10m")
+
+
+def test_an_interruption_on_the_way_does_not_say_that_the_goal_is_reached() -> None:
+    """In the first of two squeezes, when a network of half the way is there."""
+
+    def tell(phase: str, fraction: float | None) -> None:
+        if phase == "training" and fraction and fraction > 0.3:
+            raise KeyboardInterrupt
+
+    found = onnxsqueeze.squeeze(
+        convolutions(np.random.default_rng(1)),
+        {"x": IMAGES},
+        ratio=4,
+        metric="deviation",
+        train=Learning(6.0),
+        progress=tell,
+    )
+    assert found.report.interrupted and not found.report.reached
+    assert 1.9 < found.report.chosen.ratio < 4
