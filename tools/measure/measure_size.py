@@ -28,6 +28,7 @@ from rich.table import Table
 
 WIDTH, HIDDEN, WORDS = 2048, 5632, 32000
 _LAYER = 4 * WIDTH * WIDTH + 3 * WIDTH * HIDDEN
+_SCALE = 0.2  # of what keeps a layer's variance: without norms the stream would grow beyond float32
 _GIGABYTE, _BYTES = 10**9, 4
 _EVERY = 0.05  # seconds between two looks at a process
 
@@ -51,7 +52,7 @@ def build(folder: Path, gigabytes: float) -> Path:
             return name
 
         def weight(name: str, rows: int, columns: int, masked: np.ndarray | None = None, axis: int = 1) -> str:
-            array = random.standard_normal((rows, columns), dtype=np.float32) / np.float32(rows**0.5)
+            array = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(_SCALE / rows**0.5)
             if masked is not None:
                 array[(slice(None),) * axis + (masked,)] = 0
             return stored(name, array)
@@ -154,6 +155,7 @@ def main(gigabytes: tuple[float, ...], verify: bool | None, folder: Path | None)
                 numbers = (clock, used, used / copied[1], private, resident)
                 how = "verified" if verified else "not verified"
                 table.add_row("", "", how, *(f"{each:.2f}" for each in numbers))
+                print(f"{size:g} GB, {how}: {clock:.1f} s, {private:.2f} GB private", file=sys.stderr, flush=True)
                 shutil.rmtree(target.parent)
     Console(width=120).print(table)
 
