@@ -158,37 +158,38 @@ def _decoded_type(node: Node, context: Context) -> int | None:
     return context.dtypes.get(node.inputs[SCALE])
 
 
+_BOTH: dict[str, Any] = {
+    "applies": applies,
+    "link": pass_ids,
+    "need": need,
+    "repair": repair,
+    "parameters": _parameters,
+    "sliced_from": sliced_from,
+}
+"""What is the same for both directions."""
+
 for _domain in DOMAINS:
+    _infer = _like_first if _domain else None  # onnx infers the shapes of its own operators
     register(
         OpRule(
             "QuantizeLinear",
             domain=_domain,
             evaluate=_quantized,
-            infer=_like_first if _domain else None,
+            infer=_infer,
             element_type=_encoded_type,
-            applies=applies,
             forward=_steps,
-            link=pass_ids,
-            need=need,
-            repair=repair,
-            parameters=_parameters,
-            sliced_from=sliced_from,
             traits=frozenset({Trait.ENCODES}),
+            **_BOTH,
         ),
         OpRule(
             "DequantizeLinear",
             domain=_domain,
             evaluate=_dequantized,
-            infer=_like_first if _domain else None,
+            infer=_infer,
             element_type=_decoded_type,
-            applies=applies,
             forward=_decoded,
-            link=pass_ids,
-            need=need,
-            repair=repair,
-            parameters=_parameters,
-            sliced_from=sliced_from,
             codes=_known,
             traits=frozenset({Trait.DECODES}),
+            **_BOTH,
         ),
     )
