@@ -14,6 +14,7 @@ class Trait(Enum):
     REARRANGES = "its output has the elements of its first input, each once, at other places"
     SELECTS = "its output has some elements of its first input, each at most once"
     JOINS = "its output has the elements of all its inputs, each once"
+    REPEATS = "its output has elements of its first input, each as often as it likes"
     READS_SHAPE = "it reads nothing of its inputs but their shapes"
     NORMALISES = "its outputs, none negative, sum to 1 along the normalised axes"
     TESTS_NAN = "it says where its input is no number"

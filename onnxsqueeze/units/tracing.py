@@ -24,7 +24,7 @@ Classes = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 _STAYS = frozenset({Trait.COPIES, Trait.DECODES})
 """What leaves elements at their places."""
-_MOVES = frozenset({Trait.REARRANGES, Trait.SELECTS, Trait.JOINS})
+_MOVES = frozenset({Trait.REARRANGES, Trait.SELECTS, Trait.JOINS, Trait.REPEATS})
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,4 +149,4 @@ def _numbers(name: str, analysis: Analysis, starts: dict[str, int]) -> npt.NDArr
     unknown = any(value is None for value, each in zip(others, node.inputs[1:], strict=False) if each)
     if rule.evaluate is None or unknown or any(each is None for each in moved):
         return None
-    return np.asarray(rule.evaluate(node, [*moved, *others])[0])
+    return np.asarray(rule.evaluate(node, [*moved, *others])[node.outputs.index(name)])

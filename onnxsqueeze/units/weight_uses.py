@@ -157,7 +157,7 @@ def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
     others = [analysis.context.value(other) if other else None for other in node.inputs[1:]]
     if evaluate is None or any(value is None for value, other in zip(others, node.inputs[1:], strict=True) if other):
         return None
-    return source, np.asarray(evaluate(node, [places, *others])[0])
+    return source, np.asarray(evaluate(node, [places, *others])[node.outputs.index(name)])
 
 
 def _bias(node: Node, linear: Linear, analysis: Analysis, trained: Collection[str]) -> str:

@@ -188,6 +188,7 @@ register(
         need=lambda node, context, outputs: [Demand(outputs[0]), None],
         repair=_cast_like_repair,
         sliced_from=of_first,
+        traits=frozenset({Trait.COPIES}),
     ),
     OpRule(
         "Dropout",

@@ -24,6 +24,7 @@ from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import first_finite
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 _MOST_COPIES = 1 << 20  # elements of a repeated tensor that are told apart
@@ -239,6 +240,7 @@ register(
         repair=_expand_repair,
         carries=_expand_carries,
         sliced_from=of_first,
+        traits=frozenset({Trait.REPEATS}),
         shape_input=1,
         parameters=operand_parameters(Role.SUMMAND),
         moved_back=_moved_back,

@@ -30,8 +30,10 @@ def kept(
         generator: decides between equal scores at the border.
 
     Raises:
-        UsageError: when a score is NaN.
+        UsageError: when a score is NaN, or there is none.
     """
+    if not scores:
+        raise UsageError("no weight of a linear layer can be scored here; choose criterion='units'")
     for name, score in scores.items():
         if bool(torch.isnan(score).any()):
             raise UsageError(f"the criterion gives NaN for elements of {name}; check the criterion and the batches")

@@ -134,7 +134,7 @@ class Before:
         said = self._misuse(module)
         if said is not None:
             return UsageError(f"train, {where}: {said}; what was finished before is kept")
-        name = next((name for name, tensor in _floats(module) if not bool(torch.isfinite(tensor).all())), None)
+        name = next((name for name, tensor in _changing(module) if not bool(torch.isfinite(tensor).all())), None)
         if name is not None:
             return SqueezeError(
                 f"train, {where}: left values in {name} that are not finite; lower the learning rate or clip the "
@@ -162,6 +162,7 @@ class Before:
         return None
 
 
-def _floats(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    named = [*module.named_parameters(), *module.named_buffers()]
+def _changing(module: OnnxModule) -> list[tuple[str, torch.Tensor]]:
+    """Return what training may change: parameters and moving averages, not constants, which may be infinite."""
+    named = [*module.named_parameters(), *module.statistics.items()]
     return [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point()]

@@ -66,6 +66,8 @@ def unit_scores(
     """
     generator = generator or torch.Generator().manual_seed(0)
     sites, measured = _sites(units, module.tensor_names + module.input_names)
+    if not sites:  # nothing that is read could be told apart
+        return np.full(len(units), np.inf)
     total = np.zeros(len(units))
     samples = 0
     with measuring(module):
