@@ -22,18 +22,16 @@ def pass_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequenc
 
 def of_operands(node: Node, context: Context, kept: Kept) -> list[Kept | None] | None:
     """Each element of the output is computed of those at its place in the inputs, which broadcast."""
-    found: list[Kept | None] = []
-    for name in node.inputs:
-        shape = context.shapes.get(name, ())
-        if not name:
-            found.append(None)
-            continue
-        along = kept[len(kept) - len(shape) :]
-        found.append(tuple(None if size == 1 else chosen for size, chosen in zip(shape, along, strict=True)))
-    return found
+    return [_of(name, context, kept) for name in node.inputs]
+
+
+def _of(name: str, context: Context, kept: Kept) -> Kept | None:
+    """Return what is kept of an operand that broadcasts against what is kept of the output; None where it is absent."""
+    shape = context.shapes.get(name, ())
+    along = kept[len(kept) - len(shape) :]
+    return tuple(None if size == 1 else chosen for size, chosen in zip(shape, along, strict=True)) if name else None
 
 
 def of_first(node: Node, context: Context, kept: Kept) -> list[Kept | None] | None:
     """Like `of_operands`, where all inputs but the first are read whole."""
-    found = of_operands(node, context, kept)
-    return found and [found[0], *(None for _ in found[1:])]
+    return [_of(node.inputs[0], context, kept), *(None for _ in node.inputs[1:])]

@@ -40,6 +40,8 @@ def why_not_runnable(node: Node, context: Context) -> str:
         return "an attribute refers to one of a function, and it is in none"
     if any(name not in context.shapes or context.dtypes.get(name) == TensorProto.STRING for name in names):
         return ""
+    if any(context.value(name) is None and _may_be_sizes(name, context) for name in names):
+        return ""  # zeros say nothing about the sizes that will be asked for
     arrays = {name: _array(name, context) for name in names}
     given = {name: array for name, array in arrays.items() if array is not None}
     if len(given) < len(arrays):
@@ -48,6 +50,10 @@ def why_not_runnable(node: Node, context: Context) -> str:
     if _is_unsupported(reason):  # there may be code for float32
         reason = _why(node, {name: _in_float32(array) for name, array in given.items()}, context)
     return "" if _is_unsupported(reason) else reason
+
+
+def _may_be_sizes(name: str, context: Context) -> bool:
+    return context.dtypes.get(name) == TensorProto.INT64 and context.rank(name) == 1
 
 
 def unrunnable(nodes: Iterable[Node], context: Context) -> tuple[Node, str] | None:

@@ -18,7 +18,8 @@ class Floors:
     """What must stay in each layer.
 
     Attributes:
-        units: of those side by side in a layer, and dims of a head. share: of those, as a fraction of the dense layer.
+        units: channels of those side by side in a layer, and dims of a head.
+        share: of those units, as a fraction of the dense layer.
         heads: of each attention, and groups of a convolution.
     """
 
@@ -26,9 +27,9 @@ class Floors:
     share: float = 0.02
     heads: int = 1
 
-    def of(self, count: int, head: bool) -> int:
-        """Return how many of ``count`` stay; never none."""
-        least = self.heads if head else max(self.units, int(np.ceil(self.share * count)))
+    def of(self, count: int, head: bool, channels: float = 1.0) -> int:
+        """Return how many of ``count`` units of so many channels each stay; never none."""
+        least = self.heads if head else int(np.ceil(max(self.units / channels, self.share * count)))
         return max(1, min(least, count))
 
 
@@ -108,7 +109,7 @@ def _protected(units: Units, ratio: Floats, gone: Bools, floors: Floors) -> Bool
     heads = units.of_kind("head")
     for group in units.groups:
         there = group[~gone[group]]
-        least = floors.of(group.size, bool(heads[group[0]]))
+        least = floors.of(group.size, bool(heads[group[0]]), float(units.channels[group].min()))
         found[there[np.argsort(ratio[there], kind="stable")[max(0, there.size - least) :]]] = True
     return found
 

@@ -69,6 +69,17 @@ class Units:
         """Return which units are of these kinds."""
         return np.isin(np.array(self.kinds, dtype=object).astype(str), kinds)
 
+    @cached_property
+    def channels(self) -> Floats:
+        """How many channels each unit is where it is narrowest: groups that leave whole are several."""
+        narrowest = np.full(self.classes, np.inf)
+        for place in (*self.readings, *self.writings):
+            classes, counts = np.unique(place.classes, return_counts=True)
+            narrowest[classes] = np.minimum(narrowest[classes], counts)
+        found = np.full(len(self), np.inf)
+        np.minimum.at(found, self.members[0], narrowest[self.members[1]])
+        return np.where(np.isfinite(found), found, 1.0)
+
     def per_unit(self, by_class: Floats) -> Floats:
         """Sum a vector over classes for each unit."""
         return np.bincount(self.members[0], by_class[self.members[1]], len(self)).astype(np.float64)

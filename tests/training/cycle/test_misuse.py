@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
@@ -212,6 +212,27 @@ def corrupt(model: Model) -> None:
     array = initializer.array.copy()
     array[0] = -array[0] - 1
     model.initializers[name] = type(initializer).from_array(name, array)
+
+
+def test_an_infinite_constant_is_no_training_that_diverged(tmp_path: Path) -> None:
+    """As a mask or a maximum has it that starts from minus infinity."""
+    model = copy.deepcopy(dense())
+    output = model.graph.output[0].name
+    writer = next(node for node in model.graph.node if output in node.output)
+    writer.output[:] = ["before" if name == output else name for name in writer.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-np.inf, np.float32), "floor"))
+    model.graph.node.append(helper.make_node("Max", ["before", "floor"], [output]))
+    assert [point.cycle for point in begun(tmp_path, model=model).run(cycles=1, max_drop=1.0).front] == [0, 1]
+
+
+def test_a_criterion_with_nothing_to_score(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 12]) for name in "xy"]
+    scale = numpy_helper.from_array(np.linspace(1, 2, 12, dtype=np.float32), "scale")
+    graph = helper.make_graph(nodes, "scaled", values[:1], values[1:], [scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UsageError, match="no weight of a linear layer can be scored"):
+        begun(tmp_path, model=model, evaluate=lambda module: float(module(X).mean())).run(cycles=1)
 
 
 def test_the_given_network_is_not_changed(tmp_path: Path) -> None:
