@@ -76,7 +76,7 @@ class Session:
         if isinstance(source.given, ModelProto) and source.given.ByteSize() <= MAX_PROTO_BYTES:
             return _encoded(source.given)
         model = source.model()
-        if sum(initializer.nbytes for initializer in model.initializers.values()) < _FROM_A_FILE:
+        if sum(initializer.nbytes for initializer in model.initializers.values()) < min(_FROM_A_FILE, MAX_PROTO_BYTES):
             return _encoded(to_proto(model))
         self._folder = TemporaryDirectory(prefix="onnxsqueeze-")
         path = Path(self._folder.name) / "model.onnx"
