@@ -64,12 +64,10 @@ def constant_node(initializer: Initializer, shell: NodeProto | None = None) -> N
         node.CopyFrom(shell)
     value = node.attribute[0] if node.attribute else node.attribute.add(name="value", type=AttributeProto.TENSOR)
     named = value.t.HasField("name"), value.t.name
-    value.t.CopyFrom(initializer.header)
+    initializer.copy_to(value.t)
     value.t.ClearField("name")
     if named[0]:
         set_field(value.t, value.t.DESCRIPTOR.fields_by_name["name"], named[1])  # which need not be UTF-8
-    if (raw := initializer.raw) is not None:
-        value.t.raw_data = raw.tobytes()
     return node
 
 
@@ -111,9 +109,7 @@ def _weight(node: NodeProto) -> Initializer | None:
         weight = from_tensor(value.t)
     except InvalidModelError:  # whoever runs the node will say so
         return None
-    header = copy_except(weight.header)
-    header.name = node.output[0]
-    return Initializer(header, weight.data) if weight.is_numeric else None
+    return weight.renamed(node.output[0]) if weight.is_numeric else None
 
 
 def _several(dims: Iterable[int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from onnxsqueeze.errors import InvalidModelError, one_line
 from onnxsqueeze.model.wire import Bytes, WireError, read_bytes
 
 _MAPPED_FROM = 1 << 16  # bytes: a smaller tensor is not worth a mapping, of which a process has some 65,000
+
+_LONGEST_PADDING = 1 << 16  # bytes: what lies further apart has something else between
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -56,6 +58,24 @@ def read_external(tensor: TensorProto, folder: Path | None) -> Bytes:
             return read_bytes(file, offset, offset + length)
     except (OSError, WireError) as error:
         raise InvalidModelError(f"{what}: its data file {path} cannot be read: {one_line(error)}") from None
+
+
+def used_bytes(tensors: Iterable[tuple[TensorProto, int]]) -> int:
+    """Return how many bytes of data files external tensors take, each given with its length; padding between counts."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for tensor, length in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        offset = int(entries.get("offset", 0))
+        places.setdefault(entries["location"], []).append((offset, offset + length))
+    used = 0
+    for spans in places.values():
+        end = min(spans)[0]
+        for start, stop in sorted(spans):
+            used += max(stop - max(start, end), 0)
+            if 0 < start - end <= _LONGEST_PADDING:
+                used += start - end
+            end = max(end, stop)
+    return used
 
 
 def inline_external(encoded: bytes, folder: Path | None) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx.checker
 import onnx.numpy_helper
 from onnx import TensorProto, helper
@@ -28,6 +29,13 @@ _PACKED_BITS = {
     if hasattr(TensorProto, name)
 }
 DATA_NAMES = tuple(item.name for item in TensorProto.DESCRIPTOR.fields if item.number in wire.DATA_FIELDS)
+_COUNTED = {"int32_data", "int64_data", "uint64_data"}
+_VARINT_FIELDS = {
+    "int64": wire.TENSOR_INT64_DATA,
+    "uint64": wire.TENSOR_UINT64_DATA,
+    "uint32": wire.TENSOR_UINT64_DATA,
+}
+"""By dtype, the field that holds the elements as varints, if it is not that of all smaller types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +47,13 @@ class Initializer:
             whole tensor.
         data: the elements, read-only, shaped as the tensor; for packed types (4, 2 or 6 bits an element) the bytes as
             they stand in the file; None for strings and for packed types that do not store bytes.
+        counted: whether the file stores the elements as varints, one or a few bytes for each small number. They are
+            then written so again where that takes fewer bytes.
     """
 
     header: TensorProto
     data: np.ndarray[Any, Any] | None = None
+    counted: bool = False
 
     @staticmethod
     def from_array(name: str, array: np.ndarray[Any, Any]) -> Initializer:
@@ -57,7 +68,27 @@ class Initializer:
         new = Initializer.from_array(self.name, array)
         for item, value in copy_except(self.header, "name", "dims", "data_type", *DATA_NAMES).ListFields():
             set_field(new.header, item, value)
-        return new
+        return replace(new, counted=self.counted)
+
+    def renamed(self, name: str) -> Initializer:
+        """Return the same under another name."""
+        header = copy_except(self.header)
+        header.name = name
+        return replace(self, header=header)
+
+    def to_tensor(self) -> TensorProto:
+        """Return the whole tensor, as it is written."""
+        tensor = TensorProto()
+        self.copy_to(tensor)
+        return tensor
+
+    def copy_to(self, tensor: TensorProto) -> None:
+        """Make a message the whole tensor, as it is written; it shares nothing with this."""
+        tensor.CopyFrom(self.header)
+        if (numbers := self.varints) is not None:
+            tensor.MergeFromString(numbers)
+        elif (raw := self.raw) is not None:
+            tensor.raw_data = raw.tobytes()
 
     @property
     def name(self) -> str:
@@ -111,6 +142,27 @@ class Initializer:
         little_endian = self.data.astype(self.data.dtype.newbyteorder("<"), copy=False)
         return np.ascontiguousarray(little_endian).reshape(-1).view(np.uint8)
 
+    @property
+    def varints(self) -> bytes | None:
+        """The encoded field of TensorProto that holds the elements as varints; None where they are written as bytes."""
+        if self.data is None or not self.counted or not self.is_numeric:
+            return None
+        values = _as_counted(self.data)
+        length = int(wire.varint_lengths(values).sum(dtype=np.int64))
+        if length >= self.data.nbytes:
+            return None
+        field = _VARINT_FIELDS.get(self.data.dtype.name, wire.TENSOR_INT32_DATA)
+        return wire.prefix(field, length) + wire.varints(values)
+
+
+def _as_counted(data: np.ndarray[Any, Any]) -> npt.NDArray[np.uint64]:
+    """Return the numbers [n] that stand for elements as protobuf encodes them: the bits of all that is no integer."""
+    flat = np.ascontiguousarray(data).reshape(-1)
+    if flat.dtype.kind == "i":
+        return flat.astype(np.int64).view(np.uint64)
+    bits = np.dtype(f"u{flat.dtype.itemsize}").newbyteorder(flat.dtype.byteorder)
+    return np.asarray(flat.view(bits), np.uint64)
+
 
 def from_tensor(tensor: TensorProto, folder: Path | None = None) -> Initializer:
     """Make an initializer of a whole tensor, which stays as it is.
@@ -137,7 +189,7 @@ def from_tensor(tensor: TensorProto, folder: Path | None = None) -> Initializer:
     except Exception as error:  # the checker lets errors of several C++ types through
         raise InvalidModelError(f"initializer '{tensor.name}' is damaged: {one_line(error)}; export it again") from None
     array.setflags(write=False)
-    return Initializer(copy_except(tensor, *DATA_NAMES), array)
+    return Initializer(copy_except(tensor, *DATA_NAMES), array, counted=not _COUNTED.isdisjoint(stored))
 
 
 def _has_data(tensor: TensorProto, name: str) -> bool:

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, one_line
 from onnxsqueeze.model import checking, node_order, wire
 from onnxsqueeze.model.constant_nodes import with_constant_nodes
-from onnxsqueeze.model.external_data import inline_external, is_external
+from onnxsqueeze.model.external_data import inline_external, is_external, used_bytes
 from onnxsqueeze.model.initializer import Initializer, from_bytes, from_tensor
 from onnxsqueeze.model.mistaken import HEAD, mistaken
 from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
@@ -73,10 +73,7 @@ def to_proto(model: Model) -> ModelProto:
     proto.CopyFrom(model.skeleton)
     proto.graph.sparse_initializer.extend(sparse)
     for initializer in dense:
-        tensor = proto.graph.initializer.add()
-        tensor.CopyFrom(initializer.header)
-        if (raw := initializer.raw) is not None:
-            tensor.raw_data = raw.tobytes()
+        initializer.copy_to(proto.graph.initializer.add())
     return proto
 
 
@@ -123,14 +120,9 @@ def _read_file(file: io.BufferedReader, size: int, path: Path, check: bool) -> M
     except DecodeError as error:
         raise _not_onnx(error) from None
     initializers = [_from_wire(tensor, path.parent) for tensor in tensors]
-    external_bytes = sum(
-        initializer.nbytes
-        for tensor, initializer in zip(tensors, initializers, strict=True)
-        if is_external(tensor.header)
-    )
-    external = any(is_external(tensor.header) for tensor in tensors)
-    size += external_bytes
-    return with_dense(Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=external))
+    external = _external((tensor.header for tensor in tensors), initializers)
+    size += used_bytes(external)
+    return with_dense(Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=bool(external)))
 
 
 def _parse_file(file: io.BufferedReader, path: Path, check: bool, doubt: wire.WireError) -> Model:
@@ -153,10 +145,23 @@ def _load_proto(proto: ModelProto, path: Path | None, check: bool) -> Model:
     model = copy_except(proto, "graph").SerializeToString()
     encoded = _encoded_skeleton(model, graph, proto.graph.initializer)
     skeleton, notes = _skeleton(encoded, folder, check)
-    initializers = _by_name(from_tensor(tensor, folder) for tensor in proto.graph.initializer)
-    size = len(encoded) + sum(entry.nbytes for entry in initializers.values())
-    external = any(map(is_external, proto.graph.initializer))
-    return with_dense(Model(skeleton, initializers, path, size, notes, has_data_file=external))
+    initializers = [from_tensor(tensor, folder) for tensor in proto.graph.initializer]
+    external = _external(proto.graph.initializer, initializers)
+    size = _encoded_size(model, graph or b"", proto.graph.initializer) + used_bytes(external)
+    return with_dense(Model(skeleton, _by_name(initializers), path, size, notes, has_data_file=bool(external)))
+
+
+def _external(tensors: Iterable[TensorProto], read: Iterable[Initializer]) -> list[tuple[TensorProto, int]]:
+    """Return the tensors whose bytes stand in another file, each with how many those are."""
+    pairs = zip(tensors, read, strict=True)
+    return [(tensor, initializer.nbytes) for tensor, initializer in pairs if is_external(tensor)]
+
+
+def _encoded_size(model: bytes, graph: bytes, tensors: Iterable[TensorProto]) -> int:
+    """Return how many bytes a model takes as a file, tensor by tensor, since to ask protobuf means to encode all."""
+    lengths = [int(tensor.ByteSize()) for tensor in tensors]
+    inner = len(graph) + sum(len(wire.prefix(wire.GRAPH_INITIALIZER, length)) + length for length in lengths)
+    return len(model) + len(wire.prefix(wire.MODEL_GRAPH, inner)) + inner
 
 
 def _encoded_skeleton(model: bytes, graph: bytes | None, tensors: Iterable[TensorProto]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ from onnxsqueeze.model.sparse import in_sparse_form
 from onnxsqueeze.model.temporary import put_on_disk, remove, replacing, sync_folder, temporary_file
 
 _EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file, as the onnx package does it
-_ALIGNMENT = 4096  # bytes: a memory page, so that a runtime can map each tensor of a data file
+_ALIGNMENTS = (4096, 64, 1)
+"""Bytes: a memory page, so that a runtime can map each tensor of a data file; less where the file would grow by it."""
 
 _WRONG_PATH = {
     getattr(errno, name)
@@ -88,6 +90,17 @@ def save_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
         file.write(data)
 
 
+def save_copy(source: Path, path: str | os.PathLike[str]) -> int:
+    """Copy a file as `save` writes a model, and return its bytes.
+
+    Raises:
+        UsageError: when the path cannot be written to. SqueezeError: when the reading or the writing itself fails.
+    """
+    with _explained(path), open(source, "rb") as given, replacing(_target(os.fspath(path))) as file:
+        shutil.copyfileobj(given, file)
+        return file.tell()
+
+
 def encoded_size(model: Model) -> int:
     """Return how many bytes the model takes as one file, without writing it."""
     return _in_one_file(with_constant_nodes(model)).length
@@ -100,7 +113,9 @@ def _in_one_file(model: Model) -> _Chunks:
 
 def _save_with_data(model: Model, target: Path) -> int:
     """Write the data file first, then the model that names it; another run may take a name at the same time."""
-    parts, stored = _split(model.initializers.values(), f"{target.name}.{2**31}.data")  # of a name that is long enough
+    longest = f"{target.name}.{2**31}.data"
+    alignment = _alignment(model, f"{target.name}.data")
+    parts, stored = _split(model.initializers.values(), longest, alignment)
     chunks = _Chunks(model, parts)
     if chunks.length > MAX_PROTO_BYTES:
         raise SqueezeError(
@@ -115,10 +130,22 @@ def _save_with_data(model: Model, target: Path) -> int:
                 data_target = _appear(Path(data_file.name), target)
                 undo.callback(remove, data_target)
             sync_folder(target.parent)
-            chunks = _Chunks(model, _split(model.initializers.values(), data_target.name)[0])
+            chunks = _Chunks(model, _split(model.initializers.values(), data_target.name, alignment)[0])
             chunks.write(file)
         undo.pop_all()
     return chunks.length + data_length
+
+
+def _alignment(model: Model, location: str) -> int:
+    """Return where tensors may begin in a data file so that it takes no more bytes than the one that was given."""
+    if not model.has_data_file:
+        return _ALIGNMENTS[0]
+    for alignment in _ALIGNMENTS:
+        parts, stored = _split(model.initializers.values(), location, alignment)
+        length = stored[-1].offset + stored[-1].initializer.nbytes if stored else 0
+        if _Chunks(model, parts).length + length <= model.file_bytes:
+            return alignment
+    return _ALIGNMENTS[-1]
 
 
 def _appear(temporary: Path, target: Path) -> Path:
@@ -168,6 +195,8 @@ def _inline(initializer: Initializer) -> _Part:
     encoded = initializer.header.SerializeToString()
     if initializer.data is None:
         return _Part(_initializer_field(encoded, 0), None)
+    if (numbers := initializer.varints) is not None:
+        return _Part(_initializer_field(encoded + numbers, 0), None)
     encoded += wire.prefix(wire.TENSOR_RAW_DATA, initializer.nbytes)
     return _Part(_initializer_field(encoded, initializer.nbytes), initializer)
 
@@ -181,16 +210,19 @@ def _initializer_field(encoded: bytes, following: int) -> bytes:
     return wire.prefix(wire.GRAPH_INITIALIZER, len(encoded) + following) + encoded
 
 
-def _split(initializers: Iterable[Initializer], location: str) -> tuple[list[_Part], list[_Stored]]:
+def _split(
+    initializers: Iterable[Initializer], location: str, alignment: int
+) -> tuple[list[_Part], list[_Stored]]:
     """Encode initializers with all large data in the file `location`, and say where in it each stands."""
     parts: list[_Part] = []
     stored: list[_Stored] = []
     end = 0
     for initializer in initializers:
-        if initializer.data is None or initializer.nbytes < _EXTERNAL_FROM:
+        small = initializer.nbytes < _EXTERNAL_FROM or initializer.varints is not None
+        if initializer.data is None or small:
             parts.append(_inline(initializer))
             continue
-        offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+        offset = -(-end // alignment) * alignment
         end = offset + initializer.nbytes
         header = copy_except(initializer.header)
         header.data_location = TensorProto.EXTERNAL

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import onnx.numpy_helper
 from onnx import SparseTensorProto, TensorProto
 
 from onnxsqueeze.errors import InvalidModelError, one_line
@@ -82,19 +81,13 @@ def _sparse(initializer: Initializer, before: SparseInitializer) -> SparseTensor
     flat = np.ascontiguousarray(initializer.array).reshape(-1)
     bits = flat.view(np.uint8).reshape(flat.size, -1).any(axis=1)  # a zero may have a sign
     places = np.flatnonzero(bits).astype(np.int64)
-    values = Initializer.from_array(initializer.name, flat[places])
     made = SparseTensorProto(dims=initializer.shape)
-    made.values.CopyFrom(_encoded(values))
-    made.indices.CopyFrom(onnx.numpy_helper.from_array(places, before.proto.indices.name))
-    return made if made.ByteSize() < initializer.header.ByteSize() + initializer.nbytes else None
-
-
-def _encoded(initializer: Initializer) -> TensorProto:
-    tensor = TensorProto()
-    tensor.CopyFrom(initializer.header)
-    if (raw := initializer.raw) is not None:
-        tensor.raw_data = raw.tobytes()
-    return tensor
+    for field, array in (("values", flat[places]), ("indices", places)):
+        stored = from_tensor(getattr(before.proto, field))
+        getattr(made, field).CopyFrom(stored.with_array(array).to_tensor())
+    dense = initializer.varints
+    size = initializer.nbytes if dense is None else len(dense)
+    return made if made.ByteSize() < initializer.header.ByteSize() + size else None
 
 
 def sparse_bytes(tensors: Iterable[SparseTensorProto]) -> int:

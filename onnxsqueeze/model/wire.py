@@ -20,6 +20,9 @@ GRAPH_NODE = 1
 GRAPH_INITIALIZER = 5
 GRAPH_SPARSE_INITIALIZER = 15
 TENSOR_RAW_DATA = 9
+TENSOR_INT32_DATA = 5
+TENSOR_INT64_DATA = 7
+TENSOR_UINT64_DATA = 11
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 """The bytes of a tensor in the file's own order: little-endian, row-major."""
@@ -27,6 +30,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 LENGTH_DELIMITED = 2
 _VARINT = 0
 _FIXED_LENGTH = {1: 8, 5: 4}
+_VARINT_BITS = 7
+_AT_ONCE = 1 << 16  # varints that are encoded together, each in 80 bytes
 _LONGEST_HEAD = 20  # a field's key and its length, ten bytes each at most
 
 _SMALL = 4096  # below this many bytes the ordinary parser is quicker than walking a tensor's fields
@@ -101,6 +106,27 @@ def split_model(file: io.BufferedReader, size: int) -> Split:
 def prefix(number: int, length: int) -> bytes:
     """Return what stands before the content of a length-delimited field: its key and its length in bytes."""
     return _encoded(number << 3 | LENGTH_DELIMITED) + _encoded(length)
+
+
+def varint_lengths(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Return how many bytes each of some numbers takes as a varint: seven bits a byte."""
+    lengths = np.ones(values.shape, np.uint8)
+    for bits in range(_VARINT_BITS, 64, _VARINT_BITS):
+        lengths += values >= np.uint64(1 << bits)
+    return lengths
+
+
+def varints(values: npt.NDArray[np.uint64]) -> bytes:
+    """Encode numbers [n], those below zero as the 64 bits that they have, one after the other."""
+    return b"".join(_varints(values[start : start + _AT_ONCE]) for start in range(0, values.size, _AT_ONCE))
+
+
+def _varints(values: npt.NDArray[np.uint64]) -> bytes:
+    lengths = varint_lengths(values)[:, None]
+    places = np.arange(lengths.max(initial=0), dtype=np.uint8)
+    sevens = values[:, None] >> (places.astype(np.uint64) * np.uint64(_VARINT_BITS)) & np.uint64(0x7F)
+    encoded = sevens.astype(np.uint8) | np.where(places + 1 < lengths, np.uint8(0x80), np.uint8(0))
+    return bytes(encoded[places < lengths].data)
 
 
 def read_bytes(file: io.BufferedReader, start: int, stop: int) -> Bytes:

@@ -57,7 +57,9 @@ def with_narrowed_bodies(model: Model, context: Context, wishes: Wishes) -> tupl
     kept = {name: value for name, value in model.initializers.items() if name not in dropped}
     local_functions.define(skeleton, work.functions)
     changed = replace(model, skeleton=skeleton, initializers=kept)
-    return (changed, work.bodies) if encoded_size(changed) < encoded_size(model) else (model, ())
+    size, most = encoded_size(changed), wishes.most_bytes
+    smaller = size < encoded_size(model) and (most is None or size <= most)
+    return (changed, work.bodies) if smaller else (model, ())
 
 
 class _Bodies:
@@ -137,7 +139,7 @@ class _Bodies:
             body.ClearField(part)
         body.node.extend(nodes)
         body.value_info.extend(values)
-        body.initializer.extend(_tensor(value, names.get(name, name)) for name, value in stored.items())
+        body.initializer.extend(value.renamed(names.get(name, name)).to_tensor() for name, value in stored.items())
 
     def _new(self, hint: str) -> str:
         name, count = f"{hint}.inner", 1
@@ -189,15 +191,6 @@ def _typed(name: str, context: Context) -> onnx.ValueInfoProto:
             else:
                 entry.dim_value = dimension
     return value
-
-
-def _tensor(initializer: Initializer, name: str) -> onnx.TensorProto:
-    tensor = onnx.TensorProto()
-    tensor.CopyFrom(initializer.header)
-    tensor.name = name
-    if (raw := initializer.raw) is not None:
-        tensor.raw_data = raw.tobytes()
-    return tensor
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

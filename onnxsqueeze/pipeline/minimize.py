@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
@@ -54,6 +55,7 @@ class Result:
         make_drawing: makes the drawing of the network for `page`.
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
         has_data_file: whether the given model has its weights in a file beside it.
+        copied: the given file, where that should be copied as it is: nothing went, and written anew it would be longer.
     """
 
     minimized: Model
@@ -62,6 +64,7 @@ class Result:
     make_drawing: Callable[[Report], Drawing]
     failures: tuple[Failure, ...] = ()
     has_data_file: bool = False
+    copied: Path | None = None
 
     @cached_property
     def report(self) -> Report:
@@ -154,7 +157,7 @@ def minimize(
         check_patterns("--only", only, _names(analysis))
         clock.lap("analyse")
         tell("minimizing", None)
-        wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(model))
+        wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(given, model))
         rounds = searched(stored, analysis, wishes)
         first, best, last = rounds[0].first, rounds[0].best, rounds[-1].best
         minimized, inner = with_narrowed_bodies(last.model if last.changed else model, last.analysis.context, wishes)
@@ -171,8 +174,10 @@ def minimize(
             found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
+    copied = _as_it_is(given) if minimized is given else None
+
     def report() -> Report:
-        size = encoded_size(minimized)
+        size = encoded_size(minimized) if copied is None else given.file_bytes
         bodies = [(body.path, body.outcome.analysis, body.outcome.plan) for body in inner]
         later = [(each.best.analysis, each.best.plan) for each in rounds[1:]]
         with judged(given):  # it looks at constants that nothing else has looked at
@@ -187,7 +192,7 @@ def minimize(
 
         return drawing(best.analysis, best.plan, made.layers)
 
-    return Result(minimized, best.plan, report, drawn, failures, given.has_data_file)
+    return Result(minimized, best.plan, report, drawn, failures, given.has_data_file, copied)
 
 
 def inspect(
@@ -216,9 +221,16 @@ def inspect(
     return minimize(source, dims=dims, progress=progress, verify=False, **how).report
 
 
-def most_bytes(model: Model) -> int | None:
-    """Return how many bytes an outcome may take: as many as what was given does, or would if it were written here."""
-    return max(model.file_bytes, encoded_size(model))
+def most_bytes(given: Model, model: Model) -> int | None:
+    """Return how many bytes an outcome may take: as many as what was given, or as that with what was added to it."""
+    return given.file_bytes if model is given else max(given.file_bytes, encoded_size(model))
+
+
+def _as_it_is(given: Model) -> Path | None:
+    """Return the file of a model that would be longer if it were written anew: others encode some things shorter."""
+    if given.path is None or given.has_data_file or given.notes:
+        return None
+    return given.path if encoded_size(given) > given.file_bytes else None
 
 
 def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import onnx
@@ -50,7 +51,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     _update_shapes(skeleton.graph, editor, initializers)
     counts = Counter(sources.values())
     copied = {name for name in model.initializers if counts[name] + (name in initializers and name not in arrays) > 1}
-    made = Model(skeleton, initializers, model.path, model.file_bytes, constants=model.constants, sparse=model.sparse)
+    made = replace(model, skeleton=skeleton, initializers=initializers, notes=())
     return with_constant_nodes(made), frozenset(copied)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import onnx
 import onnx_graphsurgeon as gs
+from onnx import numpy_helper
 
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Graph, Node
 from onnxsqueeze.model.protobuf import copy_except
@@ -53,4 +54,16 @@ def _untouched(node: gs.Node, original: Node) -> onnx.NodeProto:
 def _edited(node: gs.Node, original: Node) -> onnx.NodeProto:
     exported = exported_node(node)
     exported.MergeFrom(copy_except(original.proto, *_WRITTEN))
+    before = {attribute.name: attribute for attribute in original.proto.attribute}
+    for attribute in exported.attribute:
+        if attribute.name in before and _same_tensor(before[attribute.name], attribute):
+            attribute.CopyFrom(before[attribute.name])
     return exported
+
+
+def _same_tensor(before: onnx.AttributeProto, now: onnx.AttributeProto) -> bool:
+    """Whether attributes hold the same tensor, which the file may store in a shorter form."""
+    if not before.type == now.type == onnx.AttributeProto.TENSOR or before.t.data_type != now.t.data_type:
+        return False
+    old, new = (numpy_helper.to_array(attribute.t) for attribute in (before, now))
+    return old.shape == new.shape and old.tobytes() == new.tobytes()

@@ -14,6 +14,9 @@ from onnxsqueeze.graph.graph import Graph, Node
 def exported_node(node: gs.Node) -> onnx.NodeProto:
     """Write one node of graphsurgeon's as a NodeProto."""
     proto: onnx.NodeProto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
+    for field in ("name", "domain"):  # an empty one takes bytes, too
+        if not getattr(proto, field):
+            proto.ClearField(field)
     return proto
 
 
