@@ -200,31 +200,38 @@ class Analysis:
         supposed._constant = {name: self.constant(name) | chosen[self.classes_of(name)] for name in names}
         return supposed
 
-    def backward(self, kept: Bools) -> Liveness:
-        """Return what is needed of each activation if at least the classes in ``kept`` stay."""
+    def backward(self, kept: Bools, gone: Bools | None = None) -> Liveness:
+        """Return what is needed of each activation if at least the classes in ``kept`` stay, and those ``gone`` do not.
+
+        Args:
+            kept: by class. gone: by class what counts as constant, whatever its weights are.
+        """
         liveness = Liveness({}, {}, [])
         for name in self.graph.outputs:
             if self.context.is_activation(name):
                 liveness.add(name, Demand(np.full((), True)), self.context.ids(name).shape)
         for node in reversed(self.graph.nodes):
-            outputs = [self._wanted(name, liveness.required, kept) for name in node.outputs]
+            outputs = [self._wanted(name, liveness.required, kept, gone) for name in node.outputs]
             reconstructible = any(
                 name in liveness.live and liveness.live[name] is not liveness.required[name] for name in node.outputs
             )
             if any(output.any() for output in outputs):
                 self._spread(node, outputs, liveness)
             if reconstructible:
-                self._spread(
-                    node, [self._wanted(name, liveness.live, kept) for name in node.outputs], liveness, required=False
-                )
+                outputs = [self._wanted(name, liveness.live, kept, gone) for name in node.outputs]
+                self._spread(node, outputs, liveness, required=False)
         return liveness
 
-    def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools) -> Bools:
+    def _wanted(self, name: str, live: Mapping[str, Bools], kept: Bools, gone: Bools | None) -> Bools:
         """An element is computed if it is live and no constant, or if it stays for whatever reason."""
         if not name or not self.context.is_activation(name):
             return np.full((1,) * self.context.rank(name), False)
-        stays = kept[self.classes_of(name)]
-        return (live[name] & ~self.constant(name)) | stays if name in live else stays
+        classes = self.classes_of(name)
+        stays = kept[classes]
+        if name not in live:
+            return stays
+        constant = self.constant(name) if gone is None else self.constant(name) | gone[classes]
+        return (live[name] & ~constant) | stays
 
     def _spread(self, node: Node, outputs: Sequence[Bools], liveness: Liveness, required: bool = True) -> None:
         demands = self.rules[node.index].need(node, self.context, outputs)

@@ -83,10 +83,12 @@ class Constraint(ABC):
     Attributes:
         phase: when it is enforced.
         by_value: whether it depends on what the weights are, so that it says nothing of weights about to be masked.
+        keeps_last: whether all that it asks for is that a layer does not lose the last of what it reads.
     """
 
     phase: ClassVar[Phase] = Phase.IN_TURN
     by_value: ClassVar[bool] = False
+    keeps_last: ClassVar[bool] = False
 
     def labelled(self: _Same, labels: Classes) -> _Same:
         """Return the same constraint on final class numbers; ``labels`` gives them by identifier."""

@@ -271,6 +271,7 @@ class NotEmpty(Constraint):
     inputs: Classes
     outputs: Classes
     phase: ClassVar[Phase] = Phase.LAST
+    keeps_last: ClassVar[bool] = True
 
     def enforce(self, kept: Kept) -> None:
         """Keep one element of the inputs."""

@@ -83,7 +83,7 @@ class GoalSearch:
         self._start, self._learning, self._tell = start, learning, tell
         units = network.units
         cost: Callable[..., float] = units.macs_left if goal.counts_macs else units.left
-        self._path = Search(ladders, cost, len(units))
+        self._path = Search(ladders, cost, len(units), units.read)
         self.whole = start.whole or self._path.steps[0].cost
         self._made: dict[tuple[int, ...], Point] = {}
 

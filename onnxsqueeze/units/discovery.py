@@ -32,6 +32,7 @@ def units_of(
     columns: bool = True,
     trained: Collection[str] | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
+    emptied: bool = False,
 ) -> Units:
     """Find the units of a model.
 
@@ -40,6 +41,7 @@ def units_of(
         columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
         trained: the initializers that can be masked; by default all. Those that cannot may block units.
         sizes: of dynamic dimensions by name, for counts of multiply-accumulates; others are assumed.
+        emptied: whether all that a layer reads may leave, after which it computes its bias.
     """
     model = with_initializers(model)
     analysis = probed(model)
@@ -48,7 +50,7 @@ def units_of(
     weights = weights_of(analysis, numbers, trained)
     for classes in weights.blocked:
         pinned[classes[classes < analysis.classes]] = True
-    constraints = constraints_of(analysis)
+    constraints = [each for each in constraints_of(analysis) if not (emptied and each.keeps_last)]
     rows = [together for constraint in constraints for together in constraint.rows()]
     count = analysis.classes + numbers.count
     coupled = (pair for constraint in constraints for pair in constraint.coupled())

@@ -93,6 +93,22 @@ class Units:
         kept[:inner] = settled(self.constraints, self.fixed[:inner], gone[:inner])
         return kept
 
+    def read(self, removed: Bools) -> Bools:
+        """Return which units the network's outputs still depend on once some have left.
+
+        A unit that this leaves out costs nothing more. The first of those side by side in a layer is always left out:
+        it was zero when the network was analysed.
+        """
+        inner = self.analysis.classes
+        gone = ~self.kept(removed)
+        live = self.analysis.backward(np.zeros(inner, dtype=bool), gone[:inner]).live
+        found = np.zeros(self.classes, dtype=bool)
+        for name, mask in live.items():
+            found[self.analysis.classes_of(name)[mask & ~self.analysis.constant(name)]] = True
+        for columns, rows in self.gathered:
+            found[columns] = found[rows].any()
+        return self.per_unit((found & ~gone).astype(np.float64)) > 0
+
     def left(self, removed: Bools, standing: bool = True) -> int:
         """Return how many weight elements of the model are left when units have been removed and it is minimized.
 
