@@ -65,7 +65,7 @@ onnxruntime-web runs in node, in WebAssembly, as a browser would run it. It is l
 `ONNXSQUEEZE_WEB` names, or in `~/.cache/onnxsqueeze/web`. LiteRT's converter, onnx2tf, comes with TensorFlow and old
 releases of onnx and numpy, so that it wants an environment of its own.
 
-```
+```sh
 pip install 'onnxsqueeze[openvino,tract,opencv]'
 pip install 'onnxsqueeze[ncnn]' && pip install --no-deps pnnx      # pnnx declares torch, but runs without
 pip install 'onnxsqueeze[litert,litert-convert]'                   # in an environment of its own
