@@ -120,6 +120,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_the_worked_example_of_contributing_is_what_it_shows() -> None:
     """Each block of code follows the path of a file, and is the whole of it."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^`(\S+\.py)`:\n\n<!-- run by: tests/test_package.py -->\n```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    shown = r"^`(\S+\.py)`:\n\n<!-- run by: tests/test_package.py -->\n```python\n(.*?)```"
+    blocks = re.findall(shown, text, re.DOTALL | re.MULTILINE)
     assert len(blocks) == text.count("```python") == 3
     assert [path for path, block in blocks if (ROOT / path).read_text(encoding="utf-8") != block] == []
