@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def shown() -> tuple[list[str], list[str]]:
     """Return the words of the command, and the lines that it prints."""
-    blocks = re.findall(r"^```\w+\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     number = next(place for place, block in enumerate(blocks) if block.startswith("onnxsqueeze squeeze models/"))
     return shlex.split(blocks[number])[1:], blocks[number + 1].splitlines()
 
