@@ -20,7 +20,6 @@ from onnxsqueeze.reporting.unknown_layers import Held, unknown_layers
 from onnxsqueeze.rules.contract import OpRule
 from onnxsqueeze.rules.lessons import Failure, RuleFailed
 from onnxsqueeze.rules.parameter import Parameter, Role
-from onnxsqueeze.rules.parameters import placed
 from onnxsqueeze.rules.plan import Plan
 from onnxsqueeze.rules.weight_source import codes_of
 
@@ -246,7 +245,8 @@ class _Row:
         zero = context.value(parameter.zero_point) if parameter.zero_point else None
         if zero is None:
             return value
-        return np.asarray(value != (zero if zero.size == 1 else placed(zero, value.ndim, parameter.zero_axis)))
+        others = [axis for axis in range(value.ndim) if axis not in parameter.zero_axes]
+        return np.asarray(value != (zero if zero.size == 1 else np.expand_dims(zero, others)))
 
     def _size(self) -> int:
         """Return the number of output channels."""

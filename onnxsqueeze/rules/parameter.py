@@ -39,8 +39,8 @@ class Parameter:
             depend. An element leaves with any of its classes; without any it belongs to no channel.
         data: the tensor, and those of its axes, at each of whose positions a weight is multiplied once; None for what
             costs nothing.
-        zero_point, zero_axis: the tensor with the codes that stand for 0, where the constant is quantized, and the axis
-            of the constant along which they lie, if there are several; "" where 0 is 0.
+        zero_point, zero_axes: the tensor with the codes that stand for 0, where the constant is quantized, and the axes
+            of the constant along which its own lie, if there are several; "" where 0 is 0.
         packed: how many numbers an element holds.
     """
 
@@ -50,7 +50,7 @@ class Parameter:
     classes: tuple[Classes, ...] = ()
     data: tuple[str, tuple[int, ...]] | None = None
     zero_point: str = ""
-    zero_axis: int = 0
+    zero_axes: tuple[int, ...] = ()
     packed: int = 1
 
     def _separate(self) -> list[int] | None:

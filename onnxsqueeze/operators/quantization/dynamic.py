@@ -34,8 +34,8 @@ def _link(node: Node, context: Context) -> None:
         context.elements.ids[name] = context.elements.fresh(())
 
 
-def _measured(interval: Interval) -> tuple[Bools, Bools]:
-    """Return which elements could set the scale, and which constants keep others from it."""
+def measured(interval: Interval) -> tuple[Bools, Bools]:
+    """Return which elements of all that is encoded together could set the scale, and which keep others from it."""
     constant = interval.constant
     values = np.where(constant, interval.lower, 0.0)
     least, most = min(0.0, float(values.min(initial=0.0))), max(0.0, float(values.max(initial=0.0)))
@@ -48,7 +48,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     live = outputs[0] if node.outputs[0] else np.full((1,) * context.rank(node.inputs[0]), False)
     if not any(any_along(output, tuple(range(output.ndim))) for output in outputs):
         return [Demand(live)]
-    extreme, ends = _measured(context.interval(node.inputs[0]))
+    extreme, ends = measured(context.interval(node.inputs[0]))
     return [Demand(live | extreme | ends, extreme | ends, Reason.MEASURED, node.operator)]
 
 

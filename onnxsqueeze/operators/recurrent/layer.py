@@ -1,8 +1,8 @@
-"""One view of LSTM, GRU and RNN: weights by direction, gate and unit."""
+"""One view of LSTM, GRU, RNN and DynamicQuantizeLSTM: weights by direction, gate and unit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,15 @@ from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constant_weight
+from onnxsqueeze.operators.recurrent.coded_weight import KERNEL, RECURRENT, coded_weight
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.memo import per_node
 
-DATA, KERNEL, RECURRENT, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLE = range(8)
-"""The positions of the inputs."""
+DATA, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLE = 0, 3, 4, 5, 6, 7
+"""The positions of the inputs beside the weights."""
+
+CODED = "DynamicQuantizeLSTM"
+"""The LSTM whose weights are codes, and which encodes what it multiplies by them, by scales that it measures."""
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _FUNCTIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -65,7 +69,7 @@ class Layer:
     D directions, G gates in the operator's order, H units, I input features.
 
     Attributes:
-        op: the operator.
+        op: the operator, LSTM for both kinds of it.
         kernel, recurrent: the weights as views [D, G, H, I] and [D, G, H, H].
         biases: float64 [2, D, G, H], of the input and of the recurrence; zeros where there are none.
         peephole: float64 [D, 3, H], zeros where there is none.
@@ -73,6 +77,7 @@ class Layer:
         clip: bound of what goes into an activation, 0 for none.
         batch_first: whether the batch is the first axis (``layout``).
         linear_before_reset, coupled: GRU's order of its reset, LSTM's ``input_forget``.
+        codes: by position the codes of a weight, as a view like that of the weight itself; none of real numbers.
     """
 
     op: str
@@ -85,6 +90,12 @@ class Layer:
     batch_first: bool
     linear_before_reset: bool
     coupled: bool
+    codes: Mapping[int, Array]
+
+    @property
+    def measures(self) -> bool:
+        """Whether features and states are encoded by scales that are measured each time."""
+        return bool(self.codes)
 
     @property
     def directions(self) -> int:
@@ -100,6 +111,10 @@ class Layer:
     def features(self) -> int:
         """The number of input features."""
         return int(self.kernel.shape[3])
+
+    def stored(self, position: int) -> Array:
+        """Return a weight as it is stored, codes or real numbers; a view [D, G, H, I or H]."""
+        return self.codes.get(position, self.kernel if position == KERNEL else self.recurrent)
 
     def placed(self, units: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
         """Return an array [D, H] in the (compact) layout of an output or a state of a rank."""
@@ -121,21 +136,16 @@ class Layer:
 @per_node
 def layer_of(node: Node, context: Context) -> Layer | Refusal:
     """Return the view of a recurrent node, or why there is none."""
-    weights: dict[int, Array] = {}
-    for position in (KERNEL, RECURRENT, BIAS, PEEPHOLE):
-        if node.input(position):
-            weight = constant_weight(node, context, position)
-            if isinstance(weight, Refusal):
-                return weight
-            if not all_finite(weight):
-                return Refusal(Reason.NOT_FINITE, node.input(position))
-            weights[position] = weight
+    found = _weights(node, context)
+    if isinstance(found, Refusal):
+        return found
+    weights, codes = found
     activations = _activations(node, weights[KERNEL].shape[0])
     if isinstance(activations, Refusal):
         return activations
     if not context.is_activation(node.inputs[DATA]):
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} of a constant")
-    directions, gates, units = weights[RECURRENT].shape[0], _GATES[node.op], weights[RECURRENT].shape[2]
+    directions, gates, units = weights[RECURRENT].shape[0], _GATES[_kind(node)], weights[RECURRENT].shape[2]
     shape = (directions, gates, units)
     biases: Floats = np.zeros((2, *shape))
     peephole: Floats = np.zeros((directions, 3, units))
@@ -144,7 +154,7 @@ def layer_of(node: Node, context: Context) -> Layer | Refusal:
     if PEEPHOLE in weights:
         peephole = weights[PEEPHOLE].astype(np.float64).reshape(peephole.shape)
     return Layer(
-        op=node.op,
+        op=_kind(node),
         kernel=weights[KERNEL].reshape(*shape, -1),
         recurrent=weights[RECURRENT].reshape(*shape, units),
         biases=biases,
@@ -154,12 +164,39 @@ def layer_of(node: Node, context: Context) -> Layer | Refusal:
         batch_first=bool(node.attributes.get("layout", 0)),
         linear_before_reset=bool(node.attributes.get("linear_before_reset", 0)),
         coupled=bool(node.attributes.get("input_forget", 0)),
+        codes={position: array.reshape(*shape, -1) for position, array in codes.items()},
     )
+
+
+def _kind(node: Node) -> str:
+    return "LSTM" if node.op == CODED else node.op
+
+
+def _weights(node: Node, context: Context) -> tuple[dict[int, Array], dict[int, Array]] | Refusal:
+    """Return what weights and biases are in real numbers, and the codes of those that have some."""
+    weights: dict[int, Array] = {}
+    codes: dict[int, Array] = {}
+    for position in (KERNEL, RECURRENT, BIAS, PEEPHOLE):
+        if not node.input(position):
+            continue
+        coded = node.op == CODED and position in (KERNEL, RECURRENT)
+        found = (coded_weight if coded else constant_weight)(node, context, position)
+        if isinstance(found, Refusal):
+            return found
+        if isinstance(found, tuple):
+            weights[position], codes[position] = found
+        else:
+            weights[position] = found
+        if not all_finite(weights[position]):
+            return Refusal(Reason.NOT_FINITE, node.input(position))
+    return weights, codes
 
 
 def _activations(node: Node, directions: int) -> tuple[tuple[Activation, ...], ...] | Refusal:
     """Pair the functions with their parameters, which are listed for those functions alone that have them."""
-    names = [_text(name) for name in node.attributes.get("activations", ())] or list(_FUNCTIONS[node.op]) * directions
+    names = [_text(name) for name in node.attributes.get("activations", ())] or list(
+        _FUNCTIONS[_kind(node)]
+    ) * directions
     given = {kind: iter(node.attributes.get(f"activation_{kind}", ())) for kind in _PARAMETERS}
     found = []
     for name in names:
@@ -170,7 +207,7 @@ def _activations(node: Node, directions: int) -> tuple[tuple[Activation, ...], .
         if None in own.values():
             return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with {name} of no given scale")
         found.append(Activation(name, curve, tuple((kind, float(value)) for kind, value in own.items())))
-    count = len(_FUNCTIONS[node.op])
+    count = len(_FUNCTIONS[_kind(node)])
     if len(found) != count * directions:
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with {len(found)} activations")
     return tuple(tuple(found[start : start + count]) for start in range(0, len(found), count))

@@ -1,35 +1,28 @@
 """LSTM, GRU and RNN: a hidden unit leaves with its gates, in each direction on its own.
 
 A unit can go if nothing reads it, neither outside nor, through the recurrent weights, a unit that stays; or if it is
-one constant at all times, the initial state included.
+one constant at all times, the initial state included. In DynamicQuantizeLSTM it must be 0 at all times: any other one
+could set the scale of the states (see `onnxsqueeze.operators.recurrent.measured`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, constant_interval, hull
+from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.recurrent.layer import (
-    BIAS,
-    CELL,
-    DATA,
-    HIDDEN,
-    KERNEL,
-    LENGTHS,
-    PEEPHOLE,
-    RECURRENT,
-    Layer,
-    layer_of,
-)
+from onnxsqueeze.operators.recurrent.coded_weight import KERNEL, NUMBERS, RECURRENT
+from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, CODED, DATA, HIDDEN, LENGTHS, PEEPHOLE, Layer, layer_of
+from onnxsqueeze.operators.recurrent.measured import Extremes, demand, setting_scale, signs
 from onnxsqueeze.operators.recurrent.repair import repair
 from onnxsqueeze.operators.recurrent.state_bounds import ReachableStates, State, reachable_states
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
@@ -80,9 +73,10 @@ def _reachable_states(node: Node, context: Context) -> ReachableStates:
 
 
 def _features(node: Node, context: Context, layer: Layer) -> Interval:
-    """Return the intervals of the input features [I], whatever the step."""
+    """Return the intervals of the input features [I] as the weights read them, whatever the step."""
     lower, upper = channel_bounds(context, node.inputs[DATA], _INPUT_AXIS)
-    return Interval(np.broadcast_to(lower, (layer.features,)), np.broadcast_to(upper, (layer.features,)))
+    found = Interval(np.broadcast_to(lower, (layer.features,)), np.broadcast_to(upper, (layer.features,)))
+    return signs(found) if layer.measures else found
 
 
 def _initial(node: Node, context: Context, layer: Layer, position: int) -> Interval:
@@ -138,14 +132,29 @@ def _link(node: Node, context: Context) -> None:
     elements.constraints.append(NotEmpty(features, units))
     for ids, reads in zip(units, _reads(node, context), strict=True):
         elements.constraints.append(Recurrence(ids, reads, f"the recurrence of {node.label}"))
+    if layer.measures:
+        setting = _setting_scales(node, context)
+        elements.constraints += [Extremes(*pair, node.operator) for pair in zip(units, setting, strict=True)]
     own = {("units", *units.shape): units}
     tie_parts(context, node.inputs[KERNEL], {("inputs", *features.shape): features} | own)
     tie_parts(context, node.inputs[RECURRENT], own)
 
 
+def _setting_scales(node: Node, context: Context) -> Bools:
+    """Return which units could set the scale that the states of their direction are encoded by, [D, H]."""
+    hidden = _reachable_states(node, context).read.hidden
+    return np.stack([setting_scale(Interval(*pair)) for pair in zip(hidden.lower, hidden.upper, strict=True)])
+
+
+def _states_read(node: Node, context: Context) -> Interval:
+    """Return the intervals of the states [D, H] as the weights read them."""
+    hidden = _reachable_states(node, context).read.hidden
+    return signs(hidden) if _viewed(node, context).measures else hidden
+
+
 def _reads(node: Node, context: Context) -> Bools:
     """Return which unit i reads which unit j, [D, H, H]; one that is constant at all times joins the biases."""
-    layer, state = _viewed(node, context), _reachable_states(node, context).read.hidden
+    layer, state = _viewed(node, context), _states_read(node, context)
     folded = state.constant[:, None, None, :]
     read: Bools = layer.recurrent != 0
     if layer.op == "GRU" and not layer.linear_before_reset:  # there the reset multiplies what the last gate reads
@@ -174,12 +183,14 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
 def _need_features(node: Node, context: Context, layer: Layer, wanted: Bools) -> Demand:
     name = node.inputs[DATA]
     live = (any_along(layer.kernel != 0, 1) & wanted[..., None]).any(axis=(0, 1)).reshape(1, 1, -1)
+    if layer.measures:
+        return demand(context.interval(name), live, node.operator)
     uneven = live & ~_features(node, context, layer).constant
     return Demand(live, uneven & context.interval(name).constant, Reason.CONSTANT_VARIES, node.operator)
 
 
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
-    layer, states = _viewed(node, context), _reachable_states(node, context).read.hidden
+    layer, states = _viewed(node, context), _states_read(node, context)
     features = _features(node, context, layer)
     repair(node, context, rewriter, layer, _constants(features), _constants(states), _zero_states(node, context))
 
@@ -190,14 +201,27 @@ def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
     units = layer.by_unit(context.ids(next(name for name in node.outputs if name)))
     features = np.broadcast_to(along(context, node.inputs[DATA], _INPUT_AXIS), (layer.features,))
     gates = layer.kernel.shape[1]
-    rows, every = np.tile(units, (1, gates))[:, :, None], (node.inputs[DATA], (0, 1))
-    found = [
-        Parameter(node.inputs[KERNEL], KERNEL, Role.WEIGHT, (rows, features[None, None, :]), every),
-        Parameter(node.inputs[RECURRENT], RECURRENT, Role.WEIGHT, (rows, units[:, None, :]), every),
-    ]
+    rows, every = np.tile(units, (1, gates)), (node.inputs[DATA], (0, 1))
+    found = []
+    for position, columns in ((KERNEL, features[None, :]), (RECURRENT, units)):
+        classes = (rows[:, None, :], columns[:, :, None]) if layer.codes else (rows[:, :, None], columns[:, None, :])
+        weight = Parameter(node.inputs[position], position, Role.WEIGHT, classes, every)
+        found += _coded(node, context, weight, rows) if layer.codes else [weight]
     for position, repeats in ((BIAS, 2 * gates), (PEEPHOLE, 3)):
         if node.input(position):
             found.append(Parameter(node.inputs[position], position, Role.SUMMAND, (np.tile(units, (1, repeats)),)))
+    return found
+
+
+def _coded(node: Node, context: Context, weight: Parameter, rows: Classes) -> list[Parameter]:
+    """A weight of codes has scales and zero points, for each direction or each row of a gate."""
+    places = NUMBERS[weight.position]
+    by_row = [len(context.shape(node.inputs[place])) > 1 for place in places]
+    found = [replace(weight, zero_point=node.inputs[places[1]], zero_axes=(0, 2) if by_row[1] else (0,))]
+    for place, own in zip(places, by_row, strict=True):
+        found.append(
+            Parameter(node.inputs[place], place, Role.OPERAND if own else Role.SETTING, (rows,) if own else ())
+        )
     return found
 
 
@@ -205,9 +229,11 @@ def _products(node: Node, context: Context) -> Sequence[Product]:
     """Features and states are multiplied by the kernel and by the recurrent weights.
 
     Of states that the reset multiplies first, that start from something given, or that end at lengths of their own,
-    it is not known here what the weights read.
+    it is not known here what the weights read; nor of what is encoded first, by weights that are codes.
     """
     layer = _viewed(node, context)
+    if layer.codes:
+        return ()
     directions, gates, units = layer.kernel.shape[:3]
     features = np.broadcast_to(along(context, node.inputs[DATA], _INPUT_AXIS), (directions, layer.features))
     bias, width = node.input(BIAS), gates * units
@@ -260,21 +286,30 @@ def _absorbs(node: Node, context: Context, position: int, axis: int) -> bool:
     return position == DATA and axis == _INPUT_AXIS and node.inputs.count(node.inputs[DATA]) == 1
 
 
-register(
-    *(
-        OpRule(
-            op,
-            since=_NEW_OPERATORS,
-            applies=refusal_of(layer_of),
-            forward=_forward,
-            link=_link,
-            need=_need,
-            repair=_repair,
-            absorbs=_absorbs,
-            parameters=_parameters,
-            products=_products,
-            contracts=lambda node, context: [node.inputs[DATA]],
-        )
-        for op in ("LSTM", "GRU", "RNN")
+def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
+    data, weight = context.shapes.get(node.inputs[DATA]), context.shapes.get(node.inputs[RECURRENT])
+    if data is None or weight is None or len(data) != 3 or len(weight) != 3:
+        return [None] * len(node.outputs)
+    state = (weight[0], data[1], weight[1])
+    return [(data[0], *state), state, state][: len(node.outputs)]
+
+
+def _rule(op: str, **fields: Any) -> OpRule:
+    return OpRule(
+        op,
+        applies=refusal_of(layer_of),
+        forward=_forward,
+        link=_link,
+        need=_need,
+        repair=_repair,
+        parameters=_parameters,
+        products=_products,
+        contracts=lambda node, context: [node.inputs[DATA]],
+        **fields,
     )
+
+
+register(
+    *(_rule(op, since=_NEW_OPERATORS, absorbs=_absorbs) for op in ("LSTM", "GRU", "RNN")),
+    _rule(CODED, domain="com.microsoft", infer=_shapes),
 )

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, DATA, HIDDEN, KERNEL, PEEPHOLE, RECURRENT, Layer, written
+from onnxsqueeze.operators.recurrent.coded_weight import KERNEL, RECURRENT, slice_numbers
+from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, DATA, HIDDEN, PEEPHOLE, Layer, written
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -45,7 +46,7 @@ def repair(
         values[kept_in] = taken.vector
     _rebias(node, rewriter, layer, kept, lesson, _shifts(layer, values, np.where(kept, 0.0, np.nan_to_num(states))))
     if not (kept.all() and kept_in.all()):
-        _set_weight(node, rewriter, KERNEL, _rows(layer.kernel, kept)[..., kept_in])
+        _set_weight(node, rewriter, layer, KERNEL, _rows(layer.stored(KERNEL), kept)[..., kept_in])
     if not kept.all():
         _narrow(node, context, rewriter, layer, kept, zero_states)
 
@@ -60,9 +61,10 @@ def _columns(array: npt.NDArray[Any], kept: Bools) -> npt.NDArray[Any]:
     return np.stack([part[..., chosen] for part, chosen in zip(array, kept, strict=True) if chosen.any()])
 
 
-def _set_weight(node: Node, rewriter: Rewriter, position: int, weight: Array) -> None:
-    """Store a weight [D, G, H, I] as the operator has it."""
-    rewriter.set_constant(node, position, weight.reshape(weight.shape[0], -1, weight.shape[3]))
+def _set_weight(node: Node, rewriter: Rewriter, layer: Layer, position: int, weight: Array) -> None:
+    """Store a weight [D, G, H, I], in codes if it has some, as the operator has it."""
+    flat = weight.reshape(weight.shape[0], -1, weight.shape[3])
+    rewriter.set_constant(node, position, np.ascontiguousarray(flat.swapaxes(1, 2)) if layer.codes else flat)
 
 
 def _shifts(layer: Layer, values: Floats, states: Floats) -> Floats:
@@ -94,7 +96,10 @@ def _narrow(
     node: Node, context: Context, rewriter: Rewriter, layer: Layer, kept: Bools, zero_states: Sequence[int]
 ) -> None:
     """Slice all that has the units along some axis."""
-    _set_weight(node, rewriter, RECURRENT, _rows(_columns(layer.recurrent, kept), kept[any_along(kept, 1)]))
+    recurrent = _rows(_columns(layer.stored(RECURRENT), kept), kept[any_along(kept, 1)])
+    _set_weight(node, rewriter, layer, RECURRENT, recurrent)
+    for position in layer.codes:
+        slice_numbers(node, rewriter, position, kept)
     if node.input(PEEPHOLE):
         part = _columns(layer.peephole, kept)
         rewriter.set_constant(node, PEEPHOLE, part.reshape(len(part), -1).astype(layer.kernel.dtype))

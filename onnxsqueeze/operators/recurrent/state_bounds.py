@@ -15,6 +15,7 @@ from onnxsqueeze.abstract.arithmetic import add, times
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, constant_interval, enclosing, hull, sum_is_unsure
 from onnxsqueeze.operators.recurrent.layer import Layer
+from onnxsqueeze.operators.recurrent.measured import signs
 
 _EPSILON = float(np.finfo(np.float32).eps)
 _FREE_ROUNDS = 3  # after which a bound that still moves is given up
@@ -153,7 +154,8 @@ def _reads(matrix: Floats, chosen: Bools) -> Bools:
 
 def _gate(layer: Layer, place: int, gate: int, given: Sequence[Terms], hidden: Interval) -> Interval:
     """Bound what a gate's activation gets, given the terms of the inputs and what the recurrent weights read."""
-    terms = given[gate].plus(_terms(layer.recurrent[place, gate], hidden))
+    read = signs(hidden) if layer.measures else hidden
+    terms = given[gate].plus(_terms(layer.recurrent[place, gate], read))
     return terms.interval(layer.biases[:, place, gate].sum(axis=0))
 
 

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: by torch's own kernels where they compute the same, else step by step."""
+"""LSTM, GRU, RNN and DynamicQuantizeLSTM: by torch's own kernels where they compute the same, else step by step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.lowerings.numbers import optional
+from onnxsqueeze.training.lowerings.quantization import decoded, measured
 from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 Activation = tuple[str, float, float]
@@ -52,7 +53,7 @@ class Settings(NamedTuple):
         op: the operator. direction: "forward", "reverse" or "bidirectional".
         activations: of all directions, one after the other. clip: bound of their arguments, 0 for none.
         batch_first: whether the batch is the first axis. after: GRU's ``linear_before_reset``.
-        coupled: LSTM's ``input_forget``.
+        coupled: LSTM's ``input_forget``. measured: whether features and states are encoded before they are multiplied.
     """
 
     op: str
@@ -62,6 +63,7 @@ class Settings(NamedTuple):
     batch_first: bool
     after: bool
     coupled: bool
+    measured: bool
 
 
 class Weights(NamedTuple):
@@ -84,7 +86,7 @@ def recurrent(
     hidden: Tensor | None,
     cell: Tensor | None,
     peephole: Tensor | None,
-    settings: tuple[str, str, tuple[Activation, ...], float, bool, bool, bool],
+    settings: tuple[str, str, tuple[Activation, ...], float, bool, bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the operator with its inputs in ONNX's order (layouts: see there).
 
@@ -118,7 +120,7 @@ def _is_usual(way: Settings, lengths: Tensor | None, peephole: Tensor | None) ->
     directions = 2 if way.direction == "bidirectional" else 1
     names = [name for name, _, _ in way.activations]
     usual = names == _DEFAULTS[way.op] * directions or (way.op == "RNN" and names == ["relu"] * directions)
-    special = way.clip or way.coupled or lengths is not None or peephole is not None
+    special = way.clip or way.coupled or way.measured or lengths is not None or peephole is not None
     return usual and not special and (way.op != "GRU" or way.after)
 
 
@@ -169,7 +171,7 @@ def _direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go through the steps in one direction; a sequence that has ended keeps its state, and its outputs are zeros."""
     step = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}[way.op]
-    projected = F.linear(data, weights.kernel, weights.bias)
+    projected = F.linear(_read(data, way), weights.kernel, weights.bias)
     outputs: list[Tensor] = []
     hidden, cell = state
     order = range(data.shape[0])
@@ -190,10 +192,15 @@ def _curve(x: Tensor, activation: Activation, clip: float) -> Tensor:
     return _FUNCTIONS[name](x.clamp(-clip, clip) if clip else x, alpha, beta)
 
 
+def _read(x: Tensor, way: Settings) -> Tensor:
+    """Return what a weight is multiplied by: the numbers, or what their codes stand for."""
+    return decoded(*measured(x)) if way.measured else x
+
+
 def _lstm_step(
     x: Tensor, hidden: Tensor, cell: Tensor, weights: Weights, activations: Sequence[Activation], way: Settings
 ) -> tuple[Tensor, Tensor]:
-    gates = x + F.linear(hidden, weights.recurrent, weights.recurrent_bias)
+    gates = x + F.linear(_read(hidden, way), weights.recurrent, weights.recurrent_bias)
     enter, leave, forget, new = gates.chunk(4, -1)
     peepholes = (None, None, None) if weights.peephole is None else weights.peephole.chunk(3)
     gate, of_new, of_cell = activations
@@ -232,30 +239,45 @@ def _rnn_step(
 
 
 @lowering("LSTM", "GRU", "RNN", since=7)
-def _recurrent(call: NodeCall) -> Result:
-    op, direction = call.node.op, str(call.attribute("direction", "forward"))
+def _of_numbers(call: NodeCall) -> Result:
+    return _recurrent(call, call.node.op, call.tensor(1), call.tensor(2))
+
+
+@lowering("DynamicQuantizeLSTM", domain="com.microsoft", fixed=(1, 2, 8, 9, 10, 11))
+def _of_codes(call: NodeCall) -> Result:
+    """An LSTM whose weights are codes, which are not trained."""
+    weights = []
+    for place, scale, zero in ((1, 8, 9), (2, 10, 11)):
+        codes = call.tensor(place)  # [directions, inputs, 4 H], the numbers [directions] or [directions, 4 H]
+        numbers = [call.tensor(number).reshape(codes.shape[0], 1, -1) for number in (scale, zero)]
+        weights.append(decoded(codes, *numbers).transpose(1, 2))
+    return _recurrent(call, "LSTM", *weights)
+
+
+def _recurrent(call: NodeCall, op: str, kernel: Tensor, recurrent_kernel: Tensor) -> Result:
+    direction = str(call.attribute("direction", "forward"))
     settings = (
         op,
         direction,
-        _activations(call, 2 if direction == "bidirectional" else 1),
+        _activations(call, op, 2 if direction == "bidirectional" else 1),
         float(call.attribute("clip", 0.0)),
         bool(call.attribute("layout", 0)),
         bool(call.attribute("linear_before_reset", 0)),
         bool(call.attribute("input_forget", 0)),
+        call.node.op != op,
     )
     bias, lengths, hidden, cell, peephole = optional(call, 3, 8)
-    weights = (call.tensor(1), call.tensor(2), bias)
-    found = recurrent(call.tensor(0), *weights, lengths, hidden, cell, peephole, settings)
+    found = recurrent(call.tensor(0), kernel, recurrent_kernel, bias, lengths, hidden, cell, peephole, settings)
     return tuple(found[place] for place in range(len(call.node.outputs)))
 
 
-def _activations(call: NodeCall, directions: int) -> tuple[Activation, ...]:
+def _activations(call: NodeCall, op: str, directions: int) -> tuple[Activation, ...]:
     """Pair the functions with their parameters, which are listed for those functions alone that have them.
 
     Raises:
         UsageError: when there is a function that ONNX does not know.
     """
-    given = call.attribute("activations") or _DEFAULTS[call.node.op] * directions
+    given = call.attribute("activations") or _DEFAULTS[op] * directions
     alphas, betas = iter(call.attribute("activation_alpha", ())), iter(call.attribute("activation_beta", ()))
     found = []
     for entry in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,21 @@ def layer(op: str, direction: str = "forward", label: str = "", **options: Any) 
     )
 
 
+def coded(by_row: bool, direction: str = "forward", **options: Any) -> Case:
+    """An LSTM of codes of sequences of one length, with a scale for each direction or for each row of a gate."""
+    real = layer("LSTM", direction, **options)
+    codes = [D.integers(-100, 100, *np.swapaxes(array, 1, 2).shape).astype(np.int8) for array in real.operands[1:3]]
+    operands = [real.operands[0], *codes, *real.operands[3:]]
+    operands += [None] * (8 - len(operands))
+    for array in codes:
+        numbers = array.shape[::2] if by_row else array.shape[:1]
+        operands += [D.positive(*numbers) / 100, np.zeros(numbers, np.int8)]
+    stored = (1, 2, 3, 8, 9, 10, 11)
+    return replace(
+        real, op="DynamicQuantizeLSTM", domain="com.microsoft", operands=operands, stored=stored, differentiable=False
+    )
+
+
 def plain(op: str) -> list[Case]:
     after = {"linear_before_reset": 1} if op == "GRU" else {}
     return [
@@ -75,6 +91,8 @@ CASES = [
     layer("GRU", activations=["HardSigmoid", "ScaledTanh"], activation_alpha=[0.3, 1.5], activation_beta=[0.4, 0.7]),
     layer("RNN", activations=["Softplus"]),
     layer("RNN", activations=["ThresholdedRelu"], activation_alpha=[0.2]),
+    coded(False, given_state=True),
+    coded(True, "bidirectional", clip=2.0),
 ]
 
 
