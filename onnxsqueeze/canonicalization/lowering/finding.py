@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx
 
-from onnxsqueeze.canonicalization.lowering import activated, quantized, skip_normalization
+from onnxsqueeze.canonicalization.lowering import activated, embedding, quantized, skip_normalization
 from onnxsqueeze.canonicalization.lowering.functions import Functions, functions_of, key_of, lower_call
 from onnxsqueeze.canonicalization.lowering.parts import DOMAIN, Parts
 from onnxsqueeze.canonicalization.patterns.scope import Scope
@@ -24,6 +24,7 @@ Lower = Callable[[Node, Parts, Scope], "Lowered | None"]
 LOWERINGS: Mapping[tuple[str, str], Lower] = {
     (DOMAIN, "BiasGelu"): activated.lower_gelu,
     (DOMAIN, "FastGelu"): activated.lower_gelu,
+    (DOMAIN, "EmbedLayerNormalization"): embedding.lower,
     (DOMAIN, "FusedConv"): activated.lower_conv,
     (DOMAIN, "FusedGemm"): activated.lower_gemm,
     (DOMAIN, "SkipLayerNormalization"): skip_normalization.lower,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
@@ -24,6 +25,15 @@ CASES = [
         (1, 2),
         domain=MICROSOFT,
         attributes={"activation": "LeakyRelu", "activation_params": [0.3]},
+    ),
+    Case(
+        "EmbedLayerNormalization",
+        [np.array([[1, 4, 0], [2, 2, 3]], np.int32), np.array([[0, 1, 1], [0, 0, 1]], np.int32)]
+        + [D.floats(5, 8), D.floats(6, 8), D.floats(2, 8), D.floats(8), D.floats(8)],
+        (2, 3, 4, 5, 6),
+        domain=MICROSOFT,
+        names=["y", "", "sum"],
+        outputs=2,
     ),
     Case("FusedMatMul", [X, D.floats(3, 6, 8)], domain=MICROSOFT, attributes={"transB": 1, "alpha": 0.3}, label="b"),
     Case("FusedMatMul", [X, D.floats(5, 6)], (1,), domain=MICROSOFT, attributes={"transA": 1}, label="a"),
