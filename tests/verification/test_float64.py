@@ -152,3 +152,29 @@ def test_cost_of_the_reference_is_estimated() -> None:
         [tensor("x", 4)], [tensor("y", 1, 1, "n")], {"axis": np.array([0])},
     )  # fmt: skip
     assert math.isinf(reference_seconds(nonzero, {"x": (4,)}))
+
+
+def scaled_twice(stored: bool) -> onnx.ModelProto:
+    """Return a network that scales by 1 / sqrt(6), which it stores, and again: by the root of 1 / 6, or as stored."""
+    sixth, root = np.float32(1 / 6), np.sqrt(np.float32(1 / 6))
+    nodes = [node("Mul", "x root", "a"), node("Mul", "a again", "y")]
+    weights = {"root": root, "again": root} if stored else {"root": root, "sixth": sixth}
+    first = [] if stored else [node("Sqrt", "sixth", "again")]
+    return network([*first, *nodes], [tensor("x", "n", 4)], [tensor("y", "n", 4)], weights)
+
+
+def test_a_fold_of_a_number_that_is_stored_elsewhere_is_rounded_as_others_are() -> None:
+    computed, folded = scaled_twice(stored=False), scaled_twice(stored=True)
+    report = verify(computed, folded)
+    assert report.passed, report.reason
+    assert report.float64_deviation is not None and report.float64_deviation > 1e-9
+    assert not verify(computed, nudged(folded, "again", 1e-6)).passed
+
+
+def test_a_part_of_what_is_stored_is_nothing_new() -> None:
+    wide, narrow = perceptron(), perceptron()
+    for tensor_ in narrow.graph.initializer:
+        values = numpy_helper.to_array(tensor_)
+        tensor_.CopyFrom(numpy_helper.from_array(values[: max(1, len(values) // 2)], tensor_.name))
+    assert not float64.stores_new_values(load(wide), load(narrow))
+    assert float64.stores_new_values(load(narrow), load(wide))
