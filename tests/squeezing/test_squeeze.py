@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import onnxsqueeze
 from onnxsqueeze import UsageError
@@ -13,6 +14,7 @@ from onnxsqueeze.squeezing.readers import with_biases
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from tests.squeezing.networks import convolutions, dependent
+from tests.squeezing.networks import model as small_model
 
 
 def vectors(count: int = 400, width: int = 8) -> np.ndarray:
@@ -93,3 +95,25 @@ def test_what_is_kept_stays() -> None:
 def test_what_cannot_be_followed(asked: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         onnxsqueeze.squeeze(dependent(np.random.default_rng(0)), {"x": vectors()}, **asked)
+
+
+def test_copies_of_channels_that_a_transposed_convolution_reads() -> None:
+    """Four of eight channels are sums of two others: its taps take them over, and only rounding is lost."""
+    random = np.random.default_rng(4)
+    first = random.normal(size=(4, 2, 3, 3)) * 0.05
+    mixed = np.stack([first[i] + first[(i + 1) % 4] for i in range(4)])
+    weights = {
+        "k1": np.concatenate([first, mixed]),
+        "b1": np.concatenate([np.full(4, 5.0), np.full(4, 10.0)]),  # positive for all inputs: ReLU is linear there
+        "k2": random.normal(size=(8, 3, 2, 2)) * 0.2,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "k1", "b1"], ["h"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("ConvTranspose", ["r", "k2"], ["y"], strides=[2, 2]),
+    ]
+    network = small_model(nodes, weights, ["batch", 2, 8, 8], ["batch", 3, 16, 16])
+    found = onnxsqueeze.squeeze(network, {"x": images()}, ratio=1.9, metric="deviation", only=["h"], round_to=1)
+    assert [(each.before, each.after) for each in found.report.chosen.taken] == [(8, 4)]
+    before, after = outputs(network, images(10)), outputs(found.model, images(10))
+    assert np.abs(before - after).max() < 2e-4 * np.abs(before).max()

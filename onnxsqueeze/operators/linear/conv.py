@@ -124,6 +124,52 @@ def _pads(node: Node, space: Sequence[int], extents: Sequence[int], strides: Seq
     return found
 
 
+def _transposed_patches(node: Node, linear: Linear, data: Array) -> Array:
+    """Return what each place of the output sums up, as `_patches` does of Conv: between the inputs there are zeros."""
+    kernel = linear.restore(linear.matrix).shape[2:]
+    rank, space = len(kernel), data.shape[2:]
+    strides, dilations = (list(node.attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    extents = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
+    stuffed = np.zeros(
+        (*data.shape[:2], *((n - 1) * step + 1 for n, step in zip(space, strides, strict=True))), data.dtype
+    )
+    stuffed[(..., *(slice(None, None, step) for step in strides))] = data
+    for axis, (cut, size) in enumerate(_places_of_transposed(node, space, extents, strides), start=2):
+        stuffed = _shifted(stuffed, axis, extents[axis - 2] - 1 - cut, size + extents[axis - 2] - 1)
+    axes = tuple(range(2, 2 + rank))
+    seen = np.lib.stride_tricks.sliding_window_view(stuffed, extents, axes)
+    seen = seen[(..., *(slice(None, None, -step) for step in dilations))]
+    return np.moveaxis(seen, 1, 1 + rank)
+
+
+def _places_of_transposed(
+    node: Node, space: Sequence[int], extents: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return for each axis of a ConvTranspose how much is cut off in front, and how many places are left."""
+    rank, mode = len(space), node.attributes.get("auto_pad", "NOTSET")
+    more = list(node.attributes.get("output_padding", [0] * rank))
+    whole = [(n - 1) * step + extent for n, step, extent in zip(space, strides, extents, strict=True)]
+    wanted = list(node.attributes.get("output_shape", ()))[-rank:]
+    if not wanted and mode in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * step for n, step in zip(space, strides, strict=True)]
+    if not wanted:
+        pads = list(node.attributes.get("pads", [0] * (2 * rank))) if mode == "NOTSET" else [0] * (2 * rank)
+        return [(pads[i], whole[i] - pads[i] - pads[i + rank] + more[i]) for i in range(rank)]
+    found = []
+    for axis, size in enumerate(wanted):
+        total = max(0, whole[axis] + more[axis] - size)
+        found.append((total // 2 if mode == "SAME_UPPER" else total - total // 2, size))
+    return found
+
+
+def _shifted(array: Array, axis: int, front: int, length: int) -> Array:
+    """Return an array with zeros in front along an axis, or less of it, and of a length."""
+    own = np.take(array, np.arange(max(0, -front), array.shape[axis]), axis)
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (max(0, front), max(0, length - max(0, front) - own.shape[axis]))
+    return np.take(np.pad(own, widths), np.arange(length), axis)
+
+
 def _alignment(node: Node, context: Context) -> tuple[int, int]:
     """Grouped convolutions, unless depthwise, are blocked group by group."""
     linear = _conv(node, context)
@@ -145,5 +191,5 @@ register(
         optional_bias=_bias,
         rows=ScoreRows(finite=lambda node, context: True),
     ),
-    linear_rule("ConvTranspose", _conv_transpose),
+    replace(linear_rule("ConvTranspose", _conv_transpose), patches=_transposed_patches),
 )
