@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from threading import Lock, Timer
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _PATIENCE = 1.0  # seconds of work before anything is shown
+_LEAST_DONE = 0.02  # of a step, before it is said how long the rest will take
 
 
 class ProgressBar:
@@ -23,7 +25,8 @@ class ProgressBar:
     def __init__(self, quiet: bool) -> None:
         self._enabled = not quiet and sys.stderr.isatty()
         self._lock = Lock()
-        self._step = ""
+        self._step = self._shown = ""
+        self._begun = (0.0, 0.0)  # when the step was first shown, and how much of it was done
         self._fraction: float | None = None
         self._timer: Timer | None = None
         self._bar: Progress | None = None
@@ -66,13 +69,39 @@ class ProgressBar:
         with self._lock:
             if not self._enabled:
                 return
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
+            )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("")
+            self._bar.add_task("", left="")
             self._show(self._bar)
             self._bar.start()
 
     def _show(self, bar: Progress) -> None:
         task = bar.task_ids[0]
         known = self._fraction is not None
-        bar.update(task, description=self._step, completed=self._fraction or 0.0, total=1.0 if known else None)
+        if self._step != self._shown:
+            self._shown, self._begun = self._step, (time.monotonic(), self._fraction or 0.0)
+        bar.update(
+            task,
+            description=self._step,
+            completed=self._fraction or 0.0,
+            total=1.0 if known else None,
+            left=time_left(time.monotonic() - self._begun[0], self._begun[1], self._fraction),
+        )
+
+
+def time_left(seconds: float, start: float, fraction: float | None) -> str:
+    """Return how long a step will take at its pace so far, for people; "" while too little is known.
+
+    Args:
+        seconds: since it began, or was first shown. start: what was done then. fraction: what is done now, 0 to 1.
+    """
+    if fraction is None or seconds < _PATIENCE or fraction - start < _LEAST_DONE:
+        return ""
+    left = round(seconds * (1 - fraction) / (fraction - start))
+    minutes, rest = divmod(max(0, left), 60)
+    return f"about {minutes} min {rest:02} s left" if minutes else f"about {rest} s left"
