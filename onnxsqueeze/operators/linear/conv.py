@@ -133,12 +133,12 @@ def _transposed_patches(node: Node, linear: Linear, data: Array) -> Array:
     stuffed = np.zeros(
         (*data.shape[:2], *((n - 1) * step + 1 for n, step in zip(space, strides, strict=True))), data.dtype
     )
-    stuffed[(..., *(slice(None, None, step) for step in strides))] = data
+    stuffed[tuple([slice(None)] * 2 + [slice(None, None, step) for step in strides])] = data
     for axis, (cut, size) in enumerate(_places_of_transposed(node, space, extents, strides), start=2):
         stuffed = _shifted(stuffed, axis, extents[axis - 2] - 1 - cut, size + extents[axis - 2] - 1)
     axes = tuple(range(2, 2 + rank))
     seen = np.lib.stride_tricks.sliding_window_view(stuffed, extents, axes)
-    seen = seen[(..., *(slice(None, None, -step) for step in dilations))]
+    seen = seen[tuple([slice(None)] * (2 + rank) + [slice(None, None, -step) for step in dilations])]
     return np.moveaxis(seen, 1, 1 + rank)
 
 
