@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.coupling.keep_reason import PAGE, Reason
 
 ROOT = Path(__file__).resolve().parent.parent
 _HEADING = re.compile(r'^## [^:]+: "([^"]+)" \{ #(\w+) \}\n(.+)', re.MULTILINE)
@@ -19,7 +19,18 @@ _HEADING = re.compile(r'^## [^:]+: "([^"]+)" \{ #(\w+) \}\n(.+)', re.MULTILINE)
 def test_every_reason_is_explained() -> None:
     text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     explained = {anchor: words for words, anchor, _ in _HEADING.findall(text)}
-    assert explained == {reason.name.lower(): reason.value for reason in Reason}
+    assert explained == {reason.anchor: reason.value for reason in Reason}
+
+
+def test_the_page_says_what_to_do_in_the_words_of_the_reason() -> None:
+    """One text, which the terminal and the report show as well (tests/reporting/test_remedies.py)."""
+    sections = re.split(r"^## ", (ROOT / PAGE).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    said = {}
+    for section in sections:
+        (anchor,) = re.findall(r"\{ #(\w+) \}", section)
+        (remedy,) = re.findall(r"\*\*What to do:\*\* (.+)", " ".join(section.split()))
+        said[anchor] = remedy
+    assert said == {reason.anchor: reason.remedy for reason in Reason}
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def minimized(report: Report, output: str, verbose: bool) -> str:
     parts.extend(_advice(report))
     parts.append(_verification_line(report))
     if verbose:
-        parts.extend(_reasons(report))
+        parts.extend([*_reasons(report), *_remedies(report.stayed)])
     parts.append(_sentence("seconds", _seconds(report.seconds)))
     parts.append(_sentence("written", output, "green"))
     return _text(parts)
@@ -88,6 +88,8 @@ def inspected(report: Report, verbose: bool) -> str:
     parts.extend(_stayed(report.layers, verbose))
     if verbose:
         parts.extend(_reasons(report))
+    shown = [text for layer in report.layers for text in layer.stayed]
+    parts.extend(_remedies([*shown, *(report.stayed if verbose else ())]))
     parts.append(_sentence("seconds", _seconds(report.seconds)))
     return _text(parts)
 
@@ -426,6 +428,13 @@ def _reasons(report: Report) -> list[Table]:
     for reason, count in report.stayed.items():
         table.add_row(printable(reason), printable(", ".join(report.nodes.get(reason, ()))), f"{count:,}")
     return [table] if table.row_count else []
+
+
+def _remedies(texts: Iterable[str]) -> list[Text]:
+    """Return what can be done about the reasons, each once, and where it is explained."""
+    from onnxsqueeze.reporting.advice import remedies
+
+    return [_sentence(words, f"{remedy.replace('`', '')} ({address})") for words, remedy, address in remedies(texts)]
 
 
 def _outputs(report: VerifyReport) -> Table:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from onnxsqueeze.coupling.keep_reason import Reason
+from collections.abc import Iterable
+
+from onnxsqueeze.coupling.keep_reason import PAGE, Reason
 from onnxsqueeze.reporting.report import Report
 
 _LITTLE = 1.02  # times fewer weights, up to which little was won
 _SCATTERED = 0.2  # of the weights are zeros that stay
 _NEXT = {
-    Reason.OVERRIDABLE: "Weights are listed as graph inputs, which callers may replace. If nobody does: --fix-inputs.",
-    Reason.UNKNOWN_OPERATOR: "Operators without a rule keep what they touch: the reasons name them. Export them "
-    "as standard operators, or add a rule.",
-    Reason.NEEDED: "Channels stay because others at the same place in a sum are read. Prune the layers that are added "
-    "together with one mask.",
+    Reason.OVERRIDABLE: "Weights are listed as graph inputs, which callers may replace.",
+    Reason.UNKNOWN_OPERATOR: "An operator without a rule keeps what it touches: the reasons name it.",
+    Reason.NEEDED: "Channels stay because others at the same place in a sum are read.",
 }
 
 
@@ -39,7 +39,18 @@ def advice(report: Report) -> tuple[str, ...]:
             "The zeros are scattered over rows and columns. Only whole units can leave: prune rows of weights "
             "(channels, hidden units, heads), or let `onnxsqueeze squeeze` choose them."
         )
-    for reason, text in _NEXT.items():
-        if any(key.startswith(reason.value) for key in report.stayed) and report.ratio < 2:
-            found.append(text)
+    given = {Reason.of(text) for text in report.stayed}
+    found.extend(f"{text} {reason.remedy}" for reason, text in _NEXT.items() if reason in given and report.ratio < 2)
     return tuple(found)
+
+
+def remedy(text: str) -> str:
+    """Return what can be done about a reason as a report gives it, "" for other texts."""
+    reason = Reason.of(text)
+    return "" if reason is None else reason.remedy
+
+
+def remedies(texts: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return of the reasons that reports give, each once: its words, what can be done, and where it is explained."""
+    found = dict.fromkeys(reason for reason in map(Reason.of, texts) if reason is not None)
+    return [(reason.value, reason.remedy, f"{PAGE}#{reason.anchor}") for reason in found]

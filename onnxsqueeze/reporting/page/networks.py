@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxsqueeze.reporting.advice import advice, disagreement
+from onnxsqueeze.reporting.advice import advice, disagreement, remedy
 from onnxsqueeze.reporting.layers import Layer
 from onnxsqueeze.reporting.page.content import Content, NetworkPart, Total
 from onnxsqueeze.reporting.page.words import duration, readable, share, times
@@ -70,7 +70,9 @@ def network_fields(part: NetworkPart) -> dict[str, Any]:
         "layers": [_row(layer) for layer in _listed(report.layers)],
         "hidden": max(0, len(report.layers) - _MOST_ROWS),
         "most": max((layer.weights_before for layer in report.layers), default=1),
-        "reasons": [(reason, count, named(report.nodes.get(reason, ()))) for reason, count in report.stayed.items()],
+        "reasons": [
+            (text, count, named(report.nodes.get(text, ())), remedy(text)) for text, count in report.stayed.items()
+        ],
         "advice": [line for line in (_sentence(disagreement(report)), *advice(report)) if line],
         "verification": _verification(report),
         "streams": [
