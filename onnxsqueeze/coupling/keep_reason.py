@@ -13,6 +13,7 @@ PAGE = "docs/troubleshooting.md"
 class Reason(Enum):
     """A reason: the words that a report shows for it, which are its value, and what its reader can do."""
 
+    _value_: str
     remedy: str
 
     def __new__(cls, words: str, remedy: str) -> Reason:
