@@ -13,7 +13,6 @@ PAGE = "docs/troubleshooting.md"
 class Reason(Enum):
     """A reason: the words that a report shows for it, which are its value, and what its reader can do."""
 
-    _value_: str
     remedy: str
 
     def __new__(cls, words: str, remedy: str) -> Reason:
@@ -168,6 +167,11 @@ class Reason(Enum):
     )
 
     @property
+    def words(self) -> str:
+        """What a report shows for it."""
+        return str(self.value)
+
+    @property
     def anchor(self) -> str:
         """Where it is explained: a heading of docs/troubleshooting.md."""
         return self.name.lower()
@@ -175,7 +179,7 @@ class Reason(Enum):
     @classmethod
     def of(cls, text: str) -> Reason | None:
         """Return the reason that a line of a report gives, with its detail or without; None for another text."""
-        return next((reason for reason in cls if text.startswith(reason.value)), None)
+        return next((reason for reason in cls if text.startswith(reason.words)), None)
 
 
 class Why(NamedTuple):

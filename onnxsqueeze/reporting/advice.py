@@ -53,4 +53,4 @@ def remedy(text: str) -> str:
 def remedies(texts: Iterable[str]) -> list[tuple[str, str, str]]:
     """Return of the reasons that reports give, each once: its words, what can be done, and where it is explained."""
     found = dict.fromkeys(reason for reason in map(Reason.of, texts) if reason is not None)
-    return [(reason.value, reason.remedy, f"{PAGE}#{reason.anchor}") for reason in found]
+    return [(reason.words, reason.remedy, f"{PAGE}#{reason.anchor}") for reason in found]

@@ -48,10 +48,10 @@ class Stayed:
 def words(why: Why | None) -> str:
     """Return what a report says of a reason and its detail; None stands for what is coupled with other channels."""
     if why is None:
-        return Reason.COUPLED.value
+        return Reason.COUPLED.words
     if why.reason in (Reason.INTERNAL_ERROR, Reason.NOT_RUNNABLE):
-        return f"{why.reason.value} {why.detail}"
-    return f"{why.reason.value}: {why.detail}" if why.detail and why.reason is not Reason.NEEDED else why.reason.value
+        return f"{why.reason.words} {why.detail}"
+    return f"{why.reason.words}: {why.detail}" if why.detail and why.reason is not Reason.NEEDED else why.reason.words
 
 
 def named(nodes: tuple[str, ...]) -> str:
