@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx
 
-from onnxsqueeze.canonicalization.lowering import activated, embedding, quantized, skip_normalization
+from onnxsqueeze.canonicalization.lowering import activated, channels_last, embedding, quantized, skip_normalization
 from onnxsqueeze.canonicalization.lowering.functions import Functions, functions_of, key_of, lower_call
 from onnxsqueeze.canonicalization.lowering.parts import DOMAIN, Parts
 from onnxsqueeze.canonicalization.patterns.scope import Scope
@@ -27,6 +27,9 @@ LOWERINGS: Mapping[tuple[str, str], Lower] = {
     (DOMAIN, "EmbedLayerNormalization"): embedding.lower,
     (DOMAIN, "FusedConv"): activated.lower_conv,
     (DOMAIN, "FusedGemm"): activated.lower_gemm,
+    (DOMAIN, "NhwcFusedConv"): activated.lower_conv_of_last,
+    (DOMAIN, "NhwcMaxPool"): channels_last.lower_pool,
+    (DOMAIN, "QLinearConv"): quantized.lower_convolution,
     (DOMAIN, "SkipLayerNormalization"): skip_normalization.lower,
     (DOMAIN, "SkipSimplifiedLayerNormalization"): skip_normalization.lower,
     (ONNX_DOMAIN, "QLinearConv"): quantized.lower_convolution,

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxsqueeze.canonicalization.lowering.channels_last import turned, turns_of
 from onnxsqueeze.canonicalization.lowering.parts import DOMAIN, Parts
 from onnxsqueeze.canonicalization.patterns.scope import Scope
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
@@ -33,20 +34,26 @@ class _Coding:
         self._count = 0
         self._named = False
 
-    def decoded(self, codes: int, scale: int, zero: int, axis: int = 0) -> str:
-        """Decode an input of the node; ``scale`` may be absent for 1, ``zero`` for 0."""
+    def decoded(self, codes: int, scale: int, zero: int, axis: int = 0, turn: Sequence[int] = ()) -> str:
+        """Decode an input of the node, its axes turned first; ``scale`` may be absent for 1, ``zero`` for 0."""
         many = any(self._several(position) for position in (scale, zero) if position != _ABSENT)
         if scale != _ABSENT:
             factor = self._parts.slot(scale)
         else:
             factor = self._parts.constant(self._ones(zero) if many else np.float32(1))
-            self.implied.append((self._count, 1))
-        inputs = [self._parts.slot(codes), factor, *([] if zero == _ABSENT else [self._parts.slot(zero)])]
+            self.implied.append((self._count + bool(turn), 1))
+        data = self.turned(self._parts.slot(codes), turn)
+        inputs = [data, factor, *([] if zero == _ABSENT else [self._parts.slot(zero)])]
         return self.add("DequantizeLinear", *inputs, axis=axis if many else None)
 
     def _ones(self, zero: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         value = self._scope.constant(self._node.input(zero))
         return np.ones(1 if value is None else value.shape, np.float32)
+
+    def turned(self, name: str, turn: Sequence[int]) -> str:
+        """Move axes, if there is anything to move."""
+        self._count += bool(turn)
+        return turned(self._parts, name, turn)
 
     def bias(self, codes: int, scale: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
         """Decode a bias, whose scale follows from others."""
@@ -102,15 +109,15 @@ class _Coding:
 def lower_convolution(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
     """QLinearConv: x, its scale and zero point, w likewise, those of the output, and a bias."""
     coding = _Coding(node, parts, scope)
-    scale = _product(node, scope, (1, 4))
-    if not _possible(node, scope, (1, 4), (1,)) or (scale is None and node.input(8)):
+    scale, turns = _product(node, scope, (1, 4)), turns_of(node, scope)
+    if not _possible(node, scope, (1, 4), (1,)) or (scale is None and node.input(8)) or turns is None:
         return None
-    operands = [coding.decoded(0, 1, 2), coding.decoded(3, 4, 5)]
+    operands = [coding.decoded(0, 1, 2, turn=turns.first), coding.decoded(3, 4, 5)]
     if node.input(8) and scale is not None:
         operands.append(coding.bias(8, scale))
-    y = coding.core("Conv", *operands, copied=node.proto.attribute)
+    y = coding.core("Conv", *operands, copied=_without(node, ("channels_last",)))
     coding.may_have(2, 8)
-    coding.encoded(y, 6, 7)
+    coding.turned(coding.encoded(y, 6, 7), turns.last)
     return coding.lowered()
 
 
@@ -197,14 +204,15 @@ def lower_pair(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
 
 def lower_function(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
     """A function of one tensor, with its scale and zero point and the output's."""
-    if not _possible(node, scope, (1,), (1,)) or node.attributes.get("channels_last", 0):
+    turns = turns_of(node, scope)
+    if not _possible(node, scope, (1,), (1,)) or turns is None:
         return None
     op, dropped = FUNCTIONS[node.op]
     if op == "Softmax" and int(node.attributes.get("opset", _PER_CHANNEL)) < _PER_CHANNEL:
         return None
     coding = _Coding(node, parts, scope)
-    kept = [attribute for attribute in node.proto.attribute if attribute.name not in dropped]
-    coding.encoded(coding.core(op, coding.decoded(0, 1, _zero(node, 2)), copied=kept), 3, _zero(node, 4))
+    y = coding.core(op, coding.decoded(0, 1, _zero(node, 2), turn=turns.first), copied=_without(node, dropped))
+    coding.turned(coding.encoded(y, 3, _zero(node, 4)), turns.last)
     return coding.lowered()
 
 
@@ -226,6 +234,10 @@ def lower_concatenation(node: Node, parts: Parts, scope: Scope) -> Lowered | Non
     operands = [coding.decoded(place, place + 1, place + 2) for place in range(2, 3 * count + 2, 3)]
     coding.encoded(coding.core("Concat", *operands, copied=node.proto.attribute), 0, 1)
     return coding.lowered()
+
+
+def _without(node: Node, dropped: Sequence[str]) -> list[onnx.AttributeProto]:
+    return [attribute for attribute in node.proto.attribute if attribute.name not in dropped]
 
 
 def _possible(node: Node, scope: Scope, scales: Sequence[int], single: Sequence[int]) -> bool:

@@ -20,14 +20,23 @@ from onnxsqueeze.rules.registry import register
 from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
-def _space(context: Context, name: str) -> tuple[int, ...]:
-    return tuple(range(2, context.rank(name)))
+def _channel_axis(node: Node, context: Context) -> int:
+    """Return where the channels are: 1, but the last axis where Resize leaves that alone, and not the former."""
+    source, target = (context.shapes.get(name, ()) for name in (node.inputs[0], node.outputs[0]))
+    if len(source) == len(target) > 2 and source[1] != target[1] and source[-1] == target[-1]:
+        return len(source) - 1
+    return 1
+
+
+def _space(node: Node, context: Context) -> tuple[int, ...]:
+    channels = _channel_axis(node, context)
+    return tuple(axis for axis in range(1, context.rank(node.inputs[0])) if axis != channels)
 
 
 def _link_space(node: Node, context: Context) -> None:
     """Positions are deferred, so that they share a class; channels stay apart."""
     name = node.inputs[0]
-    ids = context.elements.merge(context.ids(name), _space(context, name))
+    ids = context.elements.merge(context.ids(name), _space(node, context))
     if context.is_activation(name):
         context.elements.ids[name] = ids
     for output in node.outputs:
@@ -39,14 +48,14 @@ def _need_space(node: Node, context: Context, outputs: Sequence[Bools]) -> Seque
     live = outputs[0]
     for other in outputs[1:]:
         live = live | other
-    axes = _space(context, node.inputs[0])
+    axes = _space(node, context)
     return [Demand(any_along(live, axes, keepdims=True)), *held_sizes(node)[1:]]
 
 
 def _kept_interval(node: Node, context: Context) -> Sequence[Interval]:
     """What lies within bounds stays within them, and a constant stays what it is."""
     name = node.inputs[0]
-    return [collapse(context.interval(name), _space(context, name))]
+    return [collapse(context.interval(name), _space(node, context))]
 
 
 def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
@@ -127,10 +136,19 @@ def _resize_applies(node: Node, context: Context) -> Refusal | None:
     axes = node.attributes.get("axes")
     if axes is not None and all(axis % context.rank(data) >= 2 for axis in axes):
         return None
-    source, target = context.shape(data), context.shape(output)
-    if source[1] != target[1] or isinstance(source[1], Symbolic):
+    source, target, channels = context.shape(data), context.shape(output), _channel_axis(node, context)
+    factors = _factors(node, context)
+    scaled = factors is not None and factors.size == len(source) and factors[channels] != 1
+    if source[channels] != target[channels] or isinstance(source[channels], Symbolic) or scaled:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} of channels")
     return None
+
+
+def _factors(node: Node, context: Context) -> Array | None:
+    """Return what the axes are multiplied by, None where that is computed or sizes are given."""
+    position = 2 if node.op == "Resize" and node.version >= 11 else 1
+    scales = context.value(node.input(position)) if node.input(position) else None
+    return None if scales is None or scales.dtype == object or not scales.size else scales
 
 
 def _resized_shape(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -141,9 +159,8 @@ def _resized_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     sizes = context.sizes(node.input(3)) if node.input(3) else None
     if sizes is not None and node.attributes.get("keep_aspect_ratio_policy", "stretch") == "stretch":
         return [tuple(size if isinstance(size, Symbolic) else int(size) for size in sizes)]
-    position = 2 if node.op == "Resize" and node.version >= 11 else 1
-    scales = context.value(node.input(position)) if node.input(position) else None
-    if scales is None or scales.dtype == object or scales.size != len(source) or (scales != np.floor(scales)).any():
+    scales = _factors(node, context)
+    if scales is None or scales.size != len(source) or (scales != np.floor(scales)).any():
         return [None]
     return [tuple(size * int(scale) for size, scale in zip(source, scales, strict=True))]
 

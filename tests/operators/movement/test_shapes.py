@@ -184,6 +184,26 @@ def test_resize(twin: Twin, mode: str, by: str) -> None:
     assert_recovers(twin.pair(twin.conv(y, twin.units(live=3), kernel=1)))
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+def test_resize_with_channels_last(twin: Twin, mode: str, by: str) -> None:
+    """As onnxruntime writes it between layers that keep their channels last."""
+    x = twin.op("Transpose", features(twin, 6, 6), channels=3, perm=[0, 2, 3, 1])
+    empty = twin.parameter([])
+    given: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
+    if mode == "nearest":
+        given["nearest_mode"] = "floor"
+    if by == "scales":
+        y = twin.op("Resize", x, empty, twin.parameter([1, 2, 2, 1]), channels=3, **given)
+    else:
+        batch = twin.sizes("Slice", twin.sizes("Shape", x), twin.integers(0), twin.integers(1))
+        target = twin.sizes("Concat", batch, twin.integers(12, 12, x.width), axis=0)
+        y = twin.op("Resize", x, empty, empty, target, channels=3, **given)
+    y = twin.op("Transpose", y, channels=1, perm=[0, 3, 1, 2])
+    y = twin.op("Tanh", twin.conv(y, twin.units(live=4, dead=2, late=2), kernel=1))
+    assert_recovers(twin.pair(twin.conv(y, twin.units(live=3), kernel=1)))
+
+
 def test_upsample() -> None:
     twin = Twin(seed=9, opset=9)
     x = twin.op("Upsample", features(twin, "H", "W"), twin.parameter([1, 1, 2, 2]), mode="nearest")
