@@ -8,15 +8,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnxsqueeze
+from tools.docs.draw_architecture import PICTURE, WAY, picture, table
 
 ROOT = Path(__file__).resolve().parent.parent
-_LINE = re.compile(r"^ +(\d+) {2}(\w+(?:, \w+)*)$", re.MULTILINE)
+_ROW = re.compile(r"^\| (\d+) \| (`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
 _APART = {"rules", "graph", "coupling", "shapes", "operators"}  # verification shares no code with these
-
-
-def table(text: str) -> dict[str, int]:
-    """Return the layer of each package, as a table in a text says."""
-    return {name: int(layer) for layer, names in _LINE.findall(text) for name in names.split(", ")}
 
 
 def modules() -> dict[str, Path]:
@@ -63,6 +59,16 @@ def test_every_package_has_a_layer_and_a_purpose() -> None:
 def test_contributing_shows_the_same_table() -> None:
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert table(contributing) == table(str(onnxsqueeze.__doc__))
+
+
+def test_the_page_of_the_architecture_shows_it_too() -> None:
+    """As a table, and as a drawing with the way of a model, of which the page has the same steps."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    shown = {name.strip("` "): int(layer) for layer, names in _ROW.findall(page) for name in names.split(",")}
+    assert shown == {name: layer for name, layer in table(str(onnxsqueeze.__doc__)).items() if name != "_version"}
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run python tools/docs/draw_architecture.py"
+    steps = re.findall(r"^\d\. .*?`(\w+)[.`]", page, re.MULTILINE)
+    assert steps == [name for name, _ in WAY]
 
 
 def test_nothing_but_the_entry_lies_at_the_top() -> None:
