@@ -210,9 +210,7 @@ def _initializer_field(encoded: bytes, following: int) -> bytes:
     return wire.prefix(wire.GRAPH_INITIALIZER, len(encoded) + following) + encoded
 
 
-def _split(
-    initializers: Iterable[Initializer], location: str, alignment: int
-) -> tuple[list[_Part], list[_Stored]]:
+def _split(initializers: Iterable[Initializer], location: str, alignment: int) -> tuple[list[_Part], list[_Stored]]:
     """Encode initializers with all large data in the file `location`, and say where in it each stands."""
     parts: list[_Part] = []
     stored: list[_Stored] = []

@@ -88,6 +88,8 @@ def _initializers(
     found = {name: initializer for name, initializer in graph.model.initializers.items() if name in used}
     legacy = graph.model.skeleton.ir_version < 4
     for name, array in arrays.items():
+        if name not in used:  # what followed from others in a node that is fused again
+            continue
         source = graph.model.initializers.get(sources[name])
         if name in found:
             found[name] = found[name].with_array(array)

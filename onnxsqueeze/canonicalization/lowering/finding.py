@@ -39,6 +39,8 @@ LOWERINGS: Mapping[tuple[str, str], Lower] = {
     (DOMAIN, "QGemm"): quantized.lower_gemm,
     (DOMAIN, "MatMulIntegerToFloat"): quantized.lower_product_to_float,
     (DOMAIN, "DynamicQuantizeMatMul"): quantized.lower_dynamic_product,
+    (DOMAIN, "QAttention"): quantized.lower_attention,
+    (DOMAIN, "QEmbedLayerNormalization"): embedding.lower,
     (DOMAIN, "QLinearAdd"): quantized.lower_pair,
     (DOMAIN, "QLinearMul"): quantized.lower_pair,
     (DOMAIN, "QLinearConcat"): quantized.lower_concatenation,

@@ -22,6 +22,7 @@ from onnxsqueeze.model.lowered_node import Lowered, Place
 _CODED = 10  # the opset that brought these operators
 _PER_CHANNEL = 13  # the opset since which scales may lie along an axis
 _ABSENT = -1
+_CARRIED = frozenset({"group", "num_heads", "scale"})  # attributes that what computes shares with the whole
 
 
 class _Coding:
@@ -79,13 +80,20 @@ class _Coding:
         along = [] if axis is None else [helper.make_attribute("axis", axis)]
         return self._parts.add(op, *inputs, domain=ONNX_DOMAIN if plain else DOMAIN, copied=along)
 
-    def core(self, op: str, *inputs: str, copied: Sequence[onnx.AttributeProto] = (), domain: str = ONNX_DOMAIN) -> str:
+    def core(
+        self,
+        op: str,
+        *inputs: str,
+        outputs: Sequence[str] = (),
+        copied: Sequence[onnx.AttributeProto] = (),
+        domain: str = ONNX_DOMAIN,
+    ) -> str:
         """Add the node that computes, the first of which reports call by the name of the whole."""
         self._count += 1
         if not self._named:
             self._parts.name_next()
             self._named = True
-        return self._parts.add(op, *inputs, copied=copied, domain=domain)
+        return self._parts.add(op, *inputs, outputs=outputs, copied=copied, domain=domain)
 
     def skip(self) -> None:
         """Count a node that was added to the parts directly."""
@@ -101,9 +109,7 @@ class _Coding:
 
     def lowered(self) -> Lowered:
         """Return the whole."""
-        return replace(
-            self._parts.lowered(), implied=tuple(self.implied), optional=self.optional, carried=frozenset({"group"})
-        )
+        return replace(self._parts.lowered(), implied=tuple(self.implied), optional=self.optional, carried=_CARRIED)
 
 
 def lower_convolution(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
@@ -189,6 +195,18 @@ def lower_dynamic_product(node: Node, parts: Parts, scope: Scope) -> Lowered | N
     y = coding.core("MatMul", data, weight)
     if node.input(4):
         coding.core("Add", y, parts.slot(4))
+    return coding.lowered()
+
+
+def lower_attention(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
+    """QAttention: Attention of data and weight in codes, whose scales stand behind the bias of real numbers."""
+    if not _possible(node, scope, (4,), (6,)):
+        return None
+    coding = _Coding(node, parts, scope)
+    operands = coding.decoded(0, 3, _zero(node, 6)), coding.decoded(1, 4, _zero(node, 7), 1)
+    others = [parts.slot(place) if node.input(place) else "" for place in (2, 5, 8)]
+    outputs = ["", *node.outputs[1:]]
+    coding.core("Attention", *operands, *others, outputs=outputs, copied=node.proto.attribute, domain=DOMAIN)
     return coding.lowered()
 
 

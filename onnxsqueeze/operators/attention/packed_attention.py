@@ -39,7 +39,10 @@ from onnxsqueeze.rules.parameters import along
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
+from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
+
+_SIZES = "qkv_hidden_sizes"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Projected:
         heads: how many. size, value_size: elements of each head of queries and keys, and of values.
         cached: whether it reads or writes a cache of keys and values, in which heads and sizes are fixed.
         scores: see `Attention`.
+        alike: whether queries and values must have one size: QAttention, as which a node of codes is written again,
+            knows no sizes but that.
     """
 
     linear: Linear
@@ -59,6 +64,7 @@ class Projected:
     value_size: int
     cached: bool
     scores: Scores
+    alike: bool
 
     def split(self, row: Array) -> tuple[Array, Array, Array]:
         """Return queries, keys and values of a vector over all outputs of the weight, each as [heads, size]."""
@@ -103,7 +109,7 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
     if not all_finite(weight) or not all_finite(bias):
         return Refusal(Reason.NOT_FINITE, node.inputs[1])
     heads = int(node.attributes["num_heads"])
-    sizes = [int(size) for size in node.attributes.get("qkv_hidden_sizes", [weight.shape[-1] // 3] * 3)]
+    sizes = [int(size) for size in node.attributes.get(_SIZES, [weight.shape[-1] // 3] * 3)]
     fits = weight.ndim == 2 and bias.shape == (sum(sizes),) and weight.shape[1] == sum(sizes) and sizes[0] == sizes[1]
     if not fits or any(size % heads for size in sizes) or context.rank(node.inputs[0]) != 3:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
@@ -119,7 +125,8 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
         restore=_restore,
     )
     cached = bool(node.input(4)) or any(node.outputs[1:])
-    return Projected(linear, heads, sizes[0] // heads, sizes[2] // heads, cached, per_head(context, node, 5, 3))
+    alike = _SIZES not in node.attributes and codes_of(context, node.inputs[1]) is not None
+    return Projected(linear, heads, sizes[0] // heads, sizes[2] // heads, cached, per_head(context, node, 5, 3), alike)
 
 
 _viewed = view_or_error(_view)
@@ -177,7 +184,7 @@ def _link(node: Node, context: Context) -> None:
             values,
             tuple(classes for classes in others if classes is not None),
             1,
-            False,
+            view.alike,
             node.operator,
         ),
         NotEmpty(inputs, output),
@@ -213,7 +220,8 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     if rows.all():
         return
     sizes = [int(mask.sum()) for mask in (products, products, values)]
-    rewriter.set_attribute(node, "qkv_hidden_sizes", sizes)
+    if not view.alike:
+        rewriter.set_attribute(node, _SIZES, sizes)
     rewriter.set_attribute(node, "num_heads", int(heads.sum()))
     if sizes[0] < view.size * int(heads.sum()) and not node.attributes.get("scale", 0.0):
         rewriter.set_attribute(node, "scale", 1.0 / float(np.sqrt(view.size)))
@@ -238,7 +246,7 @@ def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
     if shape is None or weight is None or len(shape) != 3 or not isinstance(weight[-1], int):
         return [None] * len(node.outputs)
     heads = int(node.attributes["num_heads"])
-    sizes = node.attributes.get("qkv_hidden_sizes", [weight[-1] // 3] * 3)
+    sizes = node.attributes.get(_SIZES, [weight[-1] // 3] * 3)
     present = (2, shape[0], heads, symbol(f"{node.outputs[-1]}:3"), sizes[2] // heads)
     return [(shape[0], shape[1], int(sizes[2])), present][: len(node.outputs)]
 

@@ -1,4 +1,7 @@
-"""Gather from a constant table: an embedding, a table of positions or token types, of which columns can leave."""
+"""Gather from a constant table: an embedding, a table of positions or token types, of which columns can leave.
+
+What is looked up may be codes, which are decoded behind it.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,20 @@ from onnxsqueeze.abstract.interval import Interval, compact, constant_interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.rules.codes import limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.parameters import linear_parameters
+from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_source import source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
+_LARGEST_CODE = 4  # bytes
+_ZERO_POINT = 2  # the position at which it is read by what decodes
 
 
 def embedding_rule(op: str, node: Node, context: Context) -> OpRule:
@@ -62,11 +70,16 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     table = context.value(node.inputs[0])
     if table is None:  # such as strings
         return Refusal(Reason.UNSUPPORTED_DTYPE, node.operator)
-    if table.dtype.name not in _FLOATING:
+    if table.dtype.name not in _FLOATING and not _of_codes(table):
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {table.dtype}")
     if table.size == 0:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
     return None if all_finite(table) else Refusal(Reason.NOT_FINITE, node.inputs[0])
+
+
+def _of_codes(table: Array) -> bool:
+    """Whether a table holds whole numbers, which may be codes."""
+    return limits(table.dtype) is not None and table.dtype.itemsize <= _LARGEST_CODE
 
 
 def _spread(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -134,7 +147,7 @@ def _adopts(node: Node, context: Context, rewriter: Rewriter, axis: int, vector:
     """Add a vector to every row, unless the table has another reader."""
     name, indexed, rank = node.inputs[0], _axis(node, context), _rows_rank(node, context)
     table, source = rewriter.constant_at(node, 0), source_of(context.graph, name, context.rank(name))
-    if table is None or source is None or use_count(context.graph, source.name) != 1:
+    if table is None or _of_codes(table) or source is None or use_count(context.graph, source.name) != 1:
         return False
     if indexed <= axis < indexed + rank:
         return False
@@ -174,7 +187,13 @@ def _view(node: Node, context: Context) -> Linear:
 
 
 def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
-    return linear_parameters(node, context, _view(node, context))
+    """The table; where all that reads its codes decodes them alike, they are zero where their zero point is."""
+    found = linear_parameters(node, context, _view(node, context))
+    readers = [reader for reader, _ in context.graph.readers.get(node.outputs[0], ())]
+    zeros = {reader.input(_ZERO_POINT) for reader in readers if Trait.DECODES in rule_for(reader).traits}
+    name = zeros.pop() if len(zeros) == 1 else ""
+    zero = context.value(name) if name and _of_codes(_table(node, context)) else None
+    return found if zero is None or zero.size != 1 else [replace(found[0], zero_point=name), *found[1:]]
 
 
 _RULE = OpRule(

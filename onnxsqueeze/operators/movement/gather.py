@@ -32,7 +32,7 @@ def _gather_value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     """Rows of a table are not written out where that would be more than the table."""
     table, indices = inputs
     axis = int(node.attributes.get("axis", 0))
-    if table.dtype.kind in "fV" and indices.size > table.shape[axis]:
+    if (table.dtype.kind in "fV" or table.dtype.itemsize == 1) and indices.size > table.shape[axis]:
         return [None]
     return [np.take(table, indices.astype(np.int64), axis=axis)]
 

@@ -200,15 +200,15 @@ def test_shared_table_does_not_take_up_a_branch() -> None:
     assert matrices(result.model) == sorted([(ROWS, network.width), (network.width, OUT)])
 
 
-def test_integer_table_stays_with_the_reason() -> None:
+def test_a_table_of_large_integers_stays_with_the_reason() -> None:
     network = TableNetwork()
-    table = network.weight(np.zeros((ROWS, network.width)), np.int8)
+    table = network.weight(np.zeros((ROWS, network.width)), np.int64)
     values = network.node("Cast", network.node("Gather", table, network.input(["N", "T"])), to=TensorProto.FLOAT)
     model = network.model(network.head(values), ["N", "T", OUT])
     result = checked(model)
     assert result.plan.empty
     refusal = Analysis(Graph(load(model))).context.refusals[0]
-    assert refusal == Refusal(Reason.UNSUPPORTED_DTYPE, "Gather int8")
+    assert refusal == Refusal(Reason.UNSUPPORTED_DTYPE, "Gather int64")
 
 
 def test_table_with_a_nan_stays_with_the_reason() -> None:

@@ -6,8 +6,6 @@ what nobody reads, and no other constant.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import quantize_dynamic
 
 import onnxsqueeze as sq
 from onnxsqueeze.abstract.interval import Interval
@@ -23,6 +20,7 @@ from onnxsqueeze.model.loading import load
 from onnxsqueeze.pipeline.frontend import analyse
 from tests.support.planted.checks import minimize, run
 from tests.support.planted.recurrent_networks import FEATURES, OUT, RecurrentNetwork, Units, feeds
+from tests.support.quantizers import dynamic
 
 Array = npt.NDArray[Any]
 NUMBERS = {1: (8, 9), 2: (10, 11)}
@@ -30,12 +28,7 @@ CODED = "DynamicQuantizeLSTM"
 
 
 def quantized(model: onnx.ModelProto, per_channel: bool) -> onnx.ModelProto:
-    """Return a model whose LSTMs are as onnxruntime's quantizer writes them."""
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(model, before)
-        quantize_dynamic(before, after, op_types_to_quantize=["LSTM"], per_channel=per_channel)
-        return onnx.load(after)
+    return dynamic(model, "LSTM", per_channel=per_channel)
 
 
 def unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
