@@ -14,6 +14,7 @@ from dataclasses import replace
 import onnx
 from onnx import helper
 
+from onnxsqueeze.canonicalization.blocked import without_blocks
 from onnxsqueeze.canonicalization.branches import without_constant_branches
 from onnxsqueeze.canonicalization.lowering.finding import lowered
 from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
@@ -35,7 +36,7 @@ def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     nodes that spells an operator for which there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep``
     (names or glob patterns) is a tensor in it.
     """
-    plainer, apart = lowered(_without_sequences(with_initializers(without_constant_branches(model))))
+    plainer, apart = lowered(without_blocks(_without_sequences(with_initializers(without_constant_branches(model)))))
     return _fused(plainer, Fusion(lowered=apart, file=model), keep)
 
 

@@ -15,6 +15,7 @@ class Trait(Enum):
     SELECTS = "its output has some elements of its first input, each at most once"
     JOINS = "its output has the elements of all its inputs, each once"
     REPEATS = "its output has elements of its first input, each as often as it likes"
+    POINTWISE = "each element of its output is computed of those at the same place in its inputs, which may broadcast"
     READS_SHAPE = "it reads nothing of its inputs but their shapes"
     NORMALISES = "its outputs, none negative, sum to 1 along the normalised axes"
     TESTS_NAN = "it says where its input is no number"

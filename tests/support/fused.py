@@ -14,12 +14,16 @@ from tests.support.builders import Pair
 MICROSOFT = "com.microsoft"
 
 
-def fused(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
-    """Return a model as onnxruntime saves it once it has fused it, and assert that ``expected`` operators are in it."""
+def fused(model: onnx.ModelProto, *expected: str, highest: bool = False) -> onnx.ModelProto:
+    """Return a model as onnxruntime saves it once it has fused it, and assert that ``expected`` operators are in it.
+
+    At its ``highest`` level it also chooses layouts, by the machine that it runs on.
+    """
+    levels = GraphOptimizationLevel
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fused.onnx"
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if highest else levels.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 4
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -36,4 +40,4 @@ def fused_pair(pair: Pair, *expected: str) -> Pair:
 
 def operators(model: onnx.ModelProto) -> set[str]:
     """Return onnxruntime's own operators in a model."""
-    return {node.op_type for node in model.graph.node if node.domain == MICROSOFT}
+    return {node.op_type for node in model.graph.node if node.domain.startswith(MICROSOFT)}

@@ -22,7 +22,7 @@ _HEAD = """# Operators with a rule
 Written by `python tools/docs/list_operators.py` from the registry of rules. Any other operator is left as it is: all of
 its inputs stay whole, and its name stands in the report. *layer*: its channels can go, and what is lost is folded into
 constants; *narrows*: what it reads and writes can become narrower; *sizes*: it is followed where it computes shapes or
-constants; *lowered*: it is followed as the operators that it was fused from. Where it depends on the inputs what an
+constants; *lowered*: it is followed as the operators that it was made from. Where it depends on the inputs what an
 operator is, all that it may be is listed.
 
 | operator | opset | kind |
@@ -42,12 +42,15 @@ def _place(row: str) -> tuple[str, str]:
 
 
 def _lowered() -> Iterator[str]:
+    from onnxsqueeze.canonicalization import blocked
     from onnxsqueeze.canonicalization.lowering.finding import LOWERINGS
     from onnxsqueeze.rules.registry import rules
 
     with_rule = {(rule.domain, rule.op) for rule in rules()}
     for domain, op in sorted(set(LOWERINGS) - with_rule):
         yield f"| {f'{domain}.' if domain else ''}{op} | all | lowered |\n"
+    for op in blocked.OPERATORS:
+        yield f"| {blocked.DOMAIN}.{op} | all | lowered |\n"
 
 
 def _rows() -> Iterator[str]:

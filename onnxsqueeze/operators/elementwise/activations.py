@@ -52,7 +52,10 @@ def elementwise_rule(op: str, curve: ElementwiseFunction) -> OpRule:
     def forward(node: Node, context: Context) -> Sequence[Interval]:
         return [interval_of(context.interval(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
-    return OpRule(op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first)
+    traits = frozenset({Trait.POINTWISE})
+    return OpRule(
+        op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first, traits=traits
+    )
 
 
 def _same_axis(node: Node, context: Context, position: int, axis: int) -> int | None:

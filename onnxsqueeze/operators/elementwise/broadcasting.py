@@ -18,6 +18,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.passing import of_operands
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 Combine = Callable[[Node, Sequence[Interval]], Interval]
 Reads = Callable[[Node, Sequence[Interval]], "Sequence[Bools | None]"]
@@ -210,6 +211,7 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
 
     fields.setdefault("repair", repair)
     fields.setdefault("sliced_from", of_operands)
+    fields.setdefault("traits", frozenset({Trait.POINTWISE}))
     return OpRule(
         op,
         evaluate=evaluate,
