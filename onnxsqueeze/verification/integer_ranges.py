@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import NamedTuple
 
-import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from onnxsqueeze.model.walk import graph_nodes
-from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.model_source import Source, inlined
 
 Shape = tuple[int, ...]
 
@@ -74,7 +72,7 @@ class IntegerRanges:
         self._known = dict(source.shapes)
         self._readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
         self._producers: dict[str, NodeProto] = {}
-        model = _inlined(source.skeleton)
+        model = inlined(source.skeleton)
         for value in model.graph.value_info:
             self._add_static_shape(value)
         for node in graph_nodes(model.graph):
@@ -142,11 +140,3 @@ class IntegerRanges:
         dims = value.type.tensor_type.shape.dim
         if dims and all(dim.dim_value > 0 for dim in dims):
             self._known[value.name] = tuple(dim.dim_value for dim in dims)
-
-
-def _inlined(model: ModelProto) -> ModelProto:
-    """Return the model without functions, where that can be; what a function does with an input is looked at too."""
-    if model.functions:
-        with suppress(Exception):  # a function that cannot be inlined hides a constraint; other values are tried then
-            return onnx.inliner.inline_local_functions(model)
-    return model

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
+import onnx.inliner
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto
 
 from onnxsqueeze.model.loading import load
@@ -76,3 +78,11 @@ def _float_types(model: ModelProto) -> set[int]:
             elif attribute.name == "to" and attribute.type == AttributeProto.INT:
                 found.add(attribute.i)
     return found & FLOAT_TYPES
+
+
+def inlined(model: ModelProto) -> ModelProto:
+    """Return a model without functions, where that can be, so that what they do is looked at like everything else."""
+    if model.functions:
+        with suppress(Exception):  # what cannot be inlined is left as it is
+            return onnx.inliner.inline_local_functions(model)
+    return model

@@ -20,20 +20,18 @@ Evaluate = Callable[[Values], Values]
 """Evaluates the node in question on other inputs, by name."""
 
 _COMPARISONS = {"Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"}
+_AS_MANY_AS_FOUND = {"NonMaxSuppression": 1, "NonZero": 0}  # and the axis along which one of them is described
 _STEPS = {"Floor", "Ceil", "Round", "Sign", "QuantizeLinear"}  # monotone in their first input
 _WHOLE = {getattr(TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)}
-
-
-class InconsistentError(Exception):
-    """A run selected what no rounding of the scores makes it select. The message names the node."""
+_DOMAINS = ("", "ai.onnx")
 
 
 def selects(node: NodeProto) -> bool:
     """Whether a node selects: its answer may jump where what it reads moves by a rounding error."""
-    if node.domain not in ("", "ai.onnx"):
-        return False
+    if node.domain not in _DOMAINS:
+        return (node.domain, node.op_type) == ("com.microsoft", "QuantizeLinear")
     if node.op_type == "Cast":
-        return any(attribute.name == "to" and attribute.i in _WHOLE for attribute in node.attribute)
+        return attribute(node, "to", 0) in (*_WHOLE, TensorProto.BOOL)
     return node.op_type in _JUDGES or node.op_type in _STEPS
 
 
@@ -68,8 +66,9 @@ class Selection:
     def fits(self) -> bool:
         """Whether what was selected is of the kind that the node gives here."""
         made = self.made[chosen_by(self.node)]
-        if self.node.op_type == "NonMaxSuppression":
-            return self.chosen.ndim == 2 and self.chosen.shape[1] == 3
+        if self.node.op_type in _AS_MANY_AS_FOUND:
+            axis = _AS_MANY_AS_FOUND[self.node.op_type]
+            return self.chosen.ndim == 2 and self.chosen.shape[axis] == made.shape[axis]
         return bool(np.shape(made) == np.shape(self.chosen))
 
     @property
@@ -80,7 +79,8 @@ class Selection:
     @property
     def consistent(self) -> bool:
         """Whether rounding of what the node reads can make it select this."""
-        judge = _JUDGES.get(self.node.op_type, _between_steps)
+        monotone = self.made[chosen_by(self.node)].dtype != bool
+        judge = _JUDGES.get(self.node.op_type, _between_steps if monotone else _true)
         return bool(judge(self))
 
     def settled(self) -> Values:
@@ -152,6 +152,24 @@ def _compared(selection: Selection) -> bool:
     with np.errstate(invalid="ignore"):
         near = np.abs(left.astype(np.float64) - right.astype(np.float64)) <= room
     return bool(np.broadcast_to(near, other.shape)[other].all())
+
+
+def _true(selection: Selection) -> bool:
+    """A cast to a truth value says something else only where the number is as good as 0."""
+    other = selection.made[selection.node.output[0]] != selection.chosen
+    return bool((np.abs(selection.inputs[selection.node.input[0]][other]) <= selection.room()).all())
+
+
+def _not_zero(selection: Selection) -> bool:
+    """Everything that was found is in order, and everything that is more than rounding was found."""
+    scores = selection.inputs[selection.node.input[0]]
+    if any(not _within(places, length) for places, length in zip(selection.chosen, scores.shape, strict=True)):
+        return False
+    places = np.ravel_multi_index(tuple(selection.chosen), scores.shape) if scores.ndim else selection.chosen[0]
+    found = np.zeros(scores.size, bool)
+    found[places] = True
+    other = found != (scores.ravel() != 0)
+    return bool((np.diff(places) > 0).all() and (np.abs(scores.ravel()[other]) <= selection.room()).all())
 
 
 def _between_steps(selection: Selection) -> bool:
@@ -245,5 +263,6 @@ _JUDGES: dict[str, Callable[[Selection], bool]] = {
     "ArgMin": _best,
     "Hardmax": _hardest,
     "NonMaxSuppression": _suppressed,
+    "NonZero": _not_zero,
     **dict.fromkeys(_COMPARISONS, _compared),
 }

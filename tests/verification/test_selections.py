@@ -14,15 +14,16 @@ from onnxsqueeze.verification.selections import Selection, chosen_by, read_by, s
 
 ROOM = 1e-3
 NEAR, FAR = 1e-4, 1e-1
+MICROSOFT = helper.make_opsetid("com.microsoft", 1)
 
 
-def selection(op: str, chosen: Any, *arrays: Any, **attributes: Any) -> Selection:
+def selection(op: str, chosen: Any, *arrays: Any, opset: int = 17, **attributes: Any) -> Selection:
     """Return a node's selection among float64 inputs that rounding may move by `ROOM`."""
     names = [f"i{index}" for index in range(len(arrays))]
     outputs = ["values", "places"] if op == "TopK" else ["out"]
     node = helper.make_node(op, names, outputs, **attributes)
     graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info(outputs[0], TensorProto.UNDEFINED, None)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), MICROSOFT], ir_version=8)
     pieces = Pieces(Model(model), 60.0)
     inputs = {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
     made = pieces.evaluate(0, inputs)
@@ -102,6 +103,40 @@ def test_steps(op: str, at: float, attributes: dict[str, int]) -> None:
     assert selection(op, [above, below, beyond], x, **attributes).consistent
     assert not selection(op, [below, above, below], x, **attributes).consistent
     assert not selection(op, [below - 1, above, beyond], x, **attributes).consistent
+
+
+def test_truth_values() -> None:
+    """Only what is as good as 0 may be either."""
+    x = np.array([0.0, NEAR, FAR])
+    for chosen, consistent in (([0, 1, 1], True), ([0, 0, 1], True), ([1, 0, 1], True), ([0, 1, 0], False)):
+        assert selection("Cast", chosen, x, to=TensorProto.BOOL).consistent == consistent, chosen
+
+
+@pytest.mark.parametrize(
+    ("places", "consistent"),
+    [
+        ([[0, 1], [2, 1]], True),
+        ([[0, 0, 1], [0, 2, 1]], True),  # the first of the scores is as good as 0
+        ([[0], [2]], True),  # and so is the last
+        ([[1], [1]], False),
+        ([[1, 0], [1, 2]], False),  # in another order
+        ([[0, 1], [2, 3]], False),  # elsewhere
+    ],
+)
+def test_places_that_are_not_zero(places: list[list[int]], consistent: bool) -> None:
+    scores = np.array([[NEAR / 10, 0.0, 1.0], [0.0, NEAR, 0.0]])
+    found = selection("NonZero", places, scores)
+    assert found.fits and found.consistent == consistent
+
+
+@pytest.mark.parametrize(("opset", "domain"), [(13, ""), (21, ""), (13, "com.microsoft")])
+def test_codes(opset: int, domain: str) -> None:
+    """A number right between two codes may be either, and no other; the last code holds all beyond."""
+    x, scale, zero = np.array([0.5, 0.6, -7.4, 300.0]), np.array(1.0), np.array(8, np.uint8)
+    for codes, consistent in (([9, 9, 1, 255], True), ([8, 9, 1, 255], True), ([8, 8, 1, 255], False)):
+        found = selection("QuantizeLinear", codes, x, scale, zero, opset=opset, domain=domain)
+        assert found.consistent == consistent, codes
+    assert not selection("QuantizeLinear", [8, 9, 1, 254], x, scale, zero, opset=opset, domain=domain).consistent
 
 
 BOXES = np.array([[[0, 0, 1, 1], [0, 0, 1, 1.02], [2, 2, 3, 3], [4, 4, 5, 5]]], float)
