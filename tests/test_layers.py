@@ -68,7 +68,7 @@ def test_the_page_of_the_architecture_shows_it_too() -> None:
     assert shown == {name: layer for name, layer in table(str(onnxsqueeze.__doc__)).items() if name != "_version"}
     assert PICTURE.read_text(encoding="utf-8") == picture(), "run python tools/docs/draw_architecture.py"
     steps = re.findall(r"^\d\. .*?`(\w+)[.`]", page, re.MULTILINE)
-    assert steps == [name for name, _ in WAY]
+    assert steps == list(WAY)
 
 
 def test_nothing_but_the_entry_lies_at_the_top() -> None:

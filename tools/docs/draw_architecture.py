@@ -17,20 +17,20 @@ import onnxsqueeze
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs/layers.svg"
 WAY = (
-    ("model", "a file is read: weights into arrays, the rest into a skeleton"),
-    ("canonicalization", "what exporters spell out in many nodes becomes one"),
-    ("analysis", "forward intervals and classes, backward needs, by the rules of operators"),
-    ("planning", "what stays, and why; the plan is frozen"),
-    ("rewriting", "each node repairs itself: slices its constants, folds what it lost"),
-    ("pipeline", "what an attempt taught is kept, and the next one begins at 3"),
-    ("verification", "both models run, and are compared"),
-    ("model", "the small model is written beside its place, and renamed"),
-    ("reporting", "what went, and why the rest stays"),
+    "model",
+    "canonicalization",
+    "analysis",
+    "planning",
+    "rewriting",
+    "pipeline",
+    "verification",
+    "model",
+    "reporting",
 )
-"""The packages that a model passes, in this order, with what happens there."""
+"""The packages that a model passes, in the order of the steps on docs/architecture.md."""
 
 _LINE = re.compile(r"^ +(\d+) {2}(\w+(?:, \w+)*)$", re.MULTILINE)
-_LETTER, _GAP, _HEIGHT, _STEP, _LEFT, _TOP = 8.0, 14, 30, 46, 54, 20
+_LETTER, _GAP, _HEIGHT, _STEP, _LEFT, _TOP = 8.0, 14, 30, 46, 44, 12
 
 _SVG = Template(
     """\
@@ -63,12 +63,6 @@ C{{ x1 + 34 }} {{ (y1 + y2) / 2 }} {{ x2 + 34 }} {{ (y1 + y2) / 2 }} {{ x2 }} {{
 <circle class="badge" cx="{{ x }}" cy="{{ y }}" r="9"/>\
 <text class="number" x="{{ x }}" y="{{ y + 4 }}">{{ number }}</text>
 {%- endfor %}
-{%- for number, name, words, y in steps %}
-<circle class="badge" cx="{{ side + 9 }}" cy="{{ y }}" r="9"/>\
-<text class="number" x="{{ side + 9 }}" y="{{ y + 4 }}">{{ number }}</text>\
-<text x="{{ side + 28 }}" y="{{ y - 1 }}">{{ name }}</text>\
-<text class="soft" x="{{ side + 28 }}" y="{{ y + 16 }}" font-size="12">{{ words }}</text>
-{%- endfor %}
 </svg>
 """
 )
@@ -90,33 +84,30 @@ def picture() -> str:
         for name in sorted((name for name, own in layers.items() if own == layer), key=_first_pass):
             boxes[name] = (x, rows[layer], _width(name))
             x += _width(name) + _GAP
-    side = max(x + width for x, _, width in boxes.values()) + 60
-    places = [(number, *_badge(boxes, number, name)) for number, (name, _) in enumerate(WAY, 1)]
+    places = [(number, *_badge(boxes, number, name)) for number, name in enumerate(WAY, 1)]
     return _SVG.render(
-        width=side + 480,
+        width=_LEFT + max(x + width for x, _, width in boxes.values()),
         height=_TOP + _STEP * len(order),
         box=_HEIGHT,
-        side=side,
         rows=rows.items(),
         boxes=[(name, *box) for name, box in boxes.items()],
         badges=places,
         legs=[(*first[1:], *second[1:]) for first, second in pairwise(places)],
-        steps=[(number, name, words, _TOP + 24 + 62 * (number - 1)) for number, (name, words) in enumerate(WAY, 1)],
     )
 
 
 def _first_pass(name: str) -> int:
-    return next((number for number, (passed, _) in enumerate(WAY) if passed == name), len(WAY))
+    return WAY.index(name) if name in WAY else len(WAY)
 
 
 def _width(name: str) -> float:
     """Return how wide a box is: its name, and room for the numbers of steps."""
-    return 24 + _LETTER * len(name) + 24 * sum(name == passed for passed, _ in WAY)
+    return 24 + _LETTER * len(name) + 24 * WAY.count(name)
 
 
 def _badge(boxes: dict[str, tuple[float, int, float]], number: int, name: str) -> tuple[float, float]:
     x, y, width = boxes[name]
-    later = sum(passed == name for passed, _ in WAY[number:])
+    later = WAY[number:].count(name)
     return x + width - 14 - 24 * later, y + _HEIGHT / 2
 
 
