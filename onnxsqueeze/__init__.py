@@ -5,7 +5,7 @@ TYPE_CHECKING and inside of functions count. (tests/test_layers.py reads this ta
 
     13  cli
     12  onnxsqueeze
-    11  bench, training
+    11  bench, training, integrations
     10  squeezing
      9  units, deployment
      8  pipeline

@@ -29,6 +29,7 @@ DEPENDENCIES = {
     "jinja2",
 }  # the last of the extra report
 TRAINING = {"torch", "onnxscript", "onnx_ir", "matplotlib"}  # of the extras train and plot
+INTEGRATIONS = {"onnx_ir", "olive", "optimum"}  # of the extra integrations, each in its own file
 HEAVY = {"onnx", "numpy", "onnxruntime", "onnx_graphsurgeon", "rich", "onnxsqueeze.verification", "asyncio"}
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to a file
 TEST_COMMAND = "pip install -e '.[dev]' && pytest"
@@ -56,12 +57,13 @@ def test_minimizing_quietly_without_verification_imports_neither_rich_nor_onnxru
     assert not found & {"rich", "onnxruntime", "onnx.reference", "onnxsqueeze.verification", "onnxsqueeze.cli.tables"}
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_the_package_imports_its_dependencies_alone(training: bool) -> None:
-    """What trains networks may import torch, and nothing else may."""
+@pytest.mark.parametrize(("package", "more"), [("", set()), ("training", TRAINING), ("integrations", INTEGRATIONS)])
+def test_the_package_imports_its_dependencies_alone(package: str, more: set[str]) -> None:
+    """What trains networks may import torch, what joins other tools may import these, and nothing else may."""
     roots: dict[str, Path] = {}
     for path in (ROOT / "onnxsqueeze").rglob("*.py"):
-        if ("training" in path.parts) != training:
+        home = path.relative_to(ROOT / "onnxsqueeze").parts[0]
+        if package != (home if home in ("training", "integrations") else ""):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -70,7 +72,7 @@ def test_the_package_imports_its_dependencies_alone(training: bool) -> None:
                 names = [str(node.module)]
             roots.update({name.split(".")[0]: path for name in names})
     own = sys.stdlib_module_names | {"onnxsqueeze"}
-    allowed = own | DEPENDENCIES | (TRAINING if training else set())
+    allowed = own | DEPENDENCIES | more
     assert {name: path for name, path in roots.items() if name not in allowed} == {}
 
 

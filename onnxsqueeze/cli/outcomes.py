@@ -22,14 +22,8 @@ def default_output(source: Path, what: str = "min") -> Path:
 
 def save_result(result: Result, target: Path, external: str) -> tuple[int, float]:
     """Write the model; return its bytes and the seconds that it took."""
-    from onnxsqueeze.model.saving import save, save_copy
-
     started = time.perf_counter()
-    data_file = external == "yes" or (external == "as-given" and result.has_data_file)
-    if result.copied is not None and not data_file:
-        written = save_copy(result.copied, target)
-    else:
-        written = save(result.minimized, target, data_file=data_file)
+    written = result.save(target, external_data=external)
     return written, time.perf_counter() - started
 
 

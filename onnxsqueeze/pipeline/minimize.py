@@ -18,7 +18,7 @@ from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.overridable import with_fixed_inputs
-from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.model.saving import encoded_size, save, save_copy
 from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
@@ -55,6 +55,7 @@ class Result:
         make_drawing: makes the drawing of the network for `page`.
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
         has_data_file: whether the given model has its weights in a file beside it.
+        changed: whether the model is another than the given one.
         copied: the given file, where that should be copied as it is: nothing went, and written anew it would be longer.
     """
 
@@ -64,6 +65,7 @@ class Result:
     make_drawing: Callable[[Report], Drawing]
     failures: tuple[Failure, ...] = ()
     has_data_file: bool = False
+    changed: bool = True
     copied: Path | None = None
 
     @cached_property
@@ -95,6 +97,24 @@ class Result:
     def model(self) -> ModelProto:
         """The smaller model as a ModelProto."""
         return to_proto(self.minimized)
+
+    def save(self, path: str | Path, *, external_data: str = "as-given") -> int:
+        """Write the smaller model; afterwards it is there whole, or the path is as it was before.
+
+        Args:
+            path: the file, which is replaced if it exists. external_data: "yes" puts the weights into a file beside it,
+                "no" does so above 2 GB only, "as-given" as the given model had them.
+
+        Returns:
+            The bytes that were written, those of a data file included.
+
+        Raises:
+            UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
+        """
+        data_file = external_data == "yes" or (external_data == "as-given" and self.has_data_file)
+        if self.copied is not None and not data_file:
+            return save_copy(self.copied, path)
+        return save(self.minimized, path, data_file=data_file)
 
 
 def minimize(
@@ -192,7 +212,7 @@ def minimize(
 
         return drawing(best.analysis, best.plan, made.layers)
 
-    return Result(minimized, best.plan, report, drawn, failures, given.has_data_file, copied)
+    return Result(minimized, best.plan, report, drawn, failures, given.has_data_file, minimized is not given, copied)
 
 
 def inspect(
