@@ -117,6 +117,19 @@ def _rename_captured(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         value.name = outside.get(value.name, value.name)
 
 
+def rename_all(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename in place what a subgraph and those in it read and define."""
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in subgraphs(node):
+            rename_all(inner, names)
+
+
 def _own_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in graph.input)
     yield from (tensor.name for tensor in graph.initializer)

@@ -16,7 +16,7 @@ from onnx import helper
 
 from onnxsqueeze.canonicalization.blocked import without_blocks
 from onnxsqueeze.canonicalization.branches import without_constant_branches
-from onnxsqueeze.canonicalization.lowering.finding import lowered
+from onnxsqueeze.canonicalization.lowering.finding import lowered, with_bodies_in_place
 from onnxsqueeze.canonicalization.patterns.finding import Found, find_groups
 from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.canonicalization.sequences import _without_sequences
@@ -36,7 +36,8 @@ def canonicalized(model: Model, keep: Sequence[str] = ()) -> Graph:
     nodes that spells an operator for which there is a rule is one node of `PATTERN_DOMAIN`, unless one of ``keep``
     (names or glob patterns) is a tensor in it.
     """
-    plainer, apart = lowered(without_blocks(_without_sequences(with_initializers(without_constant_branches(model)))))
+    whole = with_initializers(without_constant_branches(with_bodies_in_place(model)))
+    plainer, apart = lowered(without_blocks(_without_sequences(whole)))
     return _fused(plainer, Fusion(lowered=apart, file=model), keep)
 
 

@@ -12,8 +12,7 @@ def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Yield every node of a model, those of subgraphs and of functions included."""
     yield from graph_nodes(model.graph)
     for function in model.functions:
-        for node in function.node:
-            yield from _with_subgraphs(node)
+        yield from function_nodes(function)
 
 
 def reached_nodes(model: ModelProto) -> Iterator[NodeProto]:
@@ -25,12 +24,18 @@ def reached_nodes(model: ModelProto) -> Iterator[NodeProto]:
         yield node
         function = functions.pop((node.domain, node.op_type), None)
         if function is not None:
-            pending.extend(inner for each in function.node for inner in _with_subgraphs(each))
+            pending.extend(function_nodes(function))
 
 
 def graph_nodes(graph: GraphProto) -> Iterator[NodeProto]:
     """Yield every node of a graph and of its subgraphs."""
     for node in graph.node:
+        yield from _with_subgraphs(node)
+
+
+def function_nodes(function: onnx.FunctionProto) -> Iterator[NodeProto]:
+    """Yield every node of a function and of the subgraphs in it."""
+    for node in function.node:
         yield from _with_subgraphs(node)
 
 

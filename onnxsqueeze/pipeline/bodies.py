@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.canonicalization.inlining import defined_names, renamed
+from onnxsqueeze.canonicalization.lowering.finding import with_bodies_in_place
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model import local_functions
-from onnxsqueeze.model.initializer import Initializer, from_tensor
+from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.model.saving import encoded_size
+from onnxsqueeze.model.sparse import in_sparse_form
 from onnxsqueeze.model.walk import free_names, graph_nodes, subgraphs
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.pipeline.search import Outcome, Wishes, smallest
 from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.shapes.bodies import as_model
 
 _FIRST_WITH_FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
 
@@ -44,22 +46,23 @@ def with_narrowed_bodies(model: Model, context: Context, wishes: Wishes) -> tupl
         context: what is known of the main graph; what subgraphs capture is as it was.
         wishes: what the user asked for.
     """
+    given, model = model, with_bodies_in_place(model)
     proto = model.skeleton.graph
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS or not any(map(_has_body, proto.node)):
-        return model, ()
+        return given, ()
     work = _Bodies(model, wishes)
     skeleton = copy_except(model.skeleton)
     work.narrow(skeleton.graph, context, model.initializers)
     if not any(body.outcome.changed for body in work.bodies):
-        return model, work.bodies
+        return given, work.bodies
     captured = {name for node in proto.node for graph in subgraphs(node) for name in free_names(graph)}
     dropped = captured - _read(skeleton.graph)
     kept = {name: value for name, value in model.initializers.items() if name not in dropped}
     local_functions.define(skeleton, work.functions)
     changed = replace(model, skeleton=skeleton, initializers=kept)
     size, most = encoded_size(changed), wishes.most_bytes
-    smaller = size < encoded_size(model) and (most is None or size <= most)
-    return (changed, work.bodies) if smaller else (model, ())
+    smaller = size < encoded_size(given) and (most is None or size <= most)
+    return (changed, work.bodies) if smaller else (given, ())
 
 
 class _Bodies:
@@ -94,9 +97,9 @@ class _Bodies:
         constants: Mapping[str, Initializer],
         path: str,
     ) -> None:
-        inner = self._as_model(body, context, constants)
-        if inner is None:
+        if not body.node:
             return
+        inner = as_model(body, self._skeleton, context, constants)
         pins = list(_pins(node, body, [value.name for value in inner.skeleton.graph.input]))
         outcome = smallest(analyse(inner, self._wishes.keep, pins), self._wishes)
         self.bodies.append(Body(path, outcome))
@@ -106,21 +109,6 @@ class _Bodies:
             self._write(body, result, inner)
             self.functions += result.skeleton.functions
 
-    def _as_model(self, body: onnx.GraphProto, context: Context, constants: Mapping[str, Initializer]) -> Model | None:
-        """Return a body as a model of its own; None if it holds what that cannot have."""
-        if body.sparse_initializer or not body.node:
-            return None
-        skeleton = copy_except(self._skeleton)
-        skeleton.graph.CopyFrom(copy_except(body, "initializer"))
-        stored = {tensor.name: from_tensor(tensor) for tensor in body.initializer}
-        for name in dict.fromkeys(free_names(body)):
-            constant = _constant(name, context, constants)
-            if constant is not None:
-                stored[name] = constant
-            else:
-                skeleton.graph.input.append(_typed(name, context))
-        return Model(skeleton, stored)
-
     def _write(self, body: onnx.GraphProto, result: Model, inner: Model) -> None:
         """Put what came of a body in its place, under names that nothing else has."""
         captured, read = set(free_names(body)), _read(result.skeleton.graph)
@@ -129,17 +117,21 @@ class _Bodies:
             for name, value in result.initializers.items()
             if name in read and not (name in captured and inner.initializers.get(name) is value)
         }
+        dense, sparse = in_sparse_form(replace(result, initializers=stored))
         before = set(defined_names(body))
         written = {name for node in result.skeleton.graph.node for name in node.output if name} | set(stored)
         names = {name: self._new(name) for name in sorted(written - before) if name in self._taken}
         self._taken |= written
         nodes = [renamed(node, names) for node in result.skeleton.graph.node]
         values = [value for value in result.skeleton.graph.value_info if value.name in written - set(names)]
-        for part in ("node", "initializer", "value_info"):
+        for part in ("node", "initializer", "sparse_initializer", "value_info"):
             body.ClearField(part)
         body.node.extend(nodes)
         body.value_info.extend(values)
-        body.initializer.extend(value.renamed(names.get(name, name)).to_tensor() for name, value in stored.items())
+        body.initializer.extend(value.renamed(names.get(value.name, value.name)).to_tensor() for value in dense)
+        for tensor in sparse:
+            tensor.values.name = names.get(tensor.values.name, tensor.values.name)
+            body.sparse_initializer.append(tensor)
 
     def _new(self, hint: str) -> str:
         name, count = f"{hint}.inner", 1
@@ -166,31 +158,6 @@ def _pins(node: onnx.NodeProto, body: onnx.GraphProto, inputs: Sequence[str]) ->
 
 def _has_body(node: onnx.NodeProto) -> bool:
     return any(True for _ in subgraphs(node))
-
-
-def _constant(name: str, context: Context, constants: Mapping[str, Initializer]) -> Initializer | None:
-    """Return a constant of a graph outside that nothing can replace."""
-    if name in constants and name not in context.graph.overridable:
-        return constants[name]
-    value = context.value(name)
-    return None if value is None or context.is_activation(name) else Initializer.from_array(name, value)
-
-
-def _typed(name: str, context: Context) -> onnx.ValueInfoProto:
-    """Declare a tensor of a graph outside as far as it is known."""
-    value = onnx.ValueInfoProto(name=name)
-    if name not in context.dtypes:
-        return value
-    value.type.tensor_type.elem_type = context.dtypes[name]
-    if name in context.shapes:
-        value.type.tensor_type.shape.SetInParent()
-        for dimension in context.shapes[name]:
-            entry = value.type.tensor_type.shape.dim.add()
-            if isinstance(dimension, Symbolic):
-                entry.dim_param = str(dimension)
-            else:
-                entry.dim_value = dimension
-    return value
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

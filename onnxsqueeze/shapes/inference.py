@@ -7,7 +7,7 @@ values folded so far, and what stays unknown becomes a named symbol, so that equ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,15 @@ import onnx.shape_inference
 from onnx import TypeProto, ValueInfoProto
 
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, symbol
+from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.protobuf import dimension_name
+from onnxsqueeze.model.walk import subgraphs
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
+from onnxsqueeze.rules.lessons import RuleFailed
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.shapes.bodies import as_model
 from onnxsqueeze.shapes.evaluation import evaluated_by_runtime, evaluates
 
 _LONGEST = 2**63 - 1  # that ONNX can write
@@ -84,7 +89,39 @@ class ShapeInference:
         elif name in self._declared:
             self._declare(self._declared[name])
 
+    def _by_branches(self, node: Node, branches: Sequence[onnx.GraphProto]) -> dict[str, TypeProto]:
+        """Return what is known of the outputs of a node that hands on what one of some graphs makes, as of an If.
+
+        Sizes of a branch's own are called as those of another branch may be, and are not the same.
+        """
+        outside = {
+            name
+            for captured in node.captured
+            for size in self._context.shapes.get(captured, ())
+            for name in _names(size)
+        }
+        found = [self._of_branch(branch) for branch in branches]
+        kinds = {}
+        for position, name in enumerate(node.outputs):
+            types = [branch[position] for branch in found]
+            if name and (kind := _common([entry for entry in types if entry], outside)) and all(types):
+                kinds[name] = kind
+        return kinds
+
+    def _of_branch(self, branch: onnx.GraphProto) -> list[tuple[int, Shape | None] | None]:
+        """Return the element type and the shape of each output of a branch, None where not even the type is known."""
+        try:
+            model = as_model(branch, self._graph.model.skeleton, self._context, self._graph.initializers)
+            context = _inferred(Graph(model))
+        except (InvalidModelError, RuleFailed):  # whoever runs the model will say so, or the analysis of the branch
+            return [None] * len(branch.output)
+        names = [value.name for value in branch.output]
+        return [(context.dtypes[name], context.shapes.get(name)) if name in context.dtypes else None for name in names]
+
     def _by_schema(self, node: Node) -> dict[str, TypeProto]:
+        branches = list(subgraphs(node.proto))
+        if branches and all(not body.input and len(body.output) == len(node.outputs) for body in branches):
+            return self._by_branches(node, branches)
         kinds = {name: self._type(name) for name in node.inputs if name and name in self._context.dtypes}
         if node.version == 0 or len(kinds) < len(set(node.inputs) - {""}) or node.captured:
             return {}
@@ -162,6 +199,38 @@ class ShapeInference:
             return
         if len(shape) <= MOST_AXES:
             self._context.shapes[name] = shape
+
+
+def _inferred(graph: Graph) -> Context:
+    """Return what shapes alone say of a graph."""
+    context = Context(graph)
+    inference = ShapeInference(graph, context)
+    for node in graph.nodes:
+        inference.infer(node, rule_for(node))
+        fold(node, rule_for(node), context)
+    return context
+
+
+def _names(size: Dimension) -> Sequence[str]:
+    return size.names if isinstance(size, Symbolic) else ()
+
+
+def _common(types: Sequence[tuple[int, Shape | None]], outside: Collection[str]) -> TypeProto | None:
+    """Return what several types have in common; a size that differs, or may, is left open."""
+    if len({dtype for dtype, _ in types}) != 1:
+        return None
+    kind = TypeProto()
+    kind.tensor_type.elem_type = types[0][0]
+    shapes = [shape for _, shape in types if shape is not None]
+    if len(shapes) == len(types) and len({len(shape) for shape in shapes}) == 1:
+        kind.tensor_type.shape.SetInParent()
+        for sizes in zip(*shapes, strict=True):
+            entry = kind.tensor_type.shape.dim.add()
+            if len(set(sizes)) == 1 and isinstance(sizes[0], int):
+                entry.dim_value = sizes[0]
+            elif len(set(sizes)) == 1 and set(_names(sizes[0])) <= set(outside):
+                entry.dim_param = str(sizes[0])
+    return kind
 
 
 def _like_first(node: Node, context: Context) -> Sequence[Shape | None]:

@@ -186,25 +186,6 @@ def test_other_operators_of_another_version_stay() -> None:
     assert not functions_of(skeleton)
 
 
-def test_function_with_a_subgraph_stays() -> None:
-    branch = [
-        helper.make_graph(
-            [helper.make_node(op, ["S"], [op])], op, [], [helper.make_tensor_value_info(op, FLOAT, ["N", "C"])]
-        )
-        for op in ("Relu", "Tanh")
-    ]
-    nodes = [
-        *DENSE[:2],
-        helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.array([1]))),
-        helper.make_node("Shape", ["S"], ["N"], start=0, end=1),
-        helper.make_node("Equal", ["N", "one"], ["C"]),
-        helper.make_node("If", ["C"], ["Y"], then_branch=branch[0], else_branch=branch[1]),
-    ]
-    calls = [call("Dense", "x", "a", "b", output="r"), call("Dense", "r", "c", "d", output="s"), LAST]
-    given = model(calls, [function("Dense", ["X", "W", "B"], ["Y"], *nodes)], drawn())
-    assert minimize(given, narrowing=False).model == given
-
-
 def test_nothing_leaves_nothing_changes() -> None:
     stored = {name: np.random.default_rng(1).standard_normal(np.shape(value)) for name, value in drawn().items()}
     nodes = [call("Dense", "x", "a", "b", output="r"), call("Dense", "r", "c", "d", output="s"), LAST]

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import analyse
 from tests.support.planted.checks import deviation, run
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
@@ -230,3 +232,108 @@ def test_scan() -> None:
 def test_nothing_leaves_nothing_changes() -> None:
     given = model([chosen(branch(HIDDEN, "a"), branch(HIDDEN, "b"))], [], CONDITION)
     assert sq.minimize(given, round_to=1).model == given
+
+
+@pytest.mark.parametrize("unlike", ["", "batch", "rank"])
+def test_behind_branches(unlike: str) -> None:
+    """What comes out of a choice has the shape that its branches agree on, which no file need declare."""
+    branches = [branch(10, "a"), branch(20, "b")]
+    if unlike:
+        more = {
+            "batch": helper.make_node("Concat", ["ob", "ob"], ["more"], axis=0),
+            "rank": helper.make_node("Unsqueeze", ["ob", "zero"], ["more"]),
+        }[unlike]
+        branches[1].node.append(more)
+        branches[1].output[0].CopyFrom(info("more", shape=("M", WIDTH) if unlike == "batch" else (1, "N", WIDTH)))
+    nodes, tensors = layers(12, "m", "chosen")
+    if unlike:  # of which the graph's output is none
+        nodes.append(helper.make_node("ReduceSum", ["om", "zero"], ["sum"], keepdims=1))
+        nodes.append(helper.make_node("Add", ["x", "zeros"], ["y"]))
+        zeros = numpy_helper.from_array(np.zeros(WIDTH, np.float32), "zeros")
+        tensors += [numpy_helper.from_array(np.array([0]), "zero"), zeros]
+    else:
+        nodes[-1].output[0] = "y"
+    given = model([chosen(branches[0], branches[1], "chosen"), *nodes], tensors, CONDITION)
+    if unlike:
+        given.graph.output.append(helper.make_empty_tensor_value_info("sum"))
+        given.graph.output[-1].type.tensor_type.elem_type = FLOAT
+        given.graph.output[-1].type.tensor_type.shape.dim.add().dim_param = "any"
+        given.graph.output[-1].type.tensor_type.shape.dim.add().dim_param = "other"
+        if unlike == "rank":
+            given.graph.output[-1].type.tensor_type.shape.dim.add().dim_param = "third"
+    result = sq.minimize(given, round_to=1).model
+    left = HIDDEN if unlike == "rank" else 12
+    assert sorted(kernels(result.graph)) == sorted(pair(10) + pair(20) + pair(left))
+    for batch, condition in ((1, True), (3, False)):
+        x = np.random.default_rng(batch).standard_normal((batch, WIDTH)).astype(np.float32)
+        feeds = {"x": x, "c": np.array(condition)}
+        for optimized in (False, True):
+            assert deviation(run(given, feeds, optimized), run(result, feeds, optimized)) <= 2e-5
+
+
+def test_sizes_of_branches_are_their_own() -> None:
+    """Both call a size alike that is not the same: what comes out has one that is known of neither."""
+    cuts = []
+    for count, suffix in ((3, "a"), (2, "b")):
+        starts = helper.make_node("Slice", ["x", "zero", f"count{suffix}"], ["cut"])
+        reshaped = helper.make_node("NonZero", ["cut"], ["o"])
+        cuts.append((count, suffix, starts, reshaped))
+    branches = [
+        helper.make_graph([starts, reshaped], "branch", [], [info("o", INT64, (2, "found"))])
+        for _, _, starts, reshaped in cuts
+    ]
+    constants = [numpy_helper.from_array(np.array([count]), f"count{suffix}") for count, suffix, *_ in cuts]
+    constants += [numpy_helper.from_array(np.array([0]), "zero"), numpy_helper.from_array(np.float32(2), "two")]
+    other = helper.make_node("If", ["c"], ["first"], then_branch=branches[0], else_branch=branches[1])
+    again = helper.make_node("If", ["c"], ["second"], then_branch=branches[1], else_branch=branches[0])
+    shapes = [helper.make_node("Shape", [name], [f"{name}_shape"]) for name in ("first", "second")]
+    given = model([other, again, *shapes, helper.make_node("Mul", ["x", "two"], ["y"])], constants, CONDITION)
+    given.graph.output.extend(info(f"{name}_shape", INT64, (2,)) for name in ("first", "second"))
+    context = analyse(load(given)).context
+    assert context.shapes["first"][0] == context.shapes["second"][0] == 2
+    assert context.shapes["first"][1] != context.shapes["second"][1]
+
+
+@pytest.mark.parametrize("density", [0.05, 1.0])
+def test_sparse_weights_of_branches(density: float) -> None:
+    """They lose their channels, and take the shorter form."""
+    branches, stored = [], []
+    for live, suffix in ((10, "a"), (20, "b")):
+        body = branch(live, suffix)
+        tensor = body.initializer[0]
+        array = numpy_helper.to_array(tensor).copy()
+        array[1:, :live] *= RANDOM.random((WIDTH - 1, live)) < density
+        places = np.flatnonzero(array)
+        values = numpy_helper.from_array(array.ravel()[places], tensor.name)
+        indices = helper.make_tensor("", INT64, places.shape, places)
+        made = helper.make_sparse_tensor(values, indices, list(array.shape))
+        stored.append(numpy_helper.from_array(array, tensor.name))
+        body.sparse_initializer.append(made)
+        del body.initializer[0]
+        branches.append(body)
+    graph = helper.make_graph([chosen(*branches)], "graph", [info("x"), CONDITION], [info("y")])
+    given = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = sq.minimize(given, round_to=1, verify=False).model
+    assert result.ByteSize() <= given.ByteSize()
+    shapes = []
+    for attribute in result.graph.node[0].attribute:
+        shapes += [tuple(tensor.dims) for tensor in (*attribute.g.initializer, *attribute.g.sparse_initializer)]
+        assert bool(attribute.g.sparse_initializer) == (density < 0.5)
+    assert sorted(shapes) == sorted(pair(10) + pair(20))
+    for condition in (True, False):
+        feeds = {"x": RANDOM.standard_normal((3, WIDTH)).astype(np.float32), "c": np.array(condition)}
+        assert deviation(run(dense(given), feeds), run(dense(result), feeds)) <= 2e-5
+
+
+def dense(given: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose branches store all weights whole: onnxruntime reads no sparse ones there."""
+    made = onnx.ModelProto()
+    made.CopyFrom(given)
+    for node in made.graph.node:
+        for attribute in node.attribute:
+            for tensor in attribute.g.sparse_initializer:
+                array = np.zeros(int(np.prod(tensor.dims)), np.float32)
+                array[numpy_helper.to_array(tensor.indices)] = numpy_helper.to_array(tensor.values)
+                attribute.g.initializer.append(numpy_helper.from_array(array.reshape(tensor.dims), tensor.values.name))
+            attribute.g.ClearField("sparse_initializer")
+    return made

@@ -8,16 +8,25 @@ from dataclasses import replace
 import onnx
 
 from onnxsqueeze.canonicalization.lowering import activated, channels_last, embedding, quantized, skip_normalization
-from onnxsqueeze.canonicalization.lowering.functions import Functions, functions_of, key_of, lower_call
+from onnxsqueeze.canonicalization.lowering.functions import (
+    Functions,
+    functions_of,
+    functions_with_bodies,
+    key_of,
+    lower_call,
+)
 from onnxsqueeze.canonicalization.lowering.parts import DOMAIN, Parts
 from onnxsqueeze.canonicalization.patterns.scope import Scope
 from onnxsqueeze.canonicalization.rebuild import _FIRST_WITH_FREE_INITIALIZERS, _with_nodes
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.model.local_functions import drop_uncalled
 from onnxsqueeze.model.lowered_node import Lowered
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.rules.contract import UNKNOWN
 from onnxsqueeze.rules.registry import rule_for
+
+_SHARE = 16  # of a file, by which it may grow where calls become nodes, before anything leaves
 
 Lower = Callable[[Node, Parts, Scope], "Lowered | None"]
 
@@ -64,6 +73,30 @@ def lowered(model: Model) -> tuple[Model, tuple[Lowered, ...]]:
     new = {constant.name: constant for parts in found.values() for constant in parts.constants}
     changed = replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
     return (changed, tuple(found.values())) if found else (model, ())
+
+
+def with_bodies_in_place(model: Model) -> Model:
+    """Return a model with the nodes of functions that hold graphs in the place of their calls; the argument if none is.
+
+    What they hold can be followed then, and minimized, with what it captures. Functions of many calls whose nodes would
+    make the file much longer stay.
+    """
+    functions = functions_with_bodies(model.skeleton)
+    if not any(key_of(node) in functions for node in model.skeleton.graph.node):
+        return model
+    graph, taken = Graph(model), _names(model)
+    found = {
+        node.index: parts.members
+        for node in graph.nodes
+        if key_of(node.proto) in functions and (parts := lower_call(node, Parts(node, taken), functions)) is not None
+    }
+    if not found:
+        return model
+    nodes = [made for node in graph.nodes for made in found.get(node.index, [node.proto])]
+    skeleton = _with_nodes(model.skeleton, nodes)
+    drop_uncalled(skeleton, {(domain, name) for domain, name, _ in functions})
+    growth = int(skeleton.ByteSize()) - int(model.skeleton.ByteSize())
+    return replace(model, skeleton=skeleton) if growth * _SHARE <= model.file_bytes else model
 
 
 def _fused(node: onnx.NodeProto) -> bool:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 import onnx
 import onnx.defs
 
+from onnxsqueeze.canonicalization.inlining import defined_names, rename_all
 from onnxsqueeze.canonicalization.lowering.parts import Parts
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.model.lowered_node import Lowered
-from onnxsqueeze.model.walk import subgraphs
+from onnxsqueeze.model.walk import captured, function_nodes, subgraphs
 
 Key = tuple[str, str, str]
 """The domain, the name and the overload of a function."""
@@ -28,13 +29,32 @@ def functions_of(model: onnx.ModelProto) -> Functions:
     """Return the functions of a model that can be followed.
 
     Their operators are those that the model imports itself, and none of their nodes holds a graph, which would read
-    tensors under the function's names.
+    tensors under the function's names (see `functions_with_bodies`).
     """
+    return {key: function for key, function in _imported(model).items() if not _holds_graph(function)}
+
+
+def functions_with_bodies(model: onnx.ModelProto) -> Functions:
+    """Return the functions of a model that can be followed and hold graphs, or call others that do."""
+    functions = _imported(model)
+    found = {key for key, function in functions.items() if _holds_graph(function)}
+    pending = dict(functions)
+    while callers := {key for key, function in pending.items() if found & set(map(key_of, function.node))} - found:
+        found |= callers
+    return {key: functions[key] for key in found}
+
+
+def _holds_graph(function: onnx.FunctionProto) -> bool:
+    return any(True for node in function.node for _ in subgraphs(node))
+
+
+def _imported(model: onnx.ModelProto) -> Functions:
+    """Return the functions whose operators are those that the model imports itself."""
     imported = {_domain(entry.domain): entry.version for entry in model.opset_import}
     return {
         (function.domain, function.name, function.overload): function
         for function in model.functions
-        if not any(True for node in function.node for _ in subgraphs(node)) and _same_operators(function, imported)
+        if _same_operators(function, imported)
     }
 
 
@@ -45,7 +65,7 @@ def _same_operators(function: onnx.FunctionProto, imported: Mapping[str, int]) -
         return True
     if any(domain not in imported for domain in own):
         return False
-    pairs = {(node.op_type, _domain(node.domain)) for node in function.node}
+    pairs = {(node.op_type, _domain(node.domain)) for node in function_nodes(function)}
     return all(_since(*pair, own) == _since(*pair, imported) for pair in pairs)
 
 
@@ -98,7 +118,7 @@ def _expand(
         for name in inner.output:
             if name and name not in names:
                 names[name] = parts.name(name)
-        copied = _with_settings(inner, given)
+        copied = _with_bodies(_with_settings(inner, given), names, parts)
         read, written = ([names.get(name, name) for name in side] for side in (inner.input, inner.output))
         if key_of(inner) in functions:
             _expand(copied, read, written, parts, functions, depth + 1)
@@ -112,6 +132,22 @@ def _settings(call: onnx.NodeProto, function: onnx.FunctionProto) -> dict[str, o
     return given | {attribute.name: attribute for attribute in call.attribute}
 
 
+def _with_bodies(node: onnx.NodeProto, names: Mapping[str, str], parts: Parts) -> onnx.NodeProto:
+    """Let the graphs that a node holds read what they capture under the names outside, and define new ones.
+
+    Raises:
+        _NotFollowed: if one captures an argument that is left out, or defines a name of the function once more.
+    """
+    graphs = list(subgraphs(node))
+    own = {name for graph in graphs for name in defined_names(graph)}
+    read = {name: parts.given(names.get(name, "")) for name in captured(node)}
+    if not all(read.values()) or own & names.keys():
+        raise _NotFollowed
+    for graph in graphs:
+        rename_all(graph, read | {name: parts.name(name) for name in own})
+    return node
+
+
 def _with_settings(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
     """Return a copy of a node with the attributes of the call in the place of references to them."""
     copied = onnx.NodeProto()
@@ -119,6 +155,10 @@ def _with_settings(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto
     attributes = [_resolved(attribute, given) for attribute in node.attribute]
     del copied.attribute[:]
     copied.attribute.extend(attribute for attribute in attributes if attribute is not None)
+    for graph in subgraphs(copied):
+        nodes = [_with_settings(inner, given) for inner in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
     return copied
 
 

@@ -33,6 +33,10 @@ class Parts:
         """Return what stands for an input of the fused node, which it need not have."""
         return f"{_SLOT}{position}"
 
+    def given(self, name: str) -> str:
+        """Return the name of a tensor that a graph inside of a part captures, "" for an input that is left out."""
+        return self._node.input(int(name[len(_SLOT) :])) if name.startswith(_SLOT) else name
+
     def add(
         self,
         op: str,
@@ -88,8 +92,8 @@ class Parts:
         for index, node in enumerate(self._nodes):
             for place, name in enumerate(node.input):
                 if name.startswith(_SLOT):
-                    reads[index, place] = position = int(name[len(_SLOT) :])
-                    node.input[place] = self._node.input(position)
+                    reads[index, place] = int(name[len(_SLOT) :])
+                    node.input[place] = self.given(name)
             while node.input and not node.input[-1]:
                 del node.input[-1]
         return Lowered(self._node.proto, self._nodes, reads, self._constants)
