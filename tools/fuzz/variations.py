@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.model.walk import subgraphs
@@ -13,6 +13,7 @@ from onnxsqueeze.model.walk import subgraphs
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _OF_OTHER_TYPES = frozenset({"Shape", "Cast", "Less", "Greater", "Equal", "Constant", "ConstantOfShape", "Size"})
 """Operators whose results are not of the network's own type, which the outputs of branches are declared to be."""
+_AXES_ARE_INPUTS = 13  # the opset of Squeeze
 _EXTREME = (np.inf, -np.inf, np.nan, 1e30, -1e30, 0.0)
 Variation = Callable[[ModelProto, np.random.Generator], None]
 
@@ -95,9 +96,12 @@ def shared(model: ModelProto, random: np.random.Generator) -> None:
 def other_type(model: ModelProto, random: np.random.Generator) -> None:
     """Compute in float64 or float16 what was float32."""
     wanted = TensorProto.DOUBLE if random.random() < 0.5 else TensorProto.FLOAT16
+    if any(node.op_type == "Conv" for node in model.graph.node):  # onnxruntime has none in float64
+        wanted = TensorProto.FLOAT16
     tensors = [*model.graph.initializer, *(each.t for node in model.graph.node for each in node.attribute)]
+    single = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in tensors:
-        if tensor.data_type == TensorProto.FLOAT:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in single:
             array = numpy_helper.to_array(tensor).astype(tensor_dtype_to_np_dtype(wanted))
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     for value in (*model.graph.input, *model.graph.output):
@@ -150,6 +154,43 @@ def in_branches(model: ModelProto, random: np.random.Generator) -> None:
     _replace(model, place, asked, len(nodes))
 
 
+def in_a_loop(model: ModelProto, random: np.random.Generator) -> None:
+    """Put some nodes in a row into the body of a Loop that runs once; what it makes comes out stacked, [1, ...]."""
+    part = _part(model, random)
+    if part is None:
+        return
+    place, nodes, _, made = part
+    names = {name: f"body.{name}" for node in nodes for name in node.output if name}
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    on = helper.make_tensor_value_info("body.on", TensorProto.BOOL, [])
+    outputs = [on, *(helper.make_value_info(names[name], TypeProto()) for name in made)]
+    for value in outputs[1:]:
+        value.type.tensor_type.elem_type = _type_of(model)
+    given = [helper.make_tensor_value_info("body.number", TensorProto.INT64, []), _named(on, "body.before")]
+    kept = helper.make_node("Identity", ["body.before"], ["body.on"])
+    body = helper.make_graph([kept, *nodes], "body", given, outputs)
+    stored = {"loop.once": np.array(1), "loop.on": np.array(True), "loop.axes": np.array([0])}
+    asked = [helper.make_node("Constant", [], [n], value=numpy_helper.from_array(v, n)) for n, v in stored.items()]
+    asked.append(helper.make_node("Loop", ["loop.once", "loop.on"], [f"loop.{name}" for name in made], body=body))
+    for name in made:
+        asked.append(_squeezed(model, f"loop.{name}", name))
+    _replace(model, place, asked, len(nodes))
+
+
+def _named(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    copy = ValueInfoProto.FromString(value.SerializeToString())
+    copy.name = name
+    return copy
+
+
+def _squeezed(model: ModelProto, stacked: str, name: str) -> NodeProto:
+    if model.opset_import[0].version < _AXES_ARE_INPUTS:
+        return helper.make_node("Squeeze", [stacked], [name], axes=[0])
+    return helper.make_node("Squeeze", [stacked, "loop.axes"], [name])
+
+
 def _type_of(model: ModelProto) -> int:
     floats = [value.type.tensor_type.elem_type for value in model.graph.output]
     return next((each for each in floats if each in FLOATS), TensorProto.FLOAT)
@@ -189,5 +230,6 @@ VARIATIONS: dict[str, Variation] = {
     "other type": other_type,
     "in a function": in_function,
     "in branches": in_branches,
+    "in a loop": in_a_loop,
     "external": as_it_is,
 }
