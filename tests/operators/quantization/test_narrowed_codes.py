@@ -1,0 +1,72 @@
+"""Layers of codes that read a part of their data: the codes are gathered, and the operator on codes stays what it is.
+
+Left as decoding, a product and a cast, runtimes would encode the gathered numbers once more, with other scales.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+import onnxsqueeze as sq
+from tests.support.quantized import outputs
+
+PRODUCT = """<ir_version: 8, opset_import: ["": 17]> product (float[n,64] x) => (float[n,64] y, float[n,24] z) {
+    h = Sigmoid(x)
+    codes, scale, zero = DynamicQuantizeLinear(h)
+    sums = MatMulInteger(codes, w, zero, w_zero)
+    real = Cast <to = 1> (sums)
+    both = Mul(scale, w_scale)
+    z = Mul(real, both)
+    y = Identity(h)
+}"""
+CONVOLUTION = """<ir_version: 8, opset_import: ["": 17]>
+convolution (float[n,64,5,5] x) => (float[n,64,5,5] y, float[n,24,a,b] z) {
+    h = Sigmoid(x)
+    codes, scale, zero = DynamicQuantizeLinear(h)
+    sums = ConvInteger <pads = [1, 1, 1, 1]> (codes, w, zero, w_zero)
+    real = Cast <to = 1> (sums)
+    both = Mul(scale, w_scale)
+    z = Mul(real, both)
+    y = Identity(h)
+}"""
+WIDTH, ROWS, READ = 64, 24, 20
+
+
+def network(text: str, kernel: tuple[int, ...], several: bool) -> onnx.ModelProto:
+    """Return a network whose layer reads some of 64 channels that are all handed out; each row may have its scale."""
+    model, random = parser.parse_model(text), np.random.default_rng(3)
+    zero = np.uint8(127)
+    weight = random.integers(0, 256, (ROWS, WIDTH, *kernel)).astype(np.uint8)
+    weight[:, random.permutation(WIDTH)[READ:]] = zero
+    rows = (ROWS,) if several else ()
+    arrays = {
+        "w": weight if kernel else weight.T,
+        "w_zero": np.full(rows, zero),
+        "w_scale": random.uniform(0.01, 0.02, rows).astype(np.float32),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        for name, array in arrays.items()
+    )
+    return model
+
+
+@pytest.mark.parametrize(("kernel", "several"), [((), False), ((), True), ((3, 3), False)])
+def test_codes_are_gathered(kernel: tuple[int, ...], several: bool) -> None:
+    model = network(CONVOLUTION if kernel else PRODUCT, kernel, several)
+    result = sq.minimize(model, round_to=1, verify=False).model
+    added = Counter(node.op_type for node in result.graph.node)
+    added.subtract(node.op_type for node in model.graph.node)
+    assert +added == Counter({"Gather": 1})
+    assert not -added
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in result.graph.initializer}
+    assert shapes["w"] == ((ROWS, READ, *kernel) if kernel else (READ, ROWS))
+    x = np.random.default_rng(0).standard_normal((9, WIDTH, 5, 5) if kernel else (9, WIDTH)).astype(np.float32)
+    for optimized in (False, True):
+        for before, after in zip(*(outputs(each, {"x": x}, optimized) for each in (model, result)), strict=True):
+            np.testing.assert_array_equal(before, after)
