@@ -15,3 +15,12 @@ def reachable(graph: Graph) -> set[int]:
             found.add(node.index)
             names.extend((*node.inputs, *node.captured))
     return found
+
+
+def holds_dead_weights(graph: Graph) -> bool:
+    """Whether something is stored that no node reads on which a graph output depends."""
+    used, live = reachable(graph), set(graph.outputs) | graph.overridable
+    for node in graph.nodes:
+        if node.index in used:
+            live.update((*node.inputs, *node.captured))
+    return not live.issuperset(graph.initializers)

@@ -23,11 +23,10 @@ from onnxsqueeze.model.sources import Source, in_memory
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
 from onnxsqueeze.pipeline.blame import blamed_on, check_loads, check_runs, judged
-from onnxsqueeze.pipeline.bodies import with_narrowed_bodies
 from onnxsqueeze.pipeline.clock import Clock
 from onnxsqueeze.pipeline.frontend import analyse
-from onnxsqueeze.pipeline.rounds import searched
 from onnxsqueeze.pipeline.search import Outcome, Wishes
+from onnxsqueeze.pipeline.with_bodies import searched_with_bodies
 from onnxsqueeze.planning.policy import rounding
 from onnxsqueeze.reporting.report import Report, make_report
 from onnxsqueeze.rules.lessons import Failure
@@ -178,9 +177,8 @@ def minimize(
         clock.lap("analyse")
         tell("minimizing", None)
         wishes = Wishes(round_to, keep, {"layernorm": layernorm}, only, most_bytes(given, model))
-        rounds = searched(stored, analysis, wishes)
-        first, best, last = rounds[0].first, rounds[0].best, rounds[-1].best
-        minimized, inner = with_narrowed_bodies(last.model if last.changed else model, last.analysis.context, wishes)
+        rounds, minimized, inner = searched_with_bodies(model, stored, analysis, wishes)
+        first, best = rounds[0].first, rounds[0].best
         failures = _failures(*(each.failures for each in rounds), *(body.outcome.failures for body in inner))
         if analysis.context.doubtful or any(failure.refused for failure in failures):
             check_loads(given)

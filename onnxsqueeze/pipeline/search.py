@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxsqueeze.analysis.forward import Analysis, analysed
+from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.graph.reachable import holds_dead_weights
 from onnxsqueeze.model.counting import weight_bytes
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.saving import encoded_size
@@ -109,10 +111,18 @@ def _attempt(analysis: Analysis, learned: Learned, wishes: Wishes) -> Outcome | 
     choose = narrowing(wishes.round_to) if learned.narrows else None
     plan = make_plan(analysis, rounding(analysis, wishes.round_to), learned.pins, choose, learned.used)
     if plan.empty and not analysis.requested(wishes.options):
-        return Outcome(analysis, plan, analysis.graph.model)
+        return _without_dead_weights(Outcome(analysis, plan, analysis.graph.model), wishes)
     if constant := newly_constant(analysis, plan):
         return ConstantWhereKept(constant)
     return Outcome(analysis, plan, *apply(analysis, plan, wishes.options))
+
+
+def _without_dead_weights(outcome: Outcome, wishes: Wishes) -> Outcome:
+    """Return what is left where nothing but nodes goes on which no output depends; else the model as it is."""
+    if not holds_dead_weights(Graph(outcome.analysis.graph.file)):
+        return outcome
+    freed = Outcome(outcome.analysis, outcome.plan, *apply(outcome.analysis, outcome.plan, wishes.options))
+    return freed if _fits(freed, wishes) else outcome
 
 
 def _fits(outcome: Outcome, wishes: Wishes) -> bool:

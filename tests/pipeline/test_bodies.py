@@ -229,6 +229,23 @@ def test_scan() -> None:
     assert sorted(kernels(result.model.graph)) == sorted(pair(11))
 
 
+@pytest.mark.parametrize("live", [0, 5])
+def test_what_no_branch_captures_any_more_leaves(live: int) -> None:
+    """Both branches read two layers outside by weights that are all zero; without them those layers are dead."""
+    nodes, stored = layers(16, "1")
+    branches = []
+    for name in ("then", "else"):
+        inner, tensors = layers(live, name, "o1")
+        for tensor in tensors if not live else ():
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
+        inner.append(helper.make_node("Add", [f"o{name}", "x"], [f"s{name}"]))
+        branches.append(helper.make_graph(inner, name, [], [info(f"s{name}")], tensors))
+    given = model([*nodes, chosen(*branches)], stored, CONDITION)
+    assert [shape for shape in kernels(narrowed(given).model.graph) if shape == (WIDTH, 16)] == [(WIDTH, 16)] * (
+        live > 0
+    )
+
+
 def test_nothing_leaves_nothing_changes() -> None:
     given = model([chosen(branch(HIDDEN, "a"), branch(HIDDEN, "b"))], [], CONDITION)
     assert sq.minimize(given, round_to=1).model == given

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxsqueeze as sq
 from onnxsqueeze.pipeline import rounds
 from tests.support.planted.checks import run, size, weights
-from tools.fuzz.fuzz_structure import graph_of
+from tools.fuzz.checking import graph_of
 
 SEEDS = (3, 5, 43, 1039)  # graphs with dead branches, or Gathers that come to take all that a layer makes
 

@@ -275,3 +275,15 @@ def test_nothing_to_do_returns_the_model_as_it_is() -> None:
     result = minimize(model)
     assert result.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
     assert "no weight is zero" in result.report.why_nothing
+
+
+@pytest.mark.parametrize(
+    "text", ["h = MatMul(x, w)\n r = Relu(h)\n y = Relu(x)", "y = Relu(x)"], ids=["read", "unread"]
+)
+def test_weights_that_no_output_depends_on_leave_where_nothing_else_does(text: str) -> None:
+    head = "g (float[N,4] x) => (float[N,4] y) <float[4,2] w = {1,2,3,4,5,6,7,8}>"
+    given = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {head} {{ {text} }}')
+    result = sq.minimize(given)
+    assert not result.model.graph.initializer
+    assert [node.op_type for node in result.model.graph.node] == ["Relu"]
+    assert (result.report.weights_before, result.report.weights_after) == (8, 0)
