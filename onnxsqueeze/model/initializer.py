@@ -28,6 +28,8 @@ _PACKED_BITS = {
     }.items()
     if hasattr(TensorProto, name)
 }
+MOST_AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+"""Of a numpy array."""
 DATA_NAMES = tuple(item.name for item in TensorProto.DESCRIPTOR.fields if item.number in wire.DATA_FIELDS)
 _COUNTED = {"int32_data", "int64_data", "uint64_data"}
 _VARINT_FIELDS = {
@@ -187,7 +189,8 @@ def from_tensor(tensor: TensorProto, folder: Path | None = None) -> Initializer:
             return Initializer(copy_except(tensor))
         array = np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception as error:  # the checker lets errors of several C++ types through
-        raise InvalidModelError(f"initializer '{tensor.name}' is damaged: {one_line(error)}; export it again") from None
+        what = "has a shape beyond numpy's" if len(tensor.dims) > MOST_AXES else "is damaged"
+        raise InvalidModelError(f"initializer '{tensor.name}' {what}: {one_line(error)}; export it again") from None
     array.setflags(write=False)
     return Initializer(copy_except(tensor, *DATA_NAMES), array, counted=not _COUNTED.isdisjoint(stored))
 
