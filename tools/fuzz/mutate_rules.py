@@ -1,32 +1,38 @@
 """Break the rules of operators one place at a time, and see whether the tests notice.
 
-    python tools/fuzz/mutate_rules.py onnxsqueeze/operators/movement/slicing.py --tests tests/operators/movement
-    python tools/fuzz/mutate_rules.py onnxsqueeze/operators/linear/rule.py --tests tests/operators/linear --sample 20
+    python tools/fuzz/mutate_rules.py onnxsqueeze/operators/movement/slicing.py
+    python tools/fuzz/mutate_rules.py onnxsqueeze/operators/linear/*.py --sample 5
+    python tools/fuzz/mutate_rules.py onnxsqueeze/planning/counts.py --tests tests/planning
 
 A mutant drops one term of an ``and``, ``or``, ``&`` or ``|`` (a liveness term, a coupling, a guard), drops a statement
 that only calls something (a constraint, a pin), turns a condition around, moves an integer by one (an axis, a place),
 or exchanges ``any`` and ``all``, ``min`` and ``max``. The package is copied once into a temporary folder, and each
-mutant is one changed file there. Prints the survivors; the exit code is 1 if more than --allowed percent survive.
+mutant is one changed file there. The tests are those of the file's family and those that name one of its operators; of
+them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more than --allowed percent
+survive.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
 import click
 import numpy as np
 
+from tools.fuzz.covering import passes, reached
+
 ROOT = Path(__file__).resolve().parents[2]
 _EXCHANGED = {"any": "all", "all": "any", "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"}
-_LONGEST = 600  # seconds of the tests of one mutant: one that does not end counts as noticed
+_NAME = re.compile(r'"([A-Z][A-Za-z0-9]{3,})"')  # an operator's, as it stands in a file
+_PARTS = ("operators", "canonicalization", "end_to_end/blocks")
 
 
 def mutants(source: str) -> Iterator[tuple[int, str, str]]:
@@ -104,46 +110,57 @@ def _still_compiles(tree: ast.AST) -> bool:
     return True
 
 
-def noticed(folder: Path, tests: tuple[str, ...]) -> bool:
-    """Whether the tests fail in a folder."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
-    variables = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "ONNXSQUEEZE_STRICT": "1"}
-    try:
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, timeout=_LONGEST)
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+def tests_for(file: Path) -> list[str]:
+    """Return the tests of the family that a file of rules belongs to, and others that name one of its operators."""
+    family = ROOT / "tests" / "operators" / file.resolve().parent.name
+    own = sorted(family.glob("test_*.py")) if family.is_dir() else []
+    named = set(_NAME.findall(file.read_text(encoding="utf-8")))
+    others = sorted(path for part in _PARTS for path in (ROOT / "tests" / part).rglob("test_*.py") if path not in own)
+    naming = [path for path in others if named.intersection(_NAME.findall(path.read_text(encoding="utf-8")))]
+    return [str(path.relative_to(ROOT)) for path in (*own, *naming)]
 
 
-@click.command()
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option("--tests", multiple=True, required=True, help="Test files or folders that cover it; repeatable.")
-@click.option("--sample", type=click.IntRange(1), help="So many mutants, drawn at random.  [default: all]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--allowed", type=float, default=2.0, show_default=True, help="Percent that may survive.")
-def main(file: Path, tests: tuple[str, ...], sample: int | None, seed: int, allowed: float) -> None:
-    """Break a file of rules one place at a time, and see whether the tests notice."""
+def survivors(file: Path, found: Sequence[tuple[int, str, str]], tests: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the line of each change that no test notices, and what it is."""
     relative = file.resolve().relative_to(ROOT)
-    source = file.read_text(encoding="utf-8")
-    found = list(mutants(source))
-    if sample is not None and sample < len(found):
-        chosen = np.random.default_rng(seed).choice(len(found), sample, replace=False)
-        found = [found[place] for place in sorted(chosen)]
-    survivors = []
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for part in ("onnxsqueeze", "tests", "tools", "models"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        if noticed(folder, tests):
-            raise click.ClickException("the tests fail as it is")
+        known = reached(folder, relative, tests)
+        if known is None:
+            raise click.ClickException(f"the tests of {relative} fail as it is")
         for line, said, mutant in found:
+            chosen = known.tests_of(line)
             (folder / relative).write_text(mutant, encoding="utf-8")
-            if not noticed(folder, tests):
-                survivors.append((line, said))
-                print(f"{relative}:{line}: survived: {said}", flush=True)
-    share = 100 * len(survivors) / max(1, len(found))
-    print(f"{len(found)} mutants of {relative}, {len(survivors)} survived ({share:.0f} %)")
+            if passes(folder, chosen, sum(known.seconds[test] for test in chosen)):
+                yield line, f"{said} ({len(chosen)} tests)"
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--tests", multiple=True, help="Test files or folders that cover them; repeatable.  [default: see above]")
+@click.option("--sample", type=click.IntRange(1), help="So many mutants of each, drawn at random.  [default: all]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--allowed", type=float, default=2.0, show_default=True, help="Percent that may survive.")
+def main(files: tuple[Path, ...], tests: tuple[str, ...], sample: int | None, seed: int, allowed: float) -> None:
+    """Break files of rules one place at a time, and see whether the tests notice."""
+    os.environ.update(OMP_NUM_THREADS="1", ONNXSQUEEZE_STRICT="1")
+    total = left = 0
+    for file in files:
+        found = list(mutants(file.read_text(encoding="utf-8")))
+        if sample is not None and sample < len(found):
+            chosen = np.random.default_rng(seed).choice(len(found), sample, replace=False)
+            found = [found[place] for place in sorted(chosen)]
+        survived = 0
+        for line, said in survivors(file, found, tests or tests_for(file)) if found else ():
+            survived += 1
+            print(f"{file}:{line}: survived: {said}", flush=True)
+        print(f"{len(found)} mutants of {file}, {survived} survived", flush=True)
+        total, left = total + len(found), left + survived
+    share = 100 * left / max(1, total)
+    print(f"{total} mutants, {left} survived ({share:.1f} %)")
     sys.exit(share > allowed)
 
 

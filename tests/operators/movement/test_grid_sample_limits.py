@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper, parser
 
 from tests.operators.movement.test_grid_sample import sampled
 from tests.support.builders import Pair
-from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, run, weights
 from tests.support.planted.layers import Twin
 
 OLDER = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
@@ -82,3 +82,41 @@ def test_a_computed_grid_stays_whole() -> None:
     assert_equal_outputs(model, result.model)
     assert weights(result.model) == [(2, 3, 1, 1), (2, 4, 1, 1), (4, 3, 1, 1)]
     assert "constant, but its reader cannot absorb a constant: the grid of GridSample" in result.report.stayed
+
+
+MASKED = """masked = Mul(x, mask)
+    image = Add(masked, fill)"""
+JOINED = """first = Conv(x, w_first)
+    last = Conv(x, w_last)
+    image = Concat <axis = 2> (first, last)"""
+UPSIDE_DOWN = """<ir_version: 9, opset_import: ["": 20]> upside_down (float[n,3,2,5] x) => (float[n,2,k,5] y) {
+    %s
+    sampled = GridSample <mode = "nearest", padding_mode = "border", align_corners = 1> (image, grid)
+    row = Slice (sampled, starts, ends, axes)
+    made = Conv (row, w)
+    other = Slice (x, starts, ends, axes)
+    both = Concat <axis = 1> (made, other)
+    y = Conv (both, v)
+}"""
+
+
+@pytest.mark.parametrize("fill", [0.0, 4.0])
+@pytest.mark.parametrize("image", [MASKED, JOINED], ids=["a constant row", "two tensors"])
+def test_rows_of_an_image_differ(image: str, fill: float) -> None:
+    """The first row of what is sampled is the last one of the image, which is another tensor, or none of constants."""
+    model, random = parser.parse_model(UPSIDE_DOWN % image), np.random.default_rng(1)
+    height = 4 if image == JOINED else 2
+    across, down = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(1, -1, height))
+    arrays = {
+        "mask": np.array([0, 1], np.float32).reshape(1, 1, 2, 1),
+        "fill": np.array([fill, 0], np.float32).reshape(1, 1, 2, 1),
+        "grid": np.repeat(np.stack([across, down], -1)[None], 2, 0).astype(np.float32),
+        **{name: np.array([value]) for name, value in {"starts": 0, "ends": 1, "axes": 2}.items()},
+    }
+    for name, shape in {"w_first": (3, 3), "w_last": (3, 3), "w": (2, 3), "v": (2, 5)}.items():
+        arrays[name] = random.standard_normal((*shape, 1, 1)).astype(np.float32)
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(numpy_helper.from_array(arrays[name], name) for name in sorted(used & set(arrays)))
+    result = minimize(model).model
+    feeds = {"x": random.standard_normal((2, 3, 2, 5)).astype(np.float32)}  # for as many images as the grid
+    np.testing.assert_allclose(run(result, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)
