@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools, any_along
+from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
@@ -75,11 +75,7 @@ def zeros_of(
         return None
     inner, outer = kept_in[0], kept_out[0]
     if used is None:
-        reads = linear.reads[0]
-        used = (
-            any_along(reads if outer.all() else reads[outer], 0),
-            any_along(reads if inner.all() else reads & inner, 1),
-        )
+        used = linear.reads.columns(kept_out)[0], linear.reads.rows(kept_in)[0]
     columns, rows = used[0] & inner, used[1] & outer
     if not columns.any():
         columns[np.argmax(inner)] = True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Array, Bools
+from onnxsqueeze.abstract.bit_matrix import BitMatrix
+from onnxsqueeze.abstract.compact import Array
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,25 @@ class Linear:
         """Whether one matrix reads all channels, the same at all positions."""
         return self.groups == 1 and not self.zero_padded
 
-    def signs(self) -> tuple[Bools, Bools]:
-        """Return where some tap is positive and where some is negative, [groups, out, in]."""
-        found = _signs(self.matrix)
-        self.__dict__.setdefault("reads", found[0] | found[1])  # costs nothing beside the signs
-        return found
+    def signs(self) -> Iterator[Signs]:
+        """Yield part by part where some tap is positive and where some is negative; `reads` is then known, too."""
+        groups, rows, columns = self.matrix.shape[:3]
+        by_columns = self.matrix.strides[1] < self.matrix.strides[2]
+        reads = BitMatrix.none((groups, rows, columns), by_columns)
+        for chosen, lines in _parts(self.matrix.shape):
+            positive, negative = _signs(self.matrix[chosen, lines])
+            signs = Signs(chosen, lines, BitMatrix.of(positive, by_columns), BitMatrix.of(negative, by_columns))
+            reads.put(chosen, lines, signs.positive | signs.negative)
+            yield signs
+        self.__dict__["reads"] = reads
 
     @cached_property
-    def reads(self) -> Bools:
+    def reads(self) -> BitMatrix:
         """Which channels each output reads, [groups, out, in]."""
-        positive, negative = _signs(self.matrix)
-        return np.logical_or(positive, negative, out=positive)
+        for _ in self.signs():
+            pass
+        found: BitMatrix = self.__dict__["reads"]
+        return found
 
     def stored_axis(self, place: int) -> int:
         """Return the axis of the weight as it is stored along which an axis of ``matrix`` lies (of one group)."""
@@ -84,22 +93,38 @@ class Linear:
         )
 
 
-_CACHED = 1 << 16  # weight elements that stay in a processor's cache while they are read tap by tap
+class Signs(NamedTuple):
+    """The signs in a part of a weight: which groups and rows it has, and masks [groups, out, in] of these."""
+
+    groups: slice
+    rows: slice
+    positive: BitMatrix
+    negative: BitMatrix
 
 
-def _signs(matrix: Array) -> tuple[Bools, Bools]:
+_CACHED = 1 << 18  # weight elements that stay in a processor's cache while they are looked at
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Yield parts of a weight that are small: several groups, or rows of one, as many as fill whole bytes of bits."""
+    groups, rows = shape[:2]
+    per_row = max(1, shape[2] * shape[3])
+    whole = _CACHED // max(1, rows * per_row)
+    if whole:
+        yield from ((slice(start, min(start + whole, groups)), slice(0, rows)) for start in range(0, groups, whole))
+        return
+    step = max(8, _CACHED // per_row // 8 * 8)
+    for group in range(groups):
+        chosen = slice(group, group + 1)
+        yield from ((chosen, slice(start, min(start + step, rows))) for start in range(0, rows, step))
+
+
+def _signs(part: Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return where some tap is positive and where some is negative, [groups, out, in]."""
-    if matrix.shape[3] == 1:
-        return matrix[..., 0] > 0, matrix[..., 0] < 0
-    positive, negative = np.empty(matrix.shape[:3], dtype=bool), np.empty(matrix.shape[:3], dtype=bool)
-    step = max(1, _CACHED // max(1, matrix.shape[2] * matrix.shape[3]))
-    for group in range(matrix.shape[0]):
-        for start in range(0, matrix.shape[1], step):
-            part = matrix[group, start : start + step]
-            most, least = part[..., 0].copy(), part[..., 0].copy()
-            for tap in range(1, part.shape[2]):
-                np.maximum(most, part[..., tap], out=most)
-                np.minimum(least, part[..., tap], out=least)
-            np.greater(most, 0, out=positive[group, start : start + step])
-            np.less(least, 0, out=negative[group, start : start + step])
-    return positive, negative
+    if part.shape[3] == 1:
+        return part[..., 0] > 0, part[..., 0] < 0
+    most, least = part[..., 0].copy(), part[..., 0].copy()
+    for tap in range(1, part.shape[3]):
+        np.maximum(most, part[..., tap], out=most)
+        np.minimum(least, part[..., tap], out=least)
+    return most > 0, least < 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Bools, Floats
 from onnxsqueeze.abstract.interval import Interval, enclosing, sum_is_unsure
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.view import constants
@@ -24,7 +24,7 @@ def read_constants(linear: Linear, node: Node, context: Context) -> Floats:
     Of these the plan chooses who stands for whom, and so must what is written: a large one that nobody reads would
     leave others without a representative that is large enough.
     """
-    found: Floats = np.nan_to_num(constants(linear, context)) * linear.reads.any(axis=1)
+    found: Floats = np.nan_to_num(constants(linear, context)) * linear.reads.columns()
     return found
 
 
@@ -44,19 +44,13 @@ def bounds(node: Node, context: Context, linear: Linear) -> Interval:
     lower, upper = (linear.per_group(bound, False) for bound in channel_bounds(context, linear.data, linear.data_axis))
     if linear.zero_padded:
         lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
-    positive, negative = linear.signs()
-    if linear.scale < 0:
-        positive, negative = negative, positive
-    reads = linear.reads
+    open_below, open_above = _open(linear, lower, upper)
     bias_low, bias_high = bias_of(linear, context)
     varying = ~((lower == upper) & np.isfinite(lower))
-    constant = ~(reads & varying[:, None, :]).any(axis=2) & (bias_low == bias_high)
-    no_upper, no_lower = np.isposinf(upper)[:, None, :], np.isneginf(lower)[:, None, :]
-    open_above = any_along(positive & no_upper, 2) | any_along(negative & no_lower, 2)
-    open_below = any_along(positive & no_lower, 2) | any_along(negative & no_upper, 2)
+    constant = ~linear.reads.rows(varying) & (bias_low == bias_high)
     low, high = np.full(constant.shape, -np.inf), np.full(constant.shape, np.inf)
     epsilon = float(np.finfo(np.float32).eps) if linear.matrix.dtype.itemsize >= 4 else 2.0**-7
-    reading = any_along(reads, 2)
+    reading = linear.reads.rows()
     low[~reading], high[~reading] = bias_low[~reading], bias_high[~reading]
     for group, rows in _chunks(linear, reading & ~(open_above & open_below)):
         slack = epsilon * (linear.matrix.shape[2] * linear.matrix.shape[3] + 2)
@@ -71,6 +65,17 @@ def bounds(node: Node, context: Context, linear: Linear) -> Interval:
         high[group, rows] = np.where(fixed, least, most + slack * most_terms)
     low[open_below], high[open_above] = -np.inf, np.inf
     return _along(linear, context, node, _parted(low, high, constant))
+
+
+def _open(linear: Linear, lower: Floats, upper: Floats) -> tuple[Bools, Bools]:
+    """Return which outputs have no lower and which no upper bound, since a channel that they read has none."""
+    below, above = np.empty((2, *linear.matrix.shape[:2]), dtype=bool)
+    no_lower, no_upper = np.isneginf(lower), np.isposinf(upper)
+    for groups, rows, *signs in linear.signs():
+        positive, negative = signs if linear.scale >= 0 else reversed(signs)
+        above[groups, rows] = positive.rows(no_upper[groups]) | negative.rows(no_lower[groups])
+        below[groups, rows] = positive.rows(no_lower[groups]) | negative.rows(no_upper[groups])
+    return below, above
 
 
 def _parted(lower: Floats, upper: Floats, constant: Bools) -> Interval:

@@ -65,7 +65,7 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Only what reads zeros alone is known: a mask may be any number."""
     linear = _viewed(node, context)
     zero = constants(linear, context) == 0
-    reads = (linear.reads & ~zero[:, None, :]).any(axis=2)
+    reads = linear.reads.rows(~zero)
     lower, upper = bias_of(linear, context)
     shape = [1] * context.rank(node.outputs[0])
     shape[1] = -1

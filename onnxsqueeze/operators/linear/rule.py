@@ -80,13 +80,7 @@ def _alterable(context: Context, linear: Linear) -> bool:
 def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """An input channel is live if a needed output reads it; one that is constant but not everywhere alike stays."""
     wanted = linear.per_group(outputs[0].reshape(-1), True)
-    reads = linear.reads
-    if wanted.all():
-        live = reads.any(axis=1)
-    elif linear.groups == 1 and reads.strides[1] >= reads.strides[2]:
-        live = reads[0][wanted[0]].any(axis=0)
-    else:  # rows of a weight that is stored the other way round would be gathered element by element
-        live = (reads & wanted[:, :, None]).any(axis=1)
+    live = linear.reads.columns(wanted)
     shape = [1] * context.rank(linear.data)
     shape[linear.data_axis] = -1
     live = live.reshape(shape)

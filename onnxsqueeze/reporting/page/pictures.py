@@ -51,7 +51,7 @@ def picture(analysis: Analysis, plan: Plan, live: Bools, node: Node, linear: Lin
     if part is not None:
         kept_out, columns = part.rows, part.columns[None]
     stays = kept_out.reshape(groups, out, 1) & columns[:, None, :]
-    made = _picture(linear.reads.reshape(-1, inner), stays.reshape(-1, inner))
+    made = _picture(linear.reads.unpacked().reshape(-1, inner), stays.reshape(-1, inner))
     others = tuple(axis for axis in range(analysis.context.rank(node.outputs[0])) if axis != linear.output_axis)
     dead = ~any_along(live, others)
     constant = analysis.constant(node.outputs[0]).all(axis=others)
