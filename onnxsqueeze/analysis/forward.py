@@ -62,6 +62,7 @@ class Analysis:
         for node in self.graph.nodes:
             if node.index in used:
                 self._forward(node)
+                self.graph.let_go(node)
             else:
                 self.rules.append(UNKNOWN)  # it falls away, and what it reads is not tied by it
 

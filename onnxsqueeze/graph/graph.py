@@ -149,6 +149,12 @@ class Graph:
         """How many elements all initializers have together."""
         return sum(initializer.size for initializer in self.initializers.values())
 
+    def let_go(self, node: Node) -> None:
+        """Give back the memory of the weights that a node reads, as far as they can be had again from a file."""
+        for name in node.inputs:
+            if name in self.initializers:
+                self.initializers[name].let_go()
+
     def sole_reader(self, name: str) -> tuple[Node, int] | None:
         """Return the only reader of a tensor that is no graph output, else None."""
         readers = self.readers.get(name, ())

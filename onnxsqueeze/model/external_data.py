@@ -11,9 +11,8 @@ from google.protobuf.message import EncodeError, Message
 from onnx import ModelProto, TensorProto
 
 from onnxsqueeze.errors import InvalidModelError, one_line
-from onnxsqueeze.model.wire import Bytes, WireError, read_bytes
-
-_MAPPED_FROM = 1 << 16  # bytes: a smaller tensor is not worth a mapping, of which a process has some 65,000
+from onnxsqueeze.model.wire import MAPPED_FROM, Bytes, WireError, read_bytes
+from onnxsqueeze.processes.mapping import CAN_MAP, mapped_file
 
 _LONGEST_PADDING = 1 << 16  # bytes: what lies further apart has something else between
 
@@ -53,8 +52,8 @@ def read_external(tensor: TensorProto, folder: Path | None) -> Bytes:
                     f"{what} declares bytes {offset} to {offset + length} of {path}, which has only {size}; "
                     "copy the whole data file again"
                 )
-            if length >= _MAPPED_FROM and os.name != "nt":  # Windows replaces no file that is mapped
-                return np.memmap(file, np.uint8, "r", offset, (length,))
+            if length >= MAPPED_FROM and CAN_MAP:
+                return mapped_file(file)[offset : offset + length].view(np.ndarray)
             return read_bytes(file, offset, offset + length)
     except (OSError, WireError) as error:
         raise InvalidModelError(f"{what}: its data file {path} cannot be read: {one_line(error)}") from None

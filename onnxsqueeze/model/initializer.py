@@ -17,6 +17,7 @@ from onnxsqueeze.errors import InvalidModelError, one_line
 from onnxsqueeze.model import wire
 from onnxsqueeze.model.external_data import forget_location, is_external, read_external
 from onnxsqueeze.model.protobuf import copy_except, set_field
+from onnxsqueeze.processes.mapping import let_go
 
 # Types of which several elements share a byte; the newest ones are unknown to an older onnx.
 _PACKED_BITS = {
@@ -135,6 +136,10 @@ class Initializer:
             tensor = copy_except(self.header)
             tensor.raw_data = self.data.tobytes()
         return np.asarray(onnx.numpy_helper.to_array(tensor))
+
+    def let_go(self) -> None:
+        """Give back the memory of elements that can be had again from a file; they may be read again."""
+        let_go(self.data)
 
     @property
     def raw(self) -> wire.Bytes | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto, SparseTensorProto
 
+from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.model.initializer import Initializer
+from onnxsqueeze.processes.mapping import changed
 
 MAX_PROTO_BYTES = 2**31 - 1
 """The longest message that protobuf can read or write."""
@@ -59,3 +62,21 @@ class Model:
     constants: Mapping[str, ConstantNode] = field(default_factory=dict)
     has_data_file: bool = False
     sparse: Mapping[str, SparseInitializer] = field(default_factory=dict)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Believe nothing that comes of the weights, errors neither, if another program changed their file meanwhile.
+
+        Raises:
+            InvalidModelError: when it did.
+        """
+        try:
+            yield
+        except Exception:
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        if path := changed(initializer.data for initializer in self.initializers.values()):
+            raise InvalidModelError(f"{path} was changed while it was read; run again once nothing writes to it")

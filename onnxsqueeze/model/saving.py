@@ -74,7 +74,7 @@ def save(model: Model, path: str | os.PathLike[str], *, data_file: bool = False)
         target = _target(os.fspath(path))
         chunks = _in_one_file(model)
         if chunks.length <= MAX_PROTO_BYTES and not data_file:
-            with replacing(target) as file:
+            with replacing(target) as file, model.unchanged():
                 chunks.write(file)
             return chunks.length
         return _save_with_data(model, target)
@@ -124,14 +124,15 @@ def _save_with_data(model: Model, target: Path) -> int:
         )
     with ExitStack() as undo:
         with replacing(target) as file:
-            with temporary_file(target) as data_file:
+            with temporary_file(target) as data_file, model.unchanged():
                 data_length = _write_data(data_file, stored)
                 put_on_disk(data_file)
                 data_target = _appear(Path(data_file.name), target)
                 undo.callback(remove, data_target)
             sync_folder(target.parent)
             chunks = _Chunks(model, _split(model.initializers.values(), data_target.name, alignment)[0])
-            chunks.write(file)
+            with model.unchanged():
+                chunks.write(file)
         undo.pop_all()
     return chunks.length + data_length
 
@@ -245,6 +246,7 @@ def _write_raw(file: BinaryIO, initializer: Initializer) -> None:
     raw = initializer.raw
     if raw is not None:
         file.write(raw.data)
+        initializer.let_go()
 
 
 def _target(path: str) -> Path:

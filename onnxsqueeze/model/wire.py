@@ -8,12 +8,16 @@ read straight into arrays, and the rest, the skeleton, is small enough for the o
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
+
+from onnxsqueeze.processes.mapping import CAN_MAP, mapped_file
+from onnxsqueeze.processes.spilling import SPILLED_FROM
 
 MODEL_GRAPH = 7
 GRAPH_NODE = 1
@@ -33,6 +37,9 @@ _FIXED_LENGTH = {1: 8, 5: 4}
 _VARINT_BITS = 7
 _AT_ONCE = 1 << 16  # varints that are encoded together, each in 80 bytes
 _LONGEST_HEAD = 20  # a field's key and its length, ten bytes each at most
+
+MAPPED_FROM = 1 << 16
+"""Bytes of a tensor from which on it is worth being mapped."""
 
 _SMALL = 4096  # below this many bytes the ordinary parser is quicker than walking a tensor's fields
 DATA_FIELDS = {
@@ -205,7 +212,14 @@ def _read_large_tensor(file: io.BufferedReader, field: Field) -> Tensor | None:
     header = TensorProto.FromString(_read_spans(file, spans))
     if data is None or not _is_raw(data.number, header.data_type):
         return None
-    return Tensor(header, read_bytes(file, data.body, data.stop))
+    return Tensor(header, _weights(file, data.body, data.stop))
+
+
+def _weights(file: io.BufferedReader, start: int, stop: int) -> Bytes:
+    """Read a range of the file, or map it in a file that is large for the memory."""
+    if stop - start >= MAPPED_FROM and CAN_MAP and os.fstat(file.fileno()).st_size >= SPILLED_FROM:
+        return mapped_file(file)[start:stop].view(np.ndarray)
+    return read_bytes(file, start, stop)
 
 
 def _is_raw(number: int, data_type: int) -> bool:

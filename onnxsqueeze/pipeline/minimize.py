@@ -168,7 +168,7 @@ def minimize(
     incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
     clock.lap("load")
-    with judged(given):
+    with judged(given), given.unchanged():
         tell("analysing", None)
         stored = with_initializers(model)
         analysis = analyse(stored, keep, only=only)
@@ -188,7 +188,7 @@ def minimize(
     if verify and minimized is not model:
         original = model if incomplete else _to_compare(source, model)
         how = {"rtol": rtol, "atol": atol, "samples": samples, "inputs": inputs, "progress": tell}
-        with blamed_on(given, first.analysis):
+        with blamed_on(given, first.analysis), given.unchanged():
             found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 

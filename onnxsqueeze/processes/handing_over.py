@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
-import os
+import math
 import pickle
 from typing import IO, Any
 
 import numpy as np
 
+from onnxsqueeze.processes.mapping import mapped_file, place_of
 from onnxsqueeze.processes.spilling import spilled
 
 _LARGE = 1 << 24  # bytes of an array that does not stay in the other process's memory
@@ -23,8 +23,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return NotImplemented
-        if (place := _place(value)) is not None:
-            return mapped, place
+        if (place := place_of(value)) is not None:
+            return mapped, (*place, value.dtype, value.shape)
         if value.nbytes >= _LARGE and not value.dtype.hasobject:
             plain: Any = np.ascontiguousarray(value).view(np.ndarray)
             return _received, (pickle.PickleBuffer(plain), value.dtype, value.shape)
@@ -36,21 +36,9 @@ def _received(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.n
     return spilled(np.frombuffer(data, dtype).reshape(shape))
 
 
-def _place(array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:
-    """Return where in a file an array lies; None for one in memory, whose bytes are the only ones there are."""
-    base = array
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    if not isinstance(base, np.memmap) or not isinstance(base.base, mmap.mmap) or base.filename is None:
-        return None
-    if not array.flags.c_contiguous or not array.size:
-        return None
-    start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    path, offset = os.path.abspath(base.filename), int(base.offset)
-    return path, offset + start, array.dtype, array.shape
-
-
 def mapped(path: str, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Map an array from a file, read-only."""
-    array: np.ndarray[Any, Any] = np.memmap(path, dtype, "r", offset, shape)
-    return array
+    with open(path, "rb") as file:
+        whole = mapped_file(file)
+    size = math.prod(shape) * dtype.itemsize
+    return whole[offset : offset + size].view(np.ndarray).view(dtype).reshape(shape)

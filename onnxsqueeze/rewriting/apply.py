@@ -36,6 +36,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
         elif _touched(node, editor) and not all(plan.gone(name) for name in node.outputs if name):
             analysis.rules[node.index].repair(node, analysis.context, editor)
             editor.pass_on(node)
+            analysis.graph.let_go(node)
     if editor.used:
         raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()

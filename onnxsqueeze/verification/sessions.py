@@ -71,7 +71,7 @@ class Session:
 
     def _loadable(self, source: Source) -> str | bytes:
         """Return a path or an encoded model; a model too large for one message goes into a temporary file."""
-        if isinstance(source.given, Path) and not source.has_data_file:
+        if isinstance(source.given, Path) and not source.has_data_file and _bytes(source) < _FROM_A_FILE:
             return str(source.given)
         if isinstance(source.given, ModelProto) and source.given.ByteSize() <= MAX_PROTO_BYTES:
             return _encoded(source.given)

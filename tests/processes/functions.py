@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+
+from onnxsqueeze.processes.mapping import place_of
 
 Array = npt.NDArray[np.float32]
 
@@ -21,7 +22,7 @@ def twice(array: Array, progress: Callable[[str, float], None]) -> Array:
 
 def is_mapped(array: Array) -> bool:
     """Whether an array arrived as a mapping of its file, and not as its bytes."""
-    return isinstance(array.base, mmap.mmap)
+    return place_of(array) is not None
 
 
 class OddError(Exception):
