@@ -21,6 +21,8 @@ def any_along(mask: Bools, axes: int | tuple[int, ...], keepdims: bool = False) 
 
 def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
     """Bring a compact mask to a compact shape of the same rank: any() where that has length 1, repeated elsewhere."""
+    if mask.shape == shape:
+        return mask
     axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] != 1)
     reduced = any_along(mask, axes, keepdims=True) if axes else mask
     return np.broadcast_to(reduced, shape)

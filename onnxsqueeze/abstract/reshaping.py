@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,15 @@ Block = tuple[range, range]
 _MOST_ELEMENTS = 1 << 20  # a block is not spread out to more elements than this; its elements are merged instead
 
 
-def blocks(source: Shape, target: Shape) -> list[Block]:
+@lru_cache(4096)
+def blocks(source: Shape, target: Shape) -> tuple[Block, ...]:
     """Split the axes of two shapes of equal element count into the shortest pairs of runs with equal products."""
     ahead = _boundaries(source, target)
     i, j = ahead[-1]
     behind = _boundaries(source[i:][::-1], target[j:][::-1])
     cuts = ahead + [(len(source) - a, len(target) - b) for a, b in reversed(behind)]
     pairs = zip(cuts, cuts[1:], strict=False)
-    return [(range(a, c), range(b, d)) for (a, b), (c, d) in pairs if (a, b) != (c, d)]
+    return tuple((range(a, c), range(b, d)) for (a, b), (c, d) in pairs if (a, b) != (c, d))
 
 
 def _boundaries(source: Shape, target: Shape) -> list[tuple[int, int]]:

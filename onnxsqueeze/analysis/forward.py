@@ -48,9 +48,10 @@ class Analysis:
         self.rules = self.context.rules
         self.pins: list[Pin] = []
         self._constant: dict[str, Bools] = {}
+        self._asked: dict[tuple[int, bool], tuple[list[tuple[tuple[int, ...], bytes]], Sequence[Demand | None]]] = {}
         self._inference = ShapeInference(graph, self.context)
         self._seed()
-        with blaming(self.context):
+        with blaming(self.context), np.errstate(all="ignore"):
             self._sweep()
         self._pin_requested(keep)
         self.labels, self.classes = self.context.elements.canonical()
@@ -102,8 +103,7 @@ class Analysis:
         self.rules.append(rule)
         if all(context.value(name) is not None for name in node.outputs if name):
             return
-        with np.errstate(all="ignore"):
-            intervals = rule.forward(node, context)
+        intervals = rule.forward(node, context)
         for name, interval in zip(node.outputs, intervals, strict=False):
             if name:
                 context.intervals[name] = interval
@@ -235,8 +235,7 @@ class Analysis:
         return (live[name] & ~constant) | stays
 
     def _spread(self, node: Node, outputs: Sequence[Bools], liveness: Liveness, required: bool = True) -> None:
-        demands = self.rules[node.index].need(node, self.context, outputs)
-        for name, demand in zip(node.inputs, demands, strict=False):
+        for name, demand in zip(node.inputs, self._demands(node, outputs, required), strict=False):
             if name and demand is not None and self.context.is_activation(name):
                 liveness.add(name, demand, self.context.ids(name).shape, required, node.label)
         everything = np.full((), True)
@@ -244,6 +243,14 @@ class Analysis:
             if self.context.is_activation(name):
                 demand = Demand(everything, everything, Reason.SUBGRAPH, node.operator)
                 liveness.add(name, demand, self.context.ids(name).shape, node=node.label)
+
+    def _demands(self, node: Node, outputs: Sequence[Bools], required: bool) -> Sequence[Demand | None]:
+        """Ask a rule what is needed of each input; not again for what it was asked in the sweep before."""
+        key = [(output.shape, output.tobytes()) for output in outputs]
+        asked = self._asked.get((node.index, required))
+        if asked is None or asked[0] != key:
+            asked = self._asked[node.index, required] = key, self.rules[node.index].need(node, self.context, outputs)
+        return asked[1]
 
 
 def analysed(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
 _CHUNK = 2**20  # bytes of a file that are in memory at a time
+_SHORT = 4096  # bytes of a field that is searched for the word before its own fields are looked at
+_LOCATION = b"location"
 _TENSOR = TensorProto.DESCRIPTOR.full_name
 
 
@@ -75,11 +77,17 @@ def _entries(file: BufferedReader, size: int) -> Iterator[bytes]:
         if field is None:
             around.pop()
         elif field.wire_type == wire.LENGTH_DELIMITED and field.number in _leading(descriptor):
+            if field.stop - field.body <= _SHORT and _LOCATION not in _content(file, field):
+                continue
             if descriptor.full_name == _TENSOR:
-                yield wire.read_bytes(file, field.body, field.stop).tobytes()
+                yield _content(file, field)
             else:
                 within = descriptor.fields_by_number[field.number].message_type
                 around.append((within, wire.fields(file, field.body, field.stop)))
+
+
+def _content(file: BufferedReader, field: wire.Field) -> bytes:
+    return wire.read_bytes(file, field.body, field.stop).tobytes()
 
 
 @lru_cache(None)

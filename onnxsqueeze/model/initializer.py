@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Initializer:
         """The number of bytes that the elements take in a file."""
         return self.header.ByteSize() if self.data is None else self.data.nbytes
 
-    @property
+    @cached_property
     def is_numeric(self) -> bool:
         """Whether the elements are numbers or booleans of whole bytes, that is neither strings nor packed."""
         return _is_plain(self.header.data_type)
@@ -238,6 +239,7 @@ def _problem(header: TensorProto, found: int) -> str:
     return ""
 
 
+@lru_cache(None)
 def _element_bits(data_type: int) -> int:
     """Return how many bits an element takes, 0 where the type is unknown or not of fixed size."""
     if data_type in _PACKED_BITS:

@@ -10,7 +10,7 @@ import numpy as np
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.analysis.backward import Liveness
 from onnxsqueeze.analysis.forward import Analysis
-from onnxsqueeze.coupling.constraint import Constraint, Kept, Phase
+from onnxsqueeze.coupling.constraint import NO_CLASSES, Constraint, Kept, Phase
 from onnxsqueeze.coupling.constraints import Box
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.planning.cancelled_bias import cancelled_summands
@@ -79,16 +79,19 @@ def _pinned(analysis: Analysis, pins: Sequence[Pin]) -> Kept:
 
 def _costs(analysis: Analysis) -> Floats:
     """Return the weight elements that hang on each class. One that varies costs its inputs too."""
-    cost, context = np.zeros(analysis.classes), analysis.context
+    places, shares, context = [NO_CLASSES], [np.zeros(0)], analysis.context
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         for parameter in rule.parameters(node, context) if any(map(context.is_activation, node.outputs)) else ():
             for classes in parameter.classes if parameter.role is Role.WEIGHT else ():
                 elements = np.size(np.asarray(context.value(parameter.name)))
-                np.add.at(cost, analysis.labels[classes].ravel(), elements / max(1, classes.size))
-    most = cost.max(initial=0.0) + 1.0
-    for name in analysis.context.elements.ids:
-        varying = analysis.classes_of(name)[~analysis.constant(name)]
-        cost[varying] = np.where(cost[varying] < most, cost[varying] + most, cost[varying])
+                places.append(analysis.labels[classes].ravel())
+                shares.append(np.full(places[-1].size, elements / max(1, classes.size)))
+    cost = np.zeros(analysis.classes)
+    np.add.at(cost, np.concatenate(places), np.concatenate(shares))
+    varies = np.zeros(analysis.classes, dtype=bool)
+    for name in context.elements.ids:
+        varies[analysis.classes_of(name)[~analysis.constant(name)]] = True
+    cost[varies] += cost.max(initial=0.0) + 1.0
     return cost
 
 

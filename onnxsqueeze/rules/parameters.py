@@ -33,7 +33,7 @@ def linear_classes(linear: Linear, rows: Classes, data: Classes) -> tuple[Classe
             rows are looked up. Either may have length 1.
     """
     if linear.groups == 1:
-        rank = linear.restore(np.empty(linear.matrix.shape, dtype=bool)).ndim
+        rank = linear.stored_rank
         found = [placed(rows, rank, linear.stored_axis(1))]
         return tuple(found if linear.is_table else [*found, placed(data, rank, linear.stored_axis(2))])
     shape = linear.matrix.shape

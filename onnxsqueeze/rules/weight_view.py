@@ -80,17 +80,28 @@ class Linear:
         found: BitMatrix = self.__dict__["reads"]
         return found
 
+    @property
+    def stored_rank(self) -> int:
+        """The rank of the weight as it is stored."""
+        return len(self._probes[0])
+
     def stored_axis(self, place: int) -> int:
-        """Return the axis of the weight as it is stored along which an axis of ``matrix`` lies (of one group)."""
-        shapes = [(1, 1 + (place == 1) * more, 1 + (place == 2) * more, self.matrix.shape[3]) for more in (0, 1)]
-        before, after = (self.restore(np.empty(shape, dtype=bool)).shape for shape in shapes)
-        return next(axis for axis, (short, long) in enumerate(zip(before, after, strict=True)) if short != long)
+        """Return the axis of the weight as it is stored along which axis 1 or 2 of ``matrix`` lies (of one group)."""
+        pairs = zip(self._probes[0], self._probes[place], strict=True)
+        return next(axis for axis, (short, long) in enumerate(pairs) if short != long)
+
+    @cached_property
+    def _probes(self) -> list[tuple[int, ...]]:
+        """How small weights would be stored: one of one row and column, one of two rows, and one of two columns."""
+        taps = self.matrix.shape[3]
+        shapes = ((1, 1, 1, taps), (1, 2, 1, taps), (1, 1, 2, taps))
+        return [self.restore(np.empty(shape, dtype=bool)).shape for shape in shapes]
 
     def per_group(self, channels: npt.NDArray[Any], outputs: bool) -> npt.NDArray[Any]:
         """Return a vector over channels as [groups, per group]."""
-        return np.broadcast_to(channels, (self.groups * self.matrix.shape[1 if outputs else 2],)).reshape(
-            self.groups, -1
-        )
+        groups, out, inner, _ = self.matrix.shape
+        size = groups * (out if outputs else inner)
+        return (channels if channels.shape == (size,) else np.broadcast_to(channels, (size,))).reshape(groups, -1)
 
 
 class Signs(NamedTuple):

@@ -7,7 +7,7 @@ values folded so far, and what stays unknown becomes a named symbol, so that equ
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ _NOT_INFERRED = (
     *(RuntimeError, ValueError, KeyError),  # a bug of the inference
 )
 _MOST_SIZES = 4096  # a longer integer tensor is data, not a shape
+_LARGEST_KEY = 4096  # bytes of a node whose types are remembered
 _MOST_COMPUTED = 1 << 22  # elements that are computed beforehand even if the file holds fewer
 
 
@@ -50,6 +51,7 @@ class ShapeInference:
         self._context = context
         self._named: dict[str, Dimension] = {}
         self._types: dict[str, TypeProto] = {}
+        self._inferred: dict[tuple[Any, ...], tuple[TypeProto | None, ...]] = {}
         self._declared = {value.name: value for value in graph.proto.value_info}
         self._declared.update({value.name: value for value in graph.proto.output})
         self._opsets = list(graph.model.skeleton.opset_import)
@@ -122,26 +124,50 @@ class ShapeInference:
         branches = list(subgraphs(node.proto))
         if branches and all(not body.input and len(body.output) == len(node.outputs) for body in branches):
             return self._by_branches(node, branches)
-        kinds = {name: self._type(name) for name in node.inputs if name and name in self._context.dtypes}
-        if node.version == 0 or len(kinds) < len(set(node.inputs) - {""}) or node.captured:
+        dtypes = self._context.dtypes
+        if node.version == 0 or node.captured or any(name and name not in dtypes for name in node.inputs):
             return {}
         try:
-            schema = onnx.defs.get_schema(node.op, node.version, node.domain)
-            data = {name: tensor for name in node.inputs if name and (tensor := self._data(name)) is not None}
-            return dict(onnx.shape_inference.infer_node_outputs(schema, node.proto, kinds, data, {}, self._opsets))
+            found = self._output_types(node)
+            return {name: kind for name, kind in zip(node.outputs, found, strict=True) if kind is not None}
         except onnx.shape_inference.InferenceError:
             self._context.doubtful.add(node.index)
             return {}
         except _NOT_INFERRED:
             return {}  # the outputs' types stay unknown, and so does what reads them
 
-    def _data(self, name: str) -> onnx.TensorProto | None:
+    def _output_types(self, node: Node) -> tuple[TypeProto | None, ...]:
+        """Return the type of each output; nodes of one operator on inputs of the same types are many."""
+        data = {name: tensor for name in node.inputs if name and (tensor := self._data(name, node)) is not None}
+        key = self._key(node, data) if node.proto.ByteSize() <= _LARGEST_KEY else None
+        found = self._inferred.get(key) if key is not None else None
+        if found is None:
+            schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+            kinds = {name: self._type(name) for name in node.inputs if name}
+            made = onnx.shape_inference.infer_node_outputs(schema, node.proto, kinds, data, {}, self._opsets)
+            found = tuple(made.get(name) for name in node.outputs)
+            if key is not None:
+                self._inferred[key] = found
+        return found
+
+    def _key(self, node: Node, data: Mapping[str, onnx.TensorProto]) -> tuple[Any, ...]:
+        """Return all that the types of a node's outputs depend on, whatever its tensors are called."""
+        context, places = self._context, {name: place for place, name in enumerate(node.inputs)}
+        types = [(context.dtypes.get(name), context.shapes.get(name), places[name]) for name in node.inputs]
+        values = [(places[name], tuple(tensor.dims), tensor.raw_data) for name, tensor in data.items()]
+        attributes = [attribute.SerializeToString() for attribute in node.proto.attribute]
+        present = tuple(map(bool, node.outputs))
+        return (node.op, node.domain, node.version, present, *types, *attributes, *values)
+
+    def _data(self, name: str, node: Node) -> onnx.TensorProto | None:
         initializer = self._graph.initializers.get(name)
-        if initializer is not None and np.prod(initializer.shape) > _MOST_SIZES:
+        if initializer is not None and initializer.size > _MOST_SIZES:
             return None
         array = self._context.value(name)
         if array is None or array.size > _MOST_SIZES or array.dtype.kind not in "fiub":
             return None
+        if array.dtype.kind == "f" and array.size > max(1, self._context.rank(node.inputs[0])):
+            return None  # the scales of a Resize have one number for each axis: what is longer is a weight
         return onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
     def _type(self, name: str) -> TypeProto:

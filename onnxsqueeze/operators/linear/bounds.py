@@ -69,8 +69,10 @@ def bounds(node: Node, context: Context, linear: Linear) -> Interval:
 
 def _open(linear: Linear, lower: Floats, upper: Floats) -> tuple[Bools, Bools]:
     """Return which outputs have no lower and which no upper bound, since a channel that they read has none."""
-    below, above = np.empty((2, *linear.matrix.shape[:2]), dtype=bool)
+    below, above = np.zeros((2, *linear.matrix.shape[:2]), dtype=bool)
     no_lower, no_upper = np.isneginf(lower), np.isposinf(upper)
+    if not no_lower.any() and not no_upper.any():
+        return below, above
     for groups, rows, *signs in linear.signs():
         positive, negative = signs if linear.scale >= 0 else reversed(signs)
         above[groups, rows] = positive.rows(no_upper[groups]) | negative.rows(no_lower[groups])
