@@ -15,7 +15,7 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
-from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
+from onnxsqueeze.rules.weight_source import WeightSource, codes_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _IMAGE = 4  # axes
@@ -101,17 +101,22 @@ NarrowingPolicy = Callable[[Candidate], "Narrowing | Reason"]
 def _narrowings(
     analysis: Analysis, plan: Plan, choose: NarrowingPolicy, used: Mapping[int, Used]
 ) -> tuple[dict[int, Narrowing], dict[int, Whole]]:
-    """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies."""
-    users: dict[str, dict[int, Candidate]] = defaultdict(dict)
+    """Decide for each layer. The users of one stored weight must want the same of it, else they would need copies.
+
+    They may read it under several names, of which some stand for it behind an Identity.
+    """
+    users: dict[WeightSource, dict[int, Candidate]] = defaultdict(dict)
     for node in analysis.graph.nodes:
         candidate = _candidate(analysis, plan, node, used.get(node.index))
         if candidate is not None:
-            users[candidate.linear.weight][node.index] = candidate
+            users[_stored(analysis, candidate.linear.weight)][node.index] = candidate
     narrowings: dict[int, Narrowing] = {}
     whole: dict[int, Whole] = {}
-    for name, candidates in users.items():
+    for stored, candidates in users.items():
         first, *others = candidates.values()
-        alone = len(candidates) >= _users_of(analysis, name) and all(other.like(first) for other in others)
+        known = stored.name in analysis.graph.initializers
+        count = use_count(analysis.graph, stored.name, shapes=False) if known else 1
+        alone = len(candidates) >= count and all(other.like(first) for other in others)
         chosen = choose(first) if alone else Reason.LARGER
         for index, candidate in candidates.items():
             if isinstance(chosen, Narrowing):
@@ -121,9 +126,10 @@ def _narrowings(
     return narrowings, whole
 
 
-def _users_of(analysis: Analysis, weight: str) -> int:
-    source = source_of(analysis.graph, weight, analysis.context.rank(weight))
-    return 1 if source is None else use_count(analysis.graph, source.name, shapes=False)
+def _stored(analysis: Analysis, weight: str) -> WeightSource:
+    """Return the initializer that a weight is, or the weight itself where it is computed."""
+    rank = analysis.context.rank(weight)
+    return source_of(analysis.graph, weight, rank) or WeightSource(weight, tuple(range(rank)))
 
 
 def _before_codes(part: Narrowing, kept_in: Bools, kept_out: Bools) -> Narrowing | None:

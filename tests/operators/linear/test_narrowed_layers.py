@@ -389,11 +389,14 @@ def test_muted_bias_stays() -> None:
     assert_whole(net.model(net.add("Add", y, stream)))
 
 
-def test_shared_weight_is_narrowed_where_all_users_want_it() -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_shared_weight_is_narrowed_where_all_users_want_it(behind: bool) -> None:
+    """Exporters write an Identity for each further name of a weight that several layers share."""
     net = Network(12)
     x, y = net.input("x", "N", IN), net.input("y", "N", IN)
     weight = net.store(net.weight(IN, IN, rows=5, columns=4))
-    made = [net.add("MatMul", each, weight) for each in (x, y)]
+    names = (weight, net.add("Identity", weight) if behind else weight)
+    made = [net.add("MatMul", each, name) for each, name in zip((x, y), names, strict=True)]
     once = narrowed(net.model(*(net.add("Softmax", each) for each in made)))
     assert [shape for shape in weights(once) if len(shape) == 2] == [(7, 9)]  # a row of zeros stands for four
 
