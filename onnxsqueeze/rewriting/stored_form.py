@@ -7,6 +7,7 @@ take as many, since that leaves fewer nodes, unless others read the same weight 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.kept import Kept, lengths, part_of
 from onnxsqueeze.rules.registry import rule_for
-from onnxsqueeze.rules.weight_source import codes_of, owned_bytes, stored_bytes, use_count
+from onnxsqueeze.rules.weight_source import codes_of, owned, owned_bytes, stored_behind
 
 _DEEPEST = 32  # nodes between a weight and its reader
 
@@ -26,16 +27,17 @@ class Form:
     """How a part of a constant is written.
 
     Attributes:
-        name: the constant. kept: which part of it. nbytes: what that takes in the file.
+        name: the constant. kept: which part of it.
+        stored: what that takes in the file, by what is stored for it: bytes by name and `key`.
         node: the node that computes it, None where its value is stored.
         inputs: how the node's inputs are written; a name where one is read as it is, "" where it is absent, an array
             for a requested shape.
-        shared: whether others read a weight behind it.
+        shared: whether others read a weight behind it, so that it stays stored whatever becomes of this.
     """
 
     name: str
     kept: Kept
-    nbytes: int
+    stored: Mapping[tuple[str, bytes], int]
     node: Node | None = None
     inputs: tuple[Form | str | Array, ...] = ()
     shared: bool = False
@@ -43,7 +45,12 @@ class Form:
     @property
     def key(self) -> bytes:
         """Tells parts of one constant from each other."""
-        return b"|".join(b"" if chosen is None else np.packbits(chosen).tobytes() for chosen in self.kept)
+        return _key(self.kept)
+
+    @property
+    def nbytes(self) -> int:
+        """What the form takes in the file; what it reads several times counts once."""
+        return sum(self.stored.values())
 
 
 def part_kept(context: Context, name: str, array: Array, kept: Kept | None) -> Kept | None:
@@ -61,7 +68,7 @@ def part_kept(context: Context, name: str, array: Array, kept: Kept | None) -> K
 
 def computed_form(context: Context, name: str, kept: Kept) -> Form | None:
     """Return how to compute a part of a constant that the file computes; None where its value should be stored."""
-    form = _form(context, name, kept, 0)
+    form = _Forms(context, name).form(name, kept, 0)
     return form if form.node is not None else None
 
 
@@ -90,17 +97,69 @@ def indices(kept: Kept) -> list[tuple[int, Array]]:
     return [(axis, np.flatnonzero(chosen)) for axis, chosen in enumerate(kept) if chosen is not None]
 
 
-def _form(context: Context, name: str, kept: Kept, depth: int) -> Form:
-    value = context.value(name)
-    assert value is not None
-    size = value.dtype.itemsize * int(np.prod(lengths(value.shape, kept), dtype=np.int64))
-    if name in context.graph.initializers:
-        return Form(name, kept, size, shared=use_count(context.graph, name) > 1)
-    stored = Form(name, kept, size)
-    computed = _computed(context, name, kept, depth)
-    if computed is None or (not _decodes(context, name) and not _shorter(computed, size)):
-        return stored
-    return computed
+class _Forms:
+    """Finds forms, each part of a constant once: paths through what computes a constant can multiply."""
+
+    def __init__(self, context: Context, wanted: str) -> None:
+        self._context, self._owned = context, owned(context.graph, wanted)
+        self._known: dict[tuple[str, bytes], Form] = {}
+
+    def form(self, name: str, kept: Kept, depth: int) -> Form:
+        """Return the form of fewest bytes of a part of a constant."""
+        key = name, _key(kept)
+        if key not in self._known:
+            self._known[key] = self._form(name, kept, depth)
+        return self._known[key]
+
+    def _form(self, name: str, kept: Kept, depth: int) -> Form:
+        context = self._context
+        value = context.value(name)
+        assert value is not None
+        size = value.dtype.itemsize * int(np.prod(lengths(value.shape, kept), dtype=np.int64))
+        own = {(name, _key(kept)): size}
+        if name in context.graph.initializers:
+            return Form(name, kept, own, shared=name not in self._owned)
+        computed = self._computed(name, kept, depth)
+        if computed is None or (not _decodes(context, name) and not _shorter(computed, size)):
+            return Form(name, kept, own)
+        return computed
+
+    def _computed(self, name: str, kept: Kept, depth: int) -> Form | None:
+        context = self._context
+        node = context.graph.producers.get(name)
+        if node is None or node.group is not None or node.captured or len(node.outputs) != 1 or depth > _DEEPEST:
+            return None
+        rule = rule_for(node)
+        parts = None if rule.sliced_from is None else rule.sliced_from(node, context, kept)
+        if parts is None:
+            return None
+        made = context.value(name)
+        assert made is not None
+        inputs: list[Form | str | Array] = []
+        for position, (entry, part) in enumerate(zip(node.inputs, parts, strict=True)):
+            if position == rule.shape_input:
+                inputs.append(np.array(lengths(made.shape, kept), dtype=np.int64))
+                continue
+            if not entry:
+                inputs.append("")
+                continue
+            value = context.value(entry)
+            if value is None:
+                return None
+            whole = part is None or all(chosen is None for chosen in part)
+            inputs.append(entry if whole else self.form(entry, part or (), depth + 1))
+        forms = [entry for entry in inputs if isinstance(entry, Form)]
+        stored: dict[tuple[str, bytes], int] = {}
+        for form in forms:
+            stored.update(form.stored)
+        for entry in inputs:
+            if isinstance(entry, str) and entry:
+                stored.update({(each, b""): nbytes for each, nbytes in stored_behind(context.graph, entry).items()})
+        return Form(name, kept, stored, node, tuple(inputs), any(form.shared for form in forms))
+
+
+def _key(kept: Kept) -> bytes:
+    return b"|".join(b"" if chosen is None else np.packbits(chosen).tobytes() for chosen in kept)
 
 
 def _shorter(form: Form, size: int) -> bool:
@@ -112,42 +171,6 @@ def _decodes(context: Context, name: str) -> bool:
     """Whether a constant is decoded of codes: runtimes that compute in integers want to see them."""
     codes = codes_of(context, name)
     return codes is not None and codes.limits is not None
-
-
-def _computed(context: Context, name: str, kept: Kept, depth: int) -> Form | None:
-    node = context.graph.producers.get(name)
-    if node is None or node.group is not None or node.captured or len(node.outputs) != 1 or depth > _DEEPEST:
-        return None
-    rule = rule_for(node)
-    parts = None if rule.sliced_from is None else rule.sliced_from(node, context, kept)
-    if parts is None:
-        return None
-    made = context.value(name)
-    assert made is not None
-    inputs: list[Form | str | Array] = []
-    for position, (entry, part) in enumerate(zip(node.inputs, parts, strict=True)):
-        if position == rule.shape_input:
-            inputs.append(np.array(lengths(made.shape, kept), dtype=np.int64))
-            continue
-        if not entry:
-            inputs.append("")
-            continue
-        value = context.value(entry)
-        if value is None:
-            return None
-        whole = part is None or all(chosen is None for chosen in part)
-        inputs.append(entry if whole else _form(context, entry, part or (), depth + 1))
-    forms = [entry for entry in inputs if isinstance(entry, Form)]
-    whole_bytes = sum(_whole_bytes(context, entry) for entry in inputs if isinstance(entry, str) and entry)
-    nbytes = sum(form.nbytes for form in forms) + whole_bytes
-    return Form(name, kept, nbytes, node, tuple(inputs), any(form.shared for form in forms))
-
-
-def _whole_bytes(context: Context, name: str) -> int:
-    """Return what a constant that is read as it is takes: what is stored of it, or of what it is computed of."""
-    node = context.graph.producers.get(name)
-    inputs = () if node is None else dict.fromkeys(filter(None, node.inputs))
-    return stored_bytes(context.graph, name) or sum(_whole_bytes(context, entry) for entry in inputs)
 
 
 def _rows(array: Array, axis: int) -> list[bytes]:

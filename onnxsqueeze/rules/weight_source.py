@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxsqueeze.graph.graph import Graph
@@ -56,10 +55,26 @@ def use_count(graph: Graph, name: str, shapes: bool = True) -> int:
 
 def owned_bytes(graph: Graph, name: str) -> int:
     """Return how many stored bytes nothing would read any more, if a computed constant were not computed."""
-    behind = _behind(graph, name)
-    return sum(
-        size for entry in behind if (size := stored_bytes(graph, entry)) and _reaches_only(graph, entry, name, behind)
-    )
+    return sum(stored_bytes(graph, entry) for entry in owned(graph, name))
+
+
+def owned(graph: Graph, name: str) -> set[str]:
+    """Return all that a constant is computed of and nothing else is, the constant among it."""
+    if name in graph.outputs:
+        return set()
+    behind, found = _behind(graph, name), {name}
+    for entry in sorted(behind - found, key=lambda entry: _place(graph, entry), reverse=True):  # readers first
+        readers = graph.readers.get(entry, ())
+        made = {output for reader, _ in readers for output in reader.outputs if output}
+        if made <= found and entry not in graph.outputs and all(position >= 0 for _, position in readers):
+            found.add(entry)
+    return found
+
+
+def _place(graph: Graph, name: str) -> int:
+    """Return where in the graph a tensor is made, before all others if it is stored."""
+    node = graph.producers.get(name)
+    return -1 if node is None else node.index
 
 
 def stored_narrower(graph: Graph, name: str, nbytes: int) -> bool:
@@ -70,7 +85,14 @@ def stored_narrower(graph: Graph, name: str, nbytes: int) -> bool:
     node = graph.producers.get(name)
     if name in graph.initializers or node is None or not node.inputs:
         return False
-    return sum(stored_bytes(graph, entry) for entry in _behind(graph, name)) < nbytes
+    return sum(stored_behind(graph, name).values()) < nbytes
+
+
+def stored_behind(graph: Graph, name: str) -> dict[str, int]:
+    """Return by name the bytes of what a file stores for a tensor: itself, or all that it is computed of."""
+    if own := stored_bytes(graph, name):
+        return {name: own}
+    return {entry: size for entry in _behind(graph, name) if (size := stored_bytes(graph, entry))}
 
 
 def stored_bytes(graph: Graph, name: str) -> int:
@@ -91,23 +113,6 @@ def _behind(graph: Graph, name: str) -> set[str]:
                 found.add(entry)
                 pending.append(entry)
     return found
-
-
-def _reaches_only(graph: Graph, source: str, name: str, behind: Collection[str]) -> bool:
-    """Whether whatever is computed of a constant goes into another one, by tensors that lie behind that."""
-    pending = [source]
-    while pending:
-        tensor = pending.pop()
-        if tensor in graph.outputs:
-            return False
-        if tensor == name:
-            continue
-        for reader, position in graph.readers.get(tensor, ()):
-            made = [output for output in reader.outputs if output]
-            if position < 0 or not set(made) <= set(behind):
-                return False
-            pending.extend(made)
-    return True
 
 
 def codes_of(context: Context, name: str) -> Codes | None:

@@ -196,3 +196,30 @@ def test_a_constant_without_inputs_is_stored_as_well() -> None:
     assert not any(entry.op_type == "Gather" for entry in minimized.graph.node)
     assert [tuple(array.shape) for array in hidden(minimized, draw(model, 3, 0))] == [(3, 39)]
     assert_equal_outputs(model, minimized, double=False)
+
+
+@pytest.mark.parametrize("depth", [30, 200])
+@pytest.mark.parametrize("target", ["summand", "weight"])
+def test_paths_through_what_computes_a_constant_multiply(target: str, depth: int) -> None:
+    """Each step reads the one before twice, so that there are 2 ** depth paths; none is walked by itself."""
+    random = np.random.default_rng(1)
+    first = random.standard_normal((8, 6)).astype(np.float32)
+    first[:, [1, 4]] = 0
+    start = random.standard_normal((6, 6) if target == "weight" else 6).astype(np.float32)
+    tensors = {"w": first, "c": start, "last": random.standard_normal((6, 5)).astype(np.float32)}
+    nodes, name = [node("MatMul", ["x", "w"], "h")], "c"
+    for step in range(depth):
+        nodes += [node("Neg", [name], f"n{step}"), node("Max", [name, f"n{step}"], f"c{step}")]
+        name = f"c{step}"
+    nodes.append(node("MatMul" if target == "weight" else "Mul", ["h", name], "s"))
+    nodes += [node("Relu", ["s"], "r"), node("MatMul", ["r", "last"], "y")]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", width]) for n, width in (("x", 8), ("y", 5))]
+    kept = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:], kept),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    result = sq.minimize(model, round_to=1, verify=False)
+    assert (TensorProto.FLOAT, (4, 8)) in left(result.model)
+    assert_equal_outputs(model, result.model, double=False)
