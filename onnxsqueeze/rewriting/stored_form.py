@@ -152,9 +152,8 @@ class _Forms:
         stored: dict[tuple[str, bytes], int] = {}
         for form in forms:
             stored.update(form.stored)
-        for entry in inputs:
-            if isinstance(entry, str) and entry:
-                stored.update({(each, b""): nbytes for each, nbytes in stored_behind(context.graph, entry).items()})
+        for whole_input in filter(None, (entry for entry in inputs if isinstance(entry, str))):
+            stored.update({(each, b""): nbytes for each, nbytes in stored_behind(context.graph, whole_input).items()})
         return Form(name, kept, stored, node, tuple(inputs), any(form.shared for form in forms))
 
 
