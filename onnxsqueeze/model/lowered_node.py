@@ -71,6 +71,9 @@ class Lowered:
         return None
 
 
+_BEHIND = 3  # nodes that a rule may put behind another one
+
+
 class _Match:
     """The members of a lowered node among the nodes of a graph under change, found from what they write backwards."""
 
@@ -86,6 +89,7 @@ class _Match:
         self.found: dict[int, onnx.NodeProto] = {}
         self._added: list[onnx.NodeProto] = []
         self._inputs: dict[int, str] = {}
+        self._outputs: dict[str, str] = {}
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -93,9 +97,17 @@ class _Match:
         return [*self.found.values(), *self._added]
 
     def writes(self, name: str) -> bool:
-        """Whether members still write an output of the fused node."""
-        made = self._lowered.maker(name)
-        return made is not None and self._made(made, name)
+        """Whether members still write an output of the fused node, or what nodes behind them make it of."""
+        made, written = self._lowered.maker(name), name
+        if made is None:
+            return False
+        for _ in range(_BEHIND):
+            node = self._producers.get(written)
+            if node is None or _alike(node, self._lowered.members[made[0]], self._lowered.carried) or not node.input:
+                break
+            written = node.input[0]
+        self._outputs[name] = written
+        return self._made(made, written)
 
     def _made(self, made: tuple[int, int], name: str) -> bool:
         """Whether a tensor is what a member writes."""
@@ -134,7 +146,8 @@ class _Match:
     def stands_alone(self, reads: Counter[str]) -> bool:
         """Whether only the parts read what the fused node does not write."""
         own = Counter(name for node in self.nodes for name in node.input)
-        inner = {name for node in self.nodes for name in node.output if name} - set(self._lowered.fused.output)
+        written = {self._outputs.get(name, name) for name in self._lowered.fused.output}
+        inner = {name for node in self.nodes for name in node.output if name} - written
         return all(reads[name] == own[name] for name in inner)
 
     def fused(self) -> onnx.NodeProto:
@@ -145,6 +158,7 @@ class _Match:
         while len(names) > len(fused.input) and not names[-1]:
             names.pop()
         fused.input[:] = names
+        fused.output[:] = [self._outputs.get(name, name) for name in fused.output]
         own = {attribute.name: attribute for attribute in fused.attribute}
         for attribute in self._carried():
             if attribute.name in own:

@@ -15,7 +15,8 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
-from onnxsqueeze.rules.weight_source import WeightSource, codes_of, source_of, use_count
+from onnxsqueeze.rules.queries import counted_by
+from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _IMAGE = 4  # axes
@@ -132,12 +133,22 @@ def _stored(analysis: Analysis, weight: str) -> WeightSource:
     return source_of(analysis.graph, weight, rank) or WeightSource(weight, tuple(range(rank)))
 
 
-def _before_codes(part: Narrowing, kept_in: Bools, kept_out: Bools) -> Narrowing | None:
-    """Return the part of a layer of codes that it computes with: all of its rows.
+def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, kept: list[Bools]) -> Narrowing | None:
+    """Return the part of a weight of codes that a layer computes with: of one that is computed in integers, all rows.
 
-    A Gather between the layer and its encoding would keep runtimes from computing in integers.
+    A Gather between the layer and its encoding would keep runtimes from that, but not behind a layer that makes whole
+    numbers or reads real ones. In front, it is codes that are gathered; where one operator measures, encodes and
+    multiplies, there is no place for it. ``kept`` are the channels that stay in what the layer reads and makes.
     """
-    return None if (part.columns == kept_in).all() else Narrowing(part.columns, kept_out, -1)
+    codes = codes_of(context, linear.weight)
+    if codes is None or counted_by(context, output) is not None:
+        return part
+    if codes.block:
+        return None
+    if decoder_of(context, linear.data) is None and (not linear.bias or codes_of(context, linear.bias) is None):
+        return part
+    measured = codes_of(context, linear.data) is None
+    return None if measured or (part.columns == kept[0]).all() else Narrowing(part.columns, kept[1], -1)
 
 
 def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:
@@ -152,9 +163,8 @@ def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) ->
         for place, (name, axis) in enumerate(sides)
     ]
     found = zeros_of(node, context, linear, kept[0], kept[1], used)
-    codes = codes_of(context, linear.weight)
-    if found is not None and codes is not None:
-        found = None if codes.block else _before_codes(found, kept[0][0], kept[1][0])
+    if found is not None:
+        found = _of_codes(context, linear, node.outputs[0], found, [kept[0][0], kept[1][0]])
     if found is None:
         return None
     last = [axis == context.rank(name) - 1 for name, axis in sides]

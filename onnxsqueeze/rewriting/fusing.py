@@ -34,8 +34,8 @@ def fuse_again(
     dropped: set[int] = set()
     for entry in lowered:
         whole = entry.put_together(producers, reads, changed, same_form)
-        if whole is not None:
-            positions = [places[next(name for name in node.output if name)] for node in whole[0]]
+        positions = [] if whole is None else [places[next(name for name in node.output if name)] for node in whole[0]]
+        if whole is not None and dropped.isdisjoint(positions):
             dropped.update(positions)
             written[max(positions)] = whole[1]
     if written:

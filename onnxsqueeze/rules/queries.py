@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.abstract.symbolic import Symbolic
@@ -10,6 +11,9 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
 from onnxsqueeze.rules.memo import per_tensor
+from onnxsqueeze.rules.traits import Trait
+
+_WHOLE = (TensorProto.INT32, TensorProto.INT64)
 
 
 def absorbed_by_readers(context: Context, name: str, axis: int, deferred: bool = False) -> bool:
@@ -48,6 +52,19 @@ def constant_vector(context: Context, name: str) -> Floats | None:
     """Return a constant floating-point tensor flattened to float64, else None."""
     array = context.value(name)
     return None if array is None else array.astype(np.float64).ravel()
+
+
+def counted_by(context: Context, name: str) -> Node | None:
+    """Return the node that makes whole numbers of a tensor, if nothing else reads that.
+
+    So ConvInteger and MatMulInteger are lowered: what stands between a layer and that node is theirs.
+    """
+    readers = context.graph.readers.get(name, ())
+    if len(readers) != 1 or name in context.graph.outputs or readers[0][1] != 0:
+        return None
+    reader = readers[0][0]
+    whole = context.dtypes.get(reader.outputs[0]) in _WHOLE
+    return reader if whole and Trait.COPIES in context.rules[reader.index].traits else None
 
 
 def known_axis(context: Context, name: str, axis: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxsqueeze.graph.graph import Graph
+from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.codes import Codes
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.registry import rule_for
@@ -113,6 +113,15 @@ def _behind(graph: Graph, name: str) -> set[str]:
                 found.add(entry)
                 pending.append(entry)
     return found
+
+
+def decoder_of(context: Context, name: str) -> Node | None:
+    """Return the node that decodes a tensor with one scale and zero point, which may be computed; None if none does."""
+    producer = context.graph.producers.get(name)
+    if producer is None or Trait.DECODES not in rule_for(producer).traits:
+        return None
+    numbers = [given for given in producer.inputs[1:] if given]
+    return producer if all(size == 1 for given in numbers for size in context.shapes.get(given, (0,))) else None
 
 
 def codes_of(context: Context, name: str) -> Codes | None:

@@ -12,9 +12,9 @@ from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing
-from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.queries import counted_by
 from onnxsqueeze.rules.rewriter import Rewriter
-from onnxsqueeze.rules.traits import Trait
+from onnxsqueeze.rules.weight_source import decoder_of
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -43,20 +43,12 @@ def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, par
     if (part.columns == kept).all():
         return
     places, position = np.flatnonzero(part.columns[kept]), node.inputs.index(linear.data)
-    decoding = context.graph.producers.get(linear.data)
-    if decoding is None or not _decodes_alike(decoding, context):
+    decoding = decoder_of(context, linear.data)
+    if decoding is None:
         rewriter.select(node, position, places, linear.data_axis)
         return
     gathered = rewriter.compute(node, "Gather", [decoding.inputs[0], places], axis=linear.data_axis)
     rewriter.insert_before(node, position, decoding.op, [gathered, *decoding.inputs[1:]], domain=decoding.domain)
-
-
-def _decodes_alike(node: Node, context: Context) -> bool:
-    """Whether a node decodes with one scale for all, which may be measured when the model runs."""
-    if Trait.DECODES not in rule_for(node).traits:
-        return False
-    shapes = [context.shapes.get(name) for name in node.inputs[1:] if name]
-    return all(shape is not None and all(size == 1 for size in shape) for shape in shapes)
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
@@ -76,4 +68,5 @@ def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part
             bias = np.where(empty, np.zeros((), bias.dtype), bias)
         rewriter.set_constant(node, linear.bias_position, bias[..., rows])
     places = np.where(rows, np.cumsum(rows) - 1, np.count_nonzero(rows[:standing]))
-    rewriter.insert_after(node, "Gather", [None, places], axis=linear.output_axis)
+    last = counted_by(context, node.outputs[0]) or node
+    rewriter.insert_after(last, "Gather", [None, places], axis=linear.output_axis)
