@@ -92,6 +92,8 @@ class Codes:
 
     def fitting(self, numbers: Floats) -> Array | None:
         """Return whole numbers as codes, None where some do not fit."""
+        if self.limits is not None and not ((numbers >= self.limits[0]) & (numbers <= self.limits[1])).all():
+            return None
         codes = numbers.astype(self.dtype)
         return codes if np.array_equal(codes.astype(np.float64), numbers) else None
 

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 LIVE = "live"  # random weights, and read
 DEAD = "dead"  # random weights that nobody reads
 ZERO = "zero"  # weights at their zero point and no bias
-CONST = "const"  # weights at their zero point and a positive bias, which is read
+CONST = "const"  # weights at their zero point and a positive bias, which is read by small weights
 OFF = "off"  # weights at their zero point and a negative bias in front of a ReLU
 
 MICROSOFT = "com.microsoft"
@@ -147,6 +147,8 @@ class Codes:
         codes[np.isin(kinds, (ZERO, CONST, OFF))] = zeros[0]
         if read is not None:
             codes[:, read == DEAD] = zeros[0]
+            small = codes[:, read == CONST].shape
+            codes[:, read == CONST] = zeros[0] + self.random.integers(1, 4, small) * self.random.choice([-1, 1], small)
         return codes.astype(self.form.weights), zeros
 
     def _bias(self, kinds: Array) -> Array:

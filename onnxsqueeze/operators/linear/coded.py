@@ -25,6 +25,8 @@ from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
 
 _BIAS = np.dtype(np.int32)  # of accumulators, and of what is added to them
+_PRODUCT = 1e-6  # by which products of two scales differ relatively
+_CLOSE = 1e-3  # of a step
 
 
 def shifted(linear: Linear, values: Floats) -> Floats:
@@ -100,8 +102,12 @@ def rebias_codes(
     assert part is not None
     start = part_of(before, kept) if before.size == kept_out.size else np.broadcast_to(before, int(kept_out.sum()))
     factor = linear.bias_scale if linear.bias else 1.0
-    by, magnitude = (shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values)))
-    after = part.increased(start, by, np.abs(magnitude))
+    steps = None if scale is None else _whole_shift(context, linear, values)
+    if steps is not None and factor == 1 and _same_scale(codes.scale, scale):
+        after = part.fitting(start.astype(np.float64) + steps[kept_out])
+    else:
+        by, magnitude = (shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values)))
+        after = part.increased(start, by, np.abs(magnitude))
     if after is None:
         raise _not_a_code(linear, values, blame, replace(codes, scale=codes.scale * factor))
     position = node.inputs.index(linear.bias, 2) if linear.bias else linear.bias_position
@@ -111,6 +117,38 @@ def rebias_codes(
         rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
     rewriter.insert_before(node, position, maker.op, [after, part.scale], domain=maker.domain, **axis)
     return True
+
+
+def _same_scale(one: Array, other: Array | None) -> bool:
+    """Whether two scales are the same but for the rounding of a product."""
+    return other is not None and bool(np.allclose(one.astype(np.float64), other, rtol=_PRODUCT, atol=0))
+
+
+def steps_of(context: Context, linear: Linear, values: Floats) -> Array | None:
+    """Return constants [groups, in] as whole numbers of steps of the data's scale; None where they are none."""
+    data = codes_of(context, linear.data)
+    if data is None or not data.per_tensor:
+        return None
+    steps = values / np.float64(data.scale.reshape(()))
+    whole = np.rint(steps)
+    return whole.astype(np.int64) if np.allclose(steps, whole, rtol=_PRODUCT, atol=_CLOSE) else None
+
+
+def whole_weights(context: Context, linear: Linear) -> tuple[Array, Floats]:
+    """Return the weights of a layer of codes as whole numbers [groups, out, in, taps], and their scales likewise."""
+    weight = codes_of(context, linear.weight)
+    assert weight is not None
+    scale = weight.scale.astype(np.float64).reshape(1 if weight.per_tensor else linear.groups, -1, 1, 1)
+    return np.rint(linear.matrix / np.where(scale == 0, 1.0, scale)).astype(np.int64), scale
+
+
+def _whole_shift(context: Context, linear: Linear, values: Floats) -> Array | None:
+    """Return what `shifted` adds, counted in steps, where constants are whole numbers of them: without any rounding."""
+    steps = steps_of(context, linear, values)
+    if steps is None or linear.scale != 1:
+        return None
+    weights, _ = whole_weights(context, linear)
+    return np.asarray(np.einsum("goit,gi->go", weights, steps))
 
 
 def _magnitude(linear: Linear, values: Floats) -> Floats:

@@ -14,10 +14,11 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import read_constants
 from onnxsqueeze.operators.linear.coded import integer_scale, rebias_codes, shifted
 from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
+from onnxsqueeze.operators.linear.stand_ins import constants_of, stand_in
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.kept import Kept
-from onnxsqueeze.rules.lessons import FoldOverflow, Lesson
+from onnxsqueeze.rules.lessons import FoldOverflow, Lesson, NotACode
 from onnxsqueeze.rules.reconstruction import Reconstruction
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
 from onnxsqueeze.rules.weight_source import codes_of
@@ -43,6 +44,7 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
     taken = rewriter.deferred_offset(linear.data)
     removed = np.where(kept_in, 0.0, values)
     blame = partial(_heaviest, linear, removed) if taken is None or removed.any() else taken.lesson
+    linear, values = _with_stand_ins(node, context, linear, kept_in, kept_out, values)
     _reweight(node, context, rewriter, linear, kept_out, kept_in, values, blame)
     if taken is not None:
         values[kept_in] = np.broadcast_to(taken.vector, (int(kept_in.sum()),))
@@ -54,6 +56,26 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
     if part is not None:
         select(node, context, rewriter, linear, part, kept_in[0])
         widen(node, context, rewriter, linear, part, kept_out[0])
+
+
+def _with_stand_ins(
+    node: Node, context: Context, linear: Linear, kept_in: Bools, kept_out: Bools, values: Floats
+) -> tuple[Linear, Floats]:
+    """Let constants that stay do what those did that left, where no bias can; what is left to fold is 0 then.
+
+    Raises:
+        NotACode: where they cannot, naming all those that left.
+    """
+    found = constants_of(node, context, linear) if values.any() else None
+    if found is None:
+        return linear, values
+    matrix = stand_in(linear, found, kept_in, kept_out)
+    if matrix is None:
+        size = linear.matrix.shape[2]
+        raise NotACode(
+            linear.data, [(linear.data_axis, int(group * size + place)) for group, place in np.argwhere(values)]
+        )
+    return replace(linear, matrix=matrix), np.zeros_like(values)
 
 
 def _heaviest(linear: Linear, removed: Floats) -> Lesson:

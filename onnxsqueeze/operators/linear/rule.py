@@ -14,6 +14,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.beside import beside_rule
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants
 from onnxsqueeze.operators.linear.repair import absorbs, adopt, reconstructs, repair
+from onnxsqueeze.operators.linear.stand_ins import StandIns, constants_of
 from onnxsqueeze.operators.linear.view import View, constants
 from onnxsqueeze.rules.channels import channel_ids, ties_others
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
@@ -43,6 +44,9 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
     else:
         elements.constraints.append(NotEmpty(inputs, ids))
+    found = constants_of(node, context, linear)
+    if found is not None:
+        elements.constraints.append(StandIns(linear.data, inputs, found))
     if linear.zero_padded and codes_of(context, linear.weight) is None:
         values = read_constants(linear, node, context)
         if values.any():
@@ -86,9 +90,9 @@ def need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools])
     live = live.reshape(shape)
     values = constants(linear, context).reshape(shape)
     uneven, reason = live & np.isnan(values), Reason.CONSTANT_VARIES
-    if (
-        linear.zero_padded and codes_of(context, linear.weight) is not None
-    ):  # nobody can stand for what borders do not see
+    coded = codes_of(context, linear.weight) is not None
+    if linear.zero_padded and coded and constants_of(node, context, linear) is None:
+        # nobody can stand for what borders do not see
         uneven, reason = uneven | (live & (values != 0)), Reason.PADDED
     interval = context.interval(linear.data)
     folds = interval.reconstructible if linear.one_matrix and _alterable(context, linear) else None

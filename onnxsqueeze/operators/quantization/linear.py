@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -36,7 +37,7 @@ from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.traits import Trait
 
 _DOUBT = 2e-3  # steps by which a runtime's own rounding may move what is to be rounded
-_RELATIVE = 1e-5
+_ROUNDINGS = 8  # how often the number may have been rounded, each time by half of its type's epsilon
 
 
 def _quantized(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -78,17 +79,18 @@ def _steps(node: Node, context: Context) -> Sequence[Interval]:
         return [top(context.rank(node.outputs[0]))]
     shape = _shape_of(codes, interval)
     scale, zero = codes.spread(codes.scale, shape).astype(np.float64), codes.zeros(shape)
+    relative = _ROUNDINGS * float(ml_dtypes.finfo(codes.scale.dtype).eps)  # type: ignore[no-untyped-call]
     with np.errstate(all="ignore"):
         ends = [
-            np.clip(np.rint(_moved(end / scale, side)) + zero, *codes.limits)
+            np.clip(np.rint(_moved(end / scale, side, relative)) + zero, *codes.limits)
             for end, side in ((interval.lower, -1.0), (interval.upper, 1.0))
         ]
     return [enclosing(*ends)]
 
 
-def _moved(steps: Floats, side: float) -> Floats:
+def _moved(steps: Floats, side: float, relative: float) -> Floats:
     """Move a number of steps outwards by what rounding may do to it; 0 is exact."""
-    moved = steps + side * (_DOUBT + _RELATIVE * np.abs(steps))
+    moved = steps + side * (_DOUBT + relative * np.abs(steps))
     return np.where((steps == 0) | ~np.isfinite(steps), steps, moved)
 
 

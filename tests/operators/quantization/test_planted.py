@@ -79,19 +79,26 @@ def test_a_bias_where_there_was_none(form: Form, operators: bool) -> None:
     assert sizes(minimized(net, y, operators)) == sorted([(6, 3, 3, 3), (4, 6, 1, 1)])
 
 
+MANY = KINDS | {"const": 8}
+"""Of these one or two can stand for all: one if they are the same number, since small weights read them."""
+
+
 @pytest.mark.parametrize("operators", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_constants_beside_padding_stay_unless_zero(form: Form, operators: bool) -> None:
+def test_of_constants_beside_padding_a_few_stay(form: Form, operators: bool) -> None:
     net = Codes(form, 3)
-    x = net.layer("Conv", net.input("N", 3, 5, 5), net.units(**KINDS), (3, 3))
+    x = net.layer("Conv", net.input("N", 3, 5, 5), net.units(**MANY), (3, 3))
     y = net.layer("Conv", x, net.units(live=4), (3, 3), pads=[1, 1, 1, 1], relu=False)
-    assert sizes(minimized(net, y, operators)) == sorted([(9, 3, 3, 3), (4, 9, 3, 3)])
+    found = sizes(minimized(net, y, operators))
+    left = 8 if form.per_channel else 7
+    assert found == sorted([(left, 3, 3, 3), (4, left, 3, 3)])
 
 
 @pytest.mark.parametrize("operators", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_products_keep_constants_that_no_bias_can_hold(form: Form, operators: bool) -> None:
+def test_of_constants_that_no_bias_can_hold_a_few_stay(form: Form, operators: bool) -> None:
     net = Codes(form, 4)
-    x = net.layer("Gemm", net.input("N", 12), net.units(**KINDS))
+    x = net.layer("Gemm", net.input("N", 12), net.units(**MANY))
     y = net.layer("MatMul", x, net.units(live=4), bias=False, relu=False)
-    assert sizes(minimized(net, y, operators)) == sorted([(9, 12), (9, 4)])
+    left = 8 if form.per_channel else 7
+    assert sizes(minimized(net, y, operators)) == sorted([(left, 12), (left, 4)])
