@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, bounded, collapse
+from onnxsqueeze.abstract.symbolic import Shape, symbol
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
@@ -67,14 +68,35 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(live, live, Reason.COMPARED, node.op), *held_sizes(node)[1:]]
 
 
+def _frames(node: Node, context: Context) -> Sequence[Shape | None]:
+    """STFT of [batch, length, 1 or 2] gives [batch, frames, frequencies, 2], by the length of its frames or window."""
+    signal, window = context.shapes.get(node.inputs[0]), context.shapes.get(node.input(2))
+    step, given = context.integers(node.inputs[1]), context.integers(node.input(3)) if node.input(3) else None
+    length = given[0] if given else window[0] if window else None
+    if signal is None or len(signal) not in (2, 3) or not isinstance(length, int):
+        return [None]
+    frequencies = length // 2 + 1 if node.attributes.get("onesided", 1) else length
+    whole = isinstance(signal[1], int) and bool(step)
+    count = (signal[1] - length) // step[0] + 1 if whole and step else symbol(f"{node.outputs[0]}:1")
+    return [(signal[0], count, frequencies, 2)]
+
+
+def _transformed(node: Node, context: Context) -> Sequence[Shape | None]:
+    """DFT of all of an axis keeps its length; where a length is given, or half of it is left, onnx says it."""
+    shape = context.shapes.get(node.inputs[0])
+    if shape is None or node.input(1) or node.attributes.get("onesided", 0):
+        return [None]
+    return [(*shape[:-1], 2)]
+
+
 def _mel_interval(node: Node, context: Context) -> Sequence[Interval]:
     """Triangles. Their values are not computed here: runtimes round the frequencies of their corners differently."""
     return [bounded(0.0, 1.0, context.rank(node.outputs[0]))]
 
 
 register(
-    OpRule("DFT", since=17, applies=_applies, forward=_forward, link=_link, need=_need),
-    OpRule("STFT", since=17, applies=_applies, forward=_forward, link=_link, need=_need),
+    OpRule("DFT", since=17, infer=_transformed, applies=_applies, forward=_forward, link=_link, need=_need),
+    OpRule("STFT", since=17, infer=_frames, applies=_applies, forward=_forward, link=_link, need=_need),
     OpRule(
         "MelWeightMatrix",
         since=17,
