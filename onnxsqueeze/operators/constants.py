@@ -10,12 +10,12 @@ import onnx.numpy_helper
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.abstract.interval import Interval, bounded
-from onnxsqueeze.abstract.symbolic import Shape, as_values, known, product
+from onnxsqueeze.abstract.symbolic import Shape, Symbolic, as_values, known, product
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
-from onnxsqueeze.rules.queries import held_sizes
+from onnxsqueeze.rules.queries import held_sizes, read_beside
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
@@ -47,6 +47,18 @@ def _filled(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
 def _filled_interval(node: Node, context: Context) -> Sequence[Interval]:
     value = float(_fill(node).astype(np.float64).ravel()[0])
     return [bounded(value, value, context.rank(node.outputs[0]))]
+
+
+def _link_filled(node: Node, context: Context) -> None:
+    """All have one class, unless each lies beside a channel that may leave."""
+    output, lengths = node.outputs[0], [1] * context.rank(node.outputs[0])
+    if read_beside(context, output):
+        lengths = [1 if isinstance(size, Symbolic) else size for size in context.shape(output)]
+    apart = np.prod(lengths, dtype=np.float64) <= _MOST_APART
+    context.elements.ids[output] = context.elements.fresh(tuple(lengths) if apart else (1,) * len(lengths))
+
+
+_MOST_APART = 1 << 16
 
 
 def _filled_shape(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -127,6 +139,7 @@ register(
         evaluate=_filled,
         infer=_filled_shape,
         forward=_filled_interval,
+        link=_link_filled,
         need=lambda node, context, outputs: held_sizes(node),
         repair=repair_requested_shape,  # the value broadcasts, so only the requested lengths change
         shape_input=0,

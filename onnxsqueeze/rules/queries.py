@@ -11,6 +11,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
 from onnxsqueeze.rules.memo import per_tensor
+from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
 _WHOLE = (TensorProto.INT32, TensorProto.INT64)
@@ -71,3 +72,10 @@ def known_axis(context: Context, name: str, axis: int) -> int | None:
     """Return an axis's length, None where it is known only at run time."""
     size = context.shape(name)[axis]
     return None if isinstance(size, Symbolic) else size
+
+
+def read_beside(context: Context, name: str) -> bool:
+    """Whether a tensor is only read by operators each channel of whose output is made of the same channel of it."""
+    readers = context.graph.readers.get(name, ())
+    beside = all(position >= 0 and Trait.BESIDE in rule_for(reader).traits for reader, position in readers)
+    return bool(readers) and beside and name not in context.graph.outputs

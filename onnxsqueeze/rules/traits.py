@@ -16,6 +16,7 @@ class Trait(Enum):
     JOINS = "its output has the elements of all its inputs, each once"
     REPEATS = "its output has elements of its first input, each as often as it likes"
     POINTWISE = "each element of its output is computed of those at the same place in its inputs, which may broadcast"
+    BESIDE = "each channel of its output is made of the same channel of its inputs, at whatever places"
     READS_SHAPE = "it reads nothing of its inputs but their shapes"
     NORMALISES = "its outputs, none negative, sum to 1 along the normalised axes"
     TESTS_NAN = "it says where its input is no number"

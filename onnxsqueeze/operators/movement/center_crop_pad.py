@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, collapse, constant_interval, hull
-from onnxsqueeze.abstract.symbolic import Shape, Symbolic
+from onnxsqueeze.abstract.symbolic import Shape, Symbolic, symbol
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
@@ -18,12 +18,13 @@ from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
 def _infer(node: Node, context: Context) -> Sequence[Shape | None]:
-    sizes = context.sizes(node.inputs[1])
-    if sizes is None or node.inputs[0] not in context.shapes:
+    """Sizes that are computed are those of some axes alone, if the node says which."""
+    if node.inputs[0] not in context.shapes:
         return [None]
-    shape = list(context.shape(node.inputs[0]))
+    sizes, shape = context.sizes(node.inputs[1]), list(context.shape(node.inputs[0]))
     axes = node.attributes.get("axes") or range(len(shape))
-    for axis, size in zip(axes, sizes, strict=True):
+    found = [symbol(f"{node.outputs[0]}:{axis}") for axis in axes] if sizes is None else sizes
+    for axis, size in zip(axes, found, strict=True):
         shape[axis % len(shape)] = size if isinstance(size, Symbolic) else int(size)
     return [tuple(shape)]
 

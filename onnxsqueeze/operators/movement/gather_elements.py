@@ -13,6 +13,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 
 def _axis(node: Node, rank: int) -> int:
@@ -73,5 +74,6 @@ register(
         link=_link,
         need=_need,
         repair=_repair,
+        traits=frozenset({Trait.BESIDE}),
     )
 )

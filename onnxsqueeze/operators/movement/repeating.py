@@ -20,7 +20,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRo
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
 from onnxsqueeze.rules.passing import of_first
-from onnxsqueeze.rules.queries import held_sizes
+from onnxsqueeze.rules.queries import held_sizes, read_beside
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import first_finite
@@ -49,7 +49,7 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
     """Copies along a new axis leave one by one.
 
     That is where a Reshape merges it with the one before (heads of a group), and where one number is repeated for each
-    channel that it divides.
+    channel that it divides, or says where each channel is taken from or written to.
     """
     output, elements = node.outputs[0], context.elements
     elements.ids[output] = ids
@@ -57,7 +57,8 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
     axes = tuple(axis for axis, size in enumerate(_padded(context.shape(node.inputs[0]), len(shape))) if size == 1)
     new = tuple(axis for axis in axes if not isinstance(shape[axis], Symbolic) and shape[axis] != 1)
     full = tuple(int(shape[axis]) if axis in new else length for axis, length in enumerate(ids.shape))  # type: ignore[arg-type]
-    factor = ids.size == 1 and len(new) == 1 and _read_by(output, context, _ELEMENTWISE)
+    beside = read_beside(context, output) or _read_by(output, context, _ELEMENTWISE)
+    factor = ids.size == 1 and len(new) == 1 and beside
     merged = ids.size > 1 and bool(new) and _read_by(output, context, _MERGING, (0,))
     if not (factor or merged) or np.prod(full) > _MOST_COPIES:
         return

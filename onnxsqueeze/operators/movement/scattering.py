@@ -15,6 +15,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 _MOST_ELEMENTS = 1 << 20  # of constants alone that are told apart
 
@@ -139,7 +140,16 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
 
 register(
     *(
-        OpRule(op, since=since, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair)
+        OpRule(
+            op,
+            since=since,
+            applies=_applies,
+            forward=_forward,
+            link=_link,
+            need=_need,
+            repair=_repair,
+            traits=frozenset({Trait.BESIDE}),
+        )
         for op, since in (("Scatter", 9), ("ScatterElements", 11), ("ScatterND", 11))
     )
 )

@@ -7,7 +7,15 @@ import pytest
 from onnx import ModelProto, numpy_helper, parser
 
 from tests.support.builders import Both, Pair, Tensor
-from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
+from tests.support.planted.checks import (
+    SINGLE,
+    assert_equal_outputs,
+    assert_recovers,
+    deviation,
+    minimize,
+    run,
+    weights,
+)
 from tests.support.planted.layers import Twin
 
 REGIONS = np.array([[0.3, 0.2, 5.1, 6.4], [2.0, 3.0, 9.5, 3.2], [-4.0, 1.0, 3.0, 7.0]])
@@ -59,6 +67,27 @@ def test_center_crop_pad(sizes: tuple[int, int], const: int, all_axes: bool) -> 
     shape = twin.integers(2, x.width, *sizes) if all_axes else twin.integers(*sizes)
     x = twin.op("CenterCropPad", x, shape, axes=None if all_axes else [2, -1])
     assert_recovers(read(twin, x))
+
+
+def test_center_crop_pad_to_a_size_that_is_asked_for() -> None:
+    """At run time, for height and width alone."""
+    model = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]> cropped
+        (float[n,3,h,w] x, int64[2] size) => (float[n,2,p,q] y) {
+        a = Conv(x, wa, b)
+        c = Relu(a)
+        d = CenterCropPad <axes = [2, 3]> (c, size)
+        y = Conv(d, wb)
+    }""")
+    random = np.random.default_rng(0)
+    first, bias, last = (random.normal(size=shape).astype(np.float32) for shape in ((9, 3, 3, 3), 9, (2, 9, 1, 1)))
+    first[:3], bias[:3], last[:, 4:6] = 0, 0, 0
+    for name, array in {"wa": first, "b": bias, "wb": last}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    result = minimize(model).model
+    assert weights(result) == [(2, 4, 1, 1), (4,), (4, 3, 3, 3)]
+    for size in ((3, 9), (7, 2)):
+        feeds = {"x": random.normal(size=(2, 3, 8, 7)).astype(np.float32), "size": np.array(size)}
+        assert deviation(run(model, feeds), run(result, feeds)) <= SINGLE
 
 
 def test_a_constant_that_is_padded_stays() -> None:

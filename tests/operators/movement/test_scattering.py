@@ -133,3 +133,51 @@ def test_single_elements_are_refused_by_their_reason() -> None:
     result = minimize(model)
     assert_equal_outputs(model, result.model)
     assert any(f"{Reason.SINGLE_ELEMENTS.value}: ScatterND" in reason for reason in result.report.stayed)
+
+
+PLACES = """<ir_version: 9, opset_import: ["": 18]> placed
+    (float[n,t,5] x, int64[n,k,1] at, int64[k,2] spots, float[n,k,5] u, float[k,5] v) => (float[n,s,2] y) {
+    h = MatMul(x, wa)
+    c = Relu(h)
+    NODES
+    y = MatMul(d, wb)
+}"""
+BY_CHANNEL = "l = Shape(g) e = Expand(at, l)"
+NODES = {
+    "into zeros": "f = Shape <start = 0, end = 2> (x) l = Concat <axis = 0> (f, nine) z = ConstantOfShape(l) "
+    "m = MatMul(v, wa) g = Relu(m) d = ScatterND(z, spots, g)",
+    "rows into zeros": "f = Shape <start = 0, end = 2> (x) l = Concat <axis = 0> (f, nine) z = Expand(nought, l) "
+    "m = MatMul(v, wa) g = Relu(m) d = ScatterND(z, spots, g)",
+    "elements": f"m = MatMul(u, wa) g = Relu(m) {BY_CHANNEL} d = ScatterElements <axis = 1> (c, e, g)",
+    "taken": "k = Shape <start = 0, end = 2> (u) l = Concat <axis = 0> (k, nine) e = Expand(at, l) "
+    "d = GatherElements <axis = 1> (c, e)",
+}
+
+
+@pytest.mark.parametrize("what", NODES)
+def test_what_each_channel_shares(what: str) -> None:
+    """Zeros of a shape, and places that are the same for each channel, become as many as channels are left."""
+    model = parser.parse_model(PLACES.replace("NODES", NODES[what]))
+    random = np.random.default_rng(0)
+    first, last = random.normal(size=(5, 9)).astype(np.float32), random.normal(size=(9, 2)).astype(np.float32)
+    first[:, [1, 7]], last[[0, 4]] = 0, 0
+    stored = {"wa": first, "wb": last, "nine": np.array([9]), "nought": np.zeros((1, 1, 1), np.float32)}
+    read = {name for node in model.graph.node for name in node.input}
+    for name in stored:
+        if name in read:
+            model.graph.initializer.append(numpy_helper.from_array(stored[name], name))
+    result = minimize(model)
+    kept = [shape for shape in weights(result.model) if len(shape) == 2]
+    assert kept == [(5, 2), (5, 5)], dict(result.report.stayed)
+    for batch, tokens, count in ((1, 6, 3), (2, 4, 4)):
+        spots = np.stack([random.integers(0, batch, count), random.permutation(tokens)[:count]], axis=1)
+        feeds = {
+            "x": random.normal(size=(batch, tokens, 5)).astype(np.float32),
+            "at": np.stack([random.permutation(tokens)[:count] for _ in range(batch)])[:, :, None],
+            "spots": spots,
+            "u": random.normal(size=(batch, count, 5)).astype(np.float32),
+            "v": random.normal(size=(count, 5)).astype(np.float32),
+        }
+        feeds = {value.name: feeds[value.name] for value in model.graph.input}
+        for optimized in (False, True):
+            assert deviation(run(model, feeds, optimized), run(result.model, feeds, optimized)) <= SINGLE
