@@ -8,7 +8,7 @@ it is part of the first, and costs nothing where no reader of what stays has gon
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +48,8 @@ def searched(stored: Model, analysis: Analysis, wishes: Wishes) -> Sequence[Roun
         stored: the model, its Constant nodes as initializers. analysis: of it. wishes: what the user asked for.
     """
     rounds = [_round(stored, analysis, wishes)]
-    while _let_go(rounds[-1].best):
+    given = {name for node in stored.skeleton.graph.node for name in node.output}
+    while _let_go(rounds[-1].best, given):
         model = with_initializers(rounds[-1].best.model)
         tighter = replace(wishes, most_bytes=encoded_size(rounds[-1].best.model))
         following = _round(model, analyse(model, wishes.keep, only=wishes.only), tighter)
@@ -58,9 +59,9 @@ def searched(stored: Model, analysis: Analysis, wishes: Wishes) -> Sequence[Roun
     return rounds
 
 
-def _let_go(outcome: Outcome) -> bool:
+def _let_go(outcome: Outcome, given: Collection[str]) -> bool:
     """Whether another analysis could see what this one did not: who read or tied channels that stay has gone."""
-    return outcome.changed and (_lost_readers(outcome) or _takes_alone(outcome))
+    return outcome.changed and (_lost_readers(outcome) or _takes_alone(outcome, given))
 
 
 def _lost_readers(outcome: Outcome) -> bool:
@@ -87,13 +88,15 @@ def _reads(node: Node, rule: OpRule, context: Context) -> list[str]:
     return [name for name, demand in pairs if demand is not None and context.is_activation(name) and demand.live.any()]
 
 
-def _takes_alone(outcome: Outcome) -> bool:
-    """Whether a Gather that was added is all that reads a tensor, so that nobody reads what it leaves."""
+def _takes_alone(outcome: Outcome, given: Collection[str]) -> bool:
+    """Whether a Gather that this round or one before added is all that reads a tensor: nobody reads what it leaves.
+
+    ``given`` are the tensors that nodes wrote at first.
+    """
     graph = outcome.model.skeleton.graph
-    before = {name for node in outcome.analysis.graph.file.skeleton.graph.node for name in node.output}
     readers = Counter(name for names in Graph.read_names(graph) for name in names)
     readers.update(value.name for value in (*graph.input, *graph.output))
-    added = (node for node in graph.node if node.op_type == "Gather" and node.output[0] not in before)
+    added = (node for node in graph.node if node.op_type == "Gather" and node.output[0] not in given)
     return any(readers[node.input[0]] == 1 for node in added)
 
 
