@@ -67,6 +67,9 @@ class Tracing(Protocol):
     def trained(self, name: str) -> bool:
         """Whether a tensor is a parameter."""
 
+    def counted(self, name: str) -> bool:
+        """Whether a tensor is what a layer makes of codes alone."""
+
     @property
     def training(self) -> bool:
         """Whether the module is in training mode."""
@@ -172,6 +175,10 @@ class NodeCall:
     def is_trained(self, position: int) -> bool:
         """Whether an input is a parameter, whose real numbers are computed with whatever the file stores for them."""
         return self.tracing.trained(self.node.input(position))
+
+    def counts(self, position: int) -> bool:
+        """Whether an input is a sum of products of codes: in steps of their scales a whole number of any type."""
+        return self.tracing.counted(self.node.input(position))
 
     def is_floating(self, position: int) -> bool:
         """Whether an input holds floating-point numbers."""

@@ -18,6 +18,8 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.rules.registry import rule_for
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.training.lowerings.node_call import FLOATING, NodeCall, as_torch, leaf, torch_dtype
 from onnxsqueeze.training.lowerings.registry import lowering_for
 from onnxsqueeze.training.module.lowering import SHAPE
@@ -101,6 +103,14 @@ class Trace:
     def trained(self, name: str) -> bool:
         """Whether a tensor is a parameter."""
         return name in self._roles.trained
+
+    def counted(self, name: str) -> bool:
+        """Whether a tensor is what a layer makes of codes alone."""
+        node = self._context.graph.producers.get(name)
+        if node is None or self._context.rules[node.index].linear is None:
+            return False
+        makers = [self._context.graph.producers.get(operand) for operand in node.inputs]
+        return all(each is not None and Trait.DECODES in rule_for(each).traits for each in makers)
 
     @property
     def training(self) -> bool:

@@ -106,6 +106,51 @@ def test_measured_scales() -> None:
     assert given.grad is not None and given.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("op", ["MatMulInteger", "ConvInteger"])
+def test_whole_numbers_hand_gradients_on(op: str) -> None:
+    """What layers of codes add up is of an integer type in the file; what comes before them learns all the same."""
+    random = np.random.default_rng(0)
+    conv = op == "ConvInteger"
+    weights = {"w": (5, 4, 3, 3) if conv else (4, 5), "v": (2, 5, 1, 1) if conv else (5, 2)}
+    arrays = {name: random.integers(-90, 90, shape).astype(np.int8) for name, shape in weights.items()}
+    nodes, x = [], "x"
+    for name in weights:
+        coded = [f"{part}_{name}" for part in ("q", "s", "z")]
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", [x], coded),
+            helper.make_node(op, [coded[0], name, coded[2]], [f"i_{name}"]),
+            helper.make_node("Cast", [f"i_{name}"], [f"f_{name}"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"f_{name}", coded[1]], [f"m_{name}"]),
+        ]
+        x = f"m_{name}"
+    dims = ["N", 4, 6, 6] if conv else ["N", 4]
+    graph = helper.make_graph(
+        nodes,
+        "whole",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    )
+    module = from_onnx(model)
+    sample = random.standard_normal([40 if size == "N" else size for size in dims]).astype("f")
+    given = torch.from_numpy(sample).requires_grad_()
+    found = module(given)
+    np.testing.assert_allclose(found.detach().numpy(), outputs(model, {"x": sample}, optimized=False)[0], rtol=1e-4)
+    found.square().sum().backward()
+    plain = torch.from_numpy(sample).requires_grad_()  # the same without any rounding
+    real = {name: torch.tensor(array, dtype=torch.float32, requires_grad=True) for name, array in arrays.items()}
+    between = torch.conv2d(plain, real["w"]) if conv else plain @ real["w"]
+    (torch.conv2d(between, real["v"]) if conv else between @ real["v"]).square().sum().backward()
+    pairs = [(given.grad, plain.grad), *((module.initializers[name].grad, real[name].grad) for name in weights)]
+    for ours, theirs in pairs:
+        assert ours is not None and theirs is not None
+        assert torch.cosine_similarity(ours.ravel(), theirs.ravel(), dim=0) > 0.97  # what sets the scale, differs
+        assert 0.9 < ours.norm() / theirs.norm() < 1.1
+
+
 @pytest.mark.parametrize(("bits", "zeros", "flat"), [(4, "codes", True), (4, "", False), (4, "numbers", False)])
 def test_packed_products(bits: int, zeros: str, flat: bool) -> None:
     net = Packed(bits, zeros, flat)
