@@ -250,9 +250,9 @@ def deploy(
         manifest = deployment.deploy(source, target, output, how, force=force, progress=steps)
     write_json(json_path, {"input": str(source), "output": str(output), **manifest.to_dict()})
     if not quiet and not is_stdout(json_path):
-        from onnxsqueeze.cli import tables
+        from onnxsqueeze.cli import runtime_tables
 
-        print_out(tables.deployed(manifest, str(output)))
+        print_out(runtime_tables.deployed(manifest, str(output)))
 
 
 @main.command(epilog=EXIT_CODES, short_help="Measure models side by side in several runtimes.")
@@ -306,9 +306,9 @@ def bench(
         write_page(page_path, show_page, partial(page, report), " and ".join(model.name for model in models))
     warn(() if quiet else report.warnings)
     if not quiet and not is_stdout(json_path) and not is_stdout(csv_path):
-        from onnxsqueeze.cli import tables
+        from onnxsqueeze.cli import runtime_tables
 
-        print_out(tables.benched(report))
+        print_out(runtime_tables.benched(report))
     if report.interrupted:
         click.get_current_context().exit(complain("interrupted; the rest was not measured", INTERRUPTED))
     if not report.measured:

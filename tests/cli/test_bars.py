@@ -8,7 +8,7 @@ import pytest
 
 import onnxsqueeze as sq
 from onnxsqueeze.cli import tables
-from onnxsqueeze.cli.tables import Bars
+from onnxsqueeze.cli.bars import Bars
 
 LAYER = sq.inspect("models/mlp.onnx").layers[0]
 BARS = Bars("#", "+", ".")

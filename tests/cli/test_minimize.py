@@ -27,11 +27,11 @@ def test_minimize_prints_layers_totals_deviation_and_time(pruned: Path) -> None:
     assert re.search(r"first +Gemm +4x8 -> 4x3 +40 -> 15 +32 -> 12\n", output)
     assert re.search(r"second +MatMul +8x5 -> 3x5 +40 -> 15 +40 -> 15\n", output)
     assert re.search(r"weight elements +80 +35 +2\.29x\n", output)
-    assert re.search(r"file bytes +\d+ +\d+ +\d\.\d\dx\n", output)
+    assert re.search(r"file size +\d+ B +\d+ B +\d\.\d\dx\n", output)
     assert re.search(r"MACs +72 +27 +2\.67x\n", output)
     assert re.search(r"nodes +3 +4 +0\.75x\n", output)
     assert re.search(r"largest deviation: \S+ of the output's scale \(allowed \S+; \d+ runs\)\n", output)
-    assert re.search(r"seconds: \d+\.\d\d \(load .*, analyse .*, minimize .*, verify .*, write .*\)\n", output)
+    assert re.search(r"time: \S+ m?s \(load .*s, analyse .*s, minimize .*s, verify .*s, write .*s\)\n", output)
     assert f"written: {pruned.with_name('net.min.onnx')}\n" in output
 
 
