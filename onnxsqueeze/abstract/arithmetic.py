@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Bools, Floats
 from onnxsqueeze.abstract.interval import Interval, enclosing, never_negative, outward, sum_is_unsure
 
 _ROUNDING = 1e-6
+_SINGLE = np.dtype(np.float32)
 
 
 def _all_constant(intervals: Sequence[Interval]) -> Bools:
@@ -52,6 +54,31 @@ def _divide(left: Interval, right: Interval) -> Interval:
     zero = left.constant & (left.lower == 0) & ((right.lower > 0) | (right.upper < 0))
     exact, fixed = np.where(zero, 0.0, exact), constant | zero
     return enclosing(np.where(fixed, exact, varying.lower), np.where(fixed, exact, varying.upper))
+
+
+def exactly(
+    function: Callable[[Floats, Floats], Any], left: Interval, right: Interval, found: Interval, dtype: np.dtype[Any]
+) -> Interval:
+    """Return the interval of a sum, difference or product, with what is known of it to the last bit.
+
+    Runtimes round to the nearest number, so that a result which their type can hold is what they compute. Numbers of
+    single precision have their exact product in double precision; a sum has lost nothing if both summands come back.
+
+    Args:
+        function: np.add, np.subtract or np.multiply. left, right: the operands. found: what is known otherwise.
+        dtype: of the result.
+    """
+    if left.exact is None or right.exact is None:
+        return found
+    with np.errstate(all="ignore"):
+        exact = left.constant & left.exact & right.constant & right.exact
+        value = np.where(exact, function(left.lower, right.lower), 0.0)
+        for kind, held in ((_SINGLE, left.lower), (_SINGLE, right.lower), (dtype, value)):
+            exact = exact & (held.astype(kind).astype(np.float64) == held)
+        if function is not np.multiply:
+            second = right.lower if function is np.add else -right.lower
+            exact = exact & (value - left.lower == second) & (value - second == left.lower)
+    return Interval(np.where(exact, value, found.lower), np.where(exact, value, found.upper), exact=exact)
 
 
 def _least(left: Interval, right: Interval) -> Interval:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Floats
+from onnxsqueeze.abstract.compact import Bools, Floats
 from onnxsqueeze.abstract.interval import Interval, enclosing, never_negative, outward
 
 _ERROR = 1e-5  # relative error that a runtime's approximation of a transcendental function may have
 
 
 _INFINITY = math.inf
+_SMALLEST, _BELOW_ONE = math.ulp(0.0), math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ElementwiseFunction:
         exact: whether a runtime computes it without rounding, so that a flat stretch makes a true constant.
         steps: whether the function jumps, so that a constant right at a jump may fall on either side of it.
         rounding: whether it makes whole numbers, of sizes too.
+        domain: the least and the greatest number of which it is a finite number.
+        pole: whether it is none of 0, within that.
         above_zero: for direction 0, whether values stay below max(value(upper), 0), as those of GELU and its kin do.
     """
 
@@ -40,6 +43,8 @@ class ElementwiseFunction:
     steps: bool = False
     rounding: bool = False
     above_zero: bool = False
+    domain: tuple[float, float] = (-_INFINITY, _INFINITY)
+    pole: bool = False
     parameters: tuple[tuple[str, Any], ...] = ()
 
 
@@ -115,20 +120,20 @@ _CURVES: dict[str, ElementwiseFunction] = {
     "Round": ElementwiseFunction(np.round, exact=True, steps=True, rounding=True),
     "Sign": ElementwiseFunction(np.sign, low=-1.0, high=1.0, exact=True, steps=True),
     "Exp": ElementwiseFunction(np.exp, low=0.0),
-    "Log": ElementwiseFunction(np.log),
-    "Sqrt": ElementwiseFunction(np.sqrt, low=0.0),
-    "Reciprocal": ElementwiseFunction(np.reciprocal, 0),
+    "Log": ElementwiseFunction(np.log, domain=(_SMALLEST, _INFINITY)),
+    "Sqrt": ElementwiseFunction(np.sqrt, low=0.0, domain=(0.0, _INFINITY)),
+    "Reciprocal": ElementwiseFunction(np.reciprocal, 0, pole=True),
     "Sin": ElementwiseFunction(np.sin, 0, -1.0, 1.0),
     "Cos": ElementwiseFunction(np.cos, 0, -1.0, 1.0),
     "Tan": ElementwiseFunction(np.tan, 0),
-    "Asin": ElementwiseFunction(np.arcsin),
-    "Acos": ElementwiseFunction(np.arccos, -1),
+    "Asin": ElementwiseFunction(np.arcsin, domain=(-1.0, 1.0)),
+    "Acos": ElementwiseFunction(np.arccos, -1, domain=(-1.0, 1.0)),
     "Atan": ElementwiseFunction(np.arctan),
     "Sinh": ElementwiseFunction(np.sinh),
     "Cosh": ElementwiseFunction(np.cosh, 0, low=1.0),
     "Asinh": ElementwiseFunction(np.arcsinh),
-    "Acosh": ElementwiseFunction(np.arccosh, 0),
-    "Atanh": ElementwiseFunction(np.arctanh),
+    "Acosh": ElementwiseFunction(np.arccosh, 0, domain=(1.0, _INFINITY)),
+    "Atanh": ElementwiseFunction(np.arctanh, domain=(-_BELOW_ONE, _BELOW_ONE)),
 }
 
 
@@ -155,9 +160,24 @@ def interval_of(
         upper = np.where(constant, at_lower, top)
     lower, upper = np.where(np.isnan(lower), curve.low, lower), np.where(np.isnan(upper), curve.high, upper)
     if curve.exact:
-        return enclosing(lower, upper)
+        found = enclosing(lower, upper)
+        return found if interval.exact is None else replace(found, exact=_copied(interval, found))
     found = outward(np.maximum(lower, curve.low), np.minimum(upper, curve.high), constant, _ERROR)
     return never_negative(found, lower) if curve.low >= 0 else found
+
+
+def _copied(interval: Interval, found: Interval) -> Bools:
+    """Return where an exact constant stays one: what is 0 or the number itself, but for its sign, is not rounded."""
+    kept = (found.lower == 0) | (np.abs(found.lower) == np.abs(interval.lower))
+    assert interval.exact is not None
+    return np.asarray(interval.constant & interval.exact & kept & found.constant)
+
+
+def outside(interval: Interval, curve: ElementwiseFunction) -> Bools:
+    """Return where a value may be none of which the function is a finite number."""
+    low, high = curve.domain
+    beyond = (interval.lower < low) | (interval.upper > high)
+    return np.asarray(beyond | ((interval.lower <= 0) & (interval.upper >= 0)) if curve.pole else beyond)
 
 
 def _apart(interval: Interval, function: Callable[[Floats], Floats]) -> Interval:

@@ -23,11 +23,15 @@ class Interval:
     ``reconstructible`` marks elements that follow from others which stay, by one formula for all positions (what a
     normalisation makes of a constant channel; see `Reconstruction`). It is None where there are none, and a rule that
     does not hand it on has thereby forgotten it, which is safe.
+
+    ``exact`` marks constants that a runtime has to the last bit, whatever it fuses: what is stored, sums and products
+    of such that its type can hold. Only of these do two that cancel each other make 0. None and forgetting as above.
     """
 
     lower: Floats
     upper: Floats
     reconstructible: Bools | None = None
+    exact: Bools | None = None
 
     @property
     def constant(self) -> Bools:
@@ -43,12 +47,11 @@ class Interval:
 
 def rearranged(interval: Interval, move: Callable[[Any], Any]) -> Interval:
     """Return the interval of a tensor whose elements an operator copies to other places, as ``move`` does to arrays."""
-    reconstructible = (
-        None
-        if interval.reconstructible is None
-        else move(np.broadcast_to(interval.reconstructible, interval.lower.shape))
+    marks = (
+        None if mark is None else move(np.broadcast_to(mark, interval.lower.shape))
+        for mark in (interval.reconstructible, interval.exact)
     )
-    return Interval(move(interval.lower), move(interval.upper), reconstructible)
+    return Interval(move(interval.lower), move(interval.upper), *marks)
 
 
 def top(rank: int) -> Interval:
@@ -66,9 +69,9 @@ def constant_interval(value: npt.ArrayLike) -> Interval:
     array = np.asarray(value).astype(np.float64)
     finite = np.isfinite(array)
     return (
-        Interval(np.where(finite, array, -np.inf), np.where(finite, array, np.inf))
+        Interval(np.where(finite, array, -np.inf), np.where(finite, array, np.inf), exact=finite)
         if not finite.all()
-        else Interval(array, array)
+        else Interval(array, array, exact=np.full((1,) * array.ndim, True))
     )
 
 
@@ -128,12 +131,14 @@ def collapse(interval: Interval, axes: Iterable[int]) -> Interval:
         shape = interval.lower.any(axis=chosen, keepdims=True).shape
         return Interval(np.full(shape, -np.inf), np.full(shape, np.inf))
     lower, upper = interval.lower.min(axis=chosen, keepdims=True), interval.upper.max(axis=chosen, keepdims=True)
-    reconstructible = (
-        None
-        if interval.reconstructible is None
-        else np.asarray(interval.reconstructible.all(axis=chosen, keepdims=True))
-    )
-    return Interval(lower, upper, reconstructible)
+    marks = (_everywhere(mark, interval, chosen) for mark in (interval.reconstructible, interval.exact))
+    return Interval(lower, upper, *marks)
+
+
+def _everywhere(mark: Bools | None, interval: Interval, axes: tuple[int, ...]) -> Bools | None:
+    if mark is None:
+        return None
+    return np.asarray(np.broadcast_to(mark, interval.lower.shape).all(axis=axes, keepdims=True))
 
 
 def compact(interval: Interval) -> Interval:
@@ -144,5 +149,6 @@ def compact(interval: Interval) -> Interval:
             first = rearranged(interval, lambda array, head=head: array[head])  # type: ignore[misc]
             alike = interval.reconstructible is None or (interval.reconstructible == first.reconstructible).all()
             if alike and (interval.lower == first.lower).all() and (interval.upper == first.upper).all():
-                interval = first
+                exact = None if interval.exact is None else np.asarray(interval.exact.all(axis=axis, keepdims=True))
+                interval = Interval(first.lower, first.upper, first.reconstructible, exact)
     return interval

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, fit_all
 from onnxsqueeze.abstract.interval import top
+from onnxsqueeze.abstract.specials import widened
+from onnxsqueeze.analysis import special_values
 from onnxsqueeze.analysis.backward import Liveness
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
 from onnxsqueeze.graph.graph import Graph, Node
@@ -45,6 +47,7 @@ class Analysis:
         learned = learned or Learned()
         self.graph = graph = graph.with_failed(learned.failed)
         self.context = Context(graph, learned)
+        self.context.tested = special_values.before_tests(graph)
         self.rules = self.context.rules
         self.pins: list[Pin] = []
         self._constant: dict[str, Bools] = {}
@@ -104,9 +107,11 @@ class Analysis:
         if all(context.value(name) is not None for name in node.outputs if name):
             return
         intervals = rule.forward(node, context)
+        specials = special_values.find(node, rule, context)
+        context.specials.update(specials)
         for name, interval in zip(node.outputs, intervals, strict=False):
             if name:
-                context.intervals[name] = interval
+                context.intervals[name] = widened(interval, specials[name]) if name in specials else interval
         stated = len(context.elements.constraints)
         rule.link(node, context)
         origins = range(stated, len(context.elements.constraints))
@@ -238,6 +243,8 @@ class Analysis:
         for name, demand in zip(node.inputs, self._demands(node, outputs, required), strict=False):
             if name and demand is not None and self.context.is_activation(name):
                 liveness.add(name, demand, self.context.ids(name).shape, required, node.label)
+        for name, demand in special_values.demands(node, self.rules[node.index], self.context).items():
+            liveness.add(name, demand, self.context.ids(name).shape, node=node.label)
         everything = np.full((), True)
         for name in node.captured:
             if self.context.is_activation(name):

@@ -157,6 +157,8 @@ def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) ->
     if not rule.narrows or rule.linear is None or not context.is_activation(node.outputs[0]):
         return None
     linear = rule.linear(node, context)
+    if context.special(linear.data) is not None:
+        return None  # a zero that meets an infinity makes NaN
     sides = ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis))
     kept = [
         linear.per_group(plan.kept(name, axis, context.rank(name)), bool(place))

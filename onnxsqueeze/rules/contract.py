@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats
 from onnxsqueeze.abstract.interval import Interval, constant_interval, top
+from onnxsqueeze.abstract.specials import Specials, specials_of
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.classes import Elements
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -81,6 +82,8 @@ class Context:
         refusals: by node index, why its rule was refused.
         doubtful: the indices of nodes whose inputs do not fit each other by the standard's own inference.
         crossed: the indices of nodes that tied channels along one axis to each other, to work along another.
+        specials: by tensor, where infinities and NaN may be (see `abstract.specials`).
+        tested: the indices of nodes on whose results a test of the graph's own for infinities or NaN depends.
         tied: by a stored weight that is to be sliced once and a part of it, the classes that its first user gave to
             that part (see `onnxsqueeze.rules.tied_weights`).
     """
@@ -97,6 +100,8 @@ class Context:
         self.refusals: dict[int, Refusal] = {}
         self.doubtful: set[int] = set()
         self.crossed: set[int] = set()
+        self.specials: dict[str, Specials | None] = {}
+        self.tested: frozenset[int] = frozenset()
         self.tied: dict[tuple[str | int, ...], npt.NDArray[np.int64]] = {}
         self._constants: dict[str, npt.NDArray[np.int64]] = {}
         self._packed: dict[str, Array | None] = {}
@@ -138,6 +143,15 @@ class Context:
             self.intervals[name] = constant_interval(array) if numeric and array is not None else top(self.rank(name))
         return self.intervals[name]
 
+    def special(self, name: str) -> Specials | None:
+        """Return where a tensor may be infinite or NaN, None where all of it is finite."""
+        if name not in self.specials:
+            array = self.value(name)
+            if array is None:
+                return None  # it is a graph's input, or nothing has been found of it
+            self.specials[name] = specials_of(array)
+        return self.specials[name]
+
     def operand(self, name: str) -> Array | None:
         """Return a constant operand: a constant tensor's value, or the compact one of an activation found constant."""
         array = self.value(name)
@@ -174,6 +188,7 @@ Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
 ElementType = Callable[[Node, Context], "int | None"]
 Applies = Callable[[Node, Context], "Refusal | None"]
 Forward = Callable[[Node, Context], Sequence[Interval]]
+SpecialValues = Callable[[Node, Context], "Sequence[Specials | None]"]
 Link = Callable[[Node, Context], None]
 Need = Callable[[Node, Context, Sequence[Bools]], "Sequence[Demand | None]"]
 Repair = Callable[[Node, Context, "Rewriter"], None]
@@ -253,6 +268,9 @@ class OpRule:
         element_type: the TensorProto.DataType of the outputs where onnx has no schema, if not that of the first input.
         applies: a refusal, where the rule cannot hold for this node.
         forward: intervals of the outputs from those of the inputs.
+        specials: where the outputs may be infinite or NaN, None for nowhere: what becomes of such inputs, and, before a
+            test of the graph's own for them (``tested``), what the operator makes of finite ones. Asked of the
+            registered rule. Without it all outputs may be once some input may, and elements of it are needed.
         link: gives each output its element classes and couples those of the inputs.
         need: what is needed of each input, given what is needed of each output.
         repair: rewrites attributes, constants and biases of a node whose tensors were narrowed.
@@ -306,6 +324,7 @@ class OpRule:
     element_type: ElementType | None = None
     applies: Applies | None = None
     forward: Forward = field(default=_forward_unknown)
+    specials: SpecialValues | None = None
     link: Link = field(default=_link_opaque)
     need: Need = field(default=_need_everything)
     repair: Repair = field(default=_repair_nothing)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.specials import Specials, either, scattered
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand
 from onnxsqueeze.rules.kept import Kept
@@ -18,6 +21,21 @@ def pass_ids(node: Node, context: Context) -> None:
 def pass_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """An input is live where its output is needed."""
     return [Demand(outputs[0])]
+
+
+def mixed_specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """What comes out is some of what the inputs hold, at places that are not told apart."""
+    found = [context.special(name) for name in node.inputs if name]
+    flags = [np.bitwise_or.reduce(each, axis=None) for each in found if each is not None]
+    if not flags:
+        return [None for _ in node.outputs]
+    mixed = scattered(either(flags))
+    return [np.full((1,) * context.rank(name), mixed) for name in node.outputs]
+
+
+def no_specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """What comes out is always finite."""
+    return [None for _ in node.outputs]
 
 
 def of_operands(node: Node, context: Context, kept: Kept) -> list[Kept | None] | None:

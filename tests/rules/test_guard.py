@@ -184,7 +184,7 @@ PLANTED = {
 }
 ELSEWHERE = {
     *("contracts", "moved_back", "sliced_from", "patches", "scales", "adds_constant", "optional_bias", "expects"),
-    *("codes", "element_type", "products"),
+    *("codes", "element_type", "products", "specials"),
 }
 """Those that training alone asks, or only of certain graphs."""
 

@@ -12,7 +12,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import attention_shapes, caches_of, heads_of
 from onnxsqueeze.operators.attention.rule import Attention, attention_rule
-from onnxsqueeze.operators.attention.scores import per_head
+from onnxsqueeze.operators.attention.scores import masked_specials, per_head
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.registry import register
 
@@ -71,4 +71,4 @@ def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
     return attention_shapes(operands[0], operands[1], operands[2], operands[3], counts)
 
 
-register(attention_rule("Attention", _view, since=23, infer=_shapes))
+register(attention_rule("Attention", _view, since=23, infer=_shapes, specials=masked_specials(3)))

@@ -15,7 +15,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.attention.heads import Heads, attention_shapes, caches_of, heads_of
 from onnxsqueeze.operators.attention.rule import Attention, attention_rule
-from onnxsqueeze.operators.attention.scores import per_head
+from onnxsqueeze.operators.attention.scores import masked_specials, per_head
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.registry import register
 
@@ -149,6 +149,18 @@ def _group_query_shapes(node: Node, context: Context) -> Sequence[Shape | None]:
 
 
 register(
-    attention_rule("MultiHeadAttention", _multi_head, domain=_MICROSOFT, infer=_multi_head_shapes),
-    attention_rule("GroupQueryAttention", _group_query, domain=_MICROSOFT, infer=_group_query_shapes),
+    attention_rule(
+        "MultiHeadAttention",
+        _multi_head,
+        domain=_MICROSOFT,
+        infer=_multi_head_shapes,
+        specials=masked_specials(5),
+    ),
+    attention_rule(
+        "GroupQueryAttention",
+        _group_query,
+        domain=_MICROSOFT,
+        infer=_group_query_shapes,
+        specials=masked_specials(10),
+    ),
 )

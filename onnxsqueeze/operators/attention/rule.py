@@ -18,6 +18,7 @@ from onnxsqueeze.operators.attention.scores import (
     everything,
     head_classes,
     mean,
+    reading_specials,
     scores_demand,
     slack,
     slice_scores,
@@ -203,8 +204,8 @@ def attention_rule(op: str, view: View, **fields: Any) -> OpRule:
         applies=refusal_of(remembered),
         forward=lambda node, context: _forward(node, context, viewed(node, context)),
         link=lambda node, context: _link(node, context, viewed(node, context)),
-        need=lambda node, context, outputs: _need(
-            node, context, viewed(node, context), cancelled_products(node, context), outputs
+        need=lambda node, context, outputs: reading_specials(
+            node, context, _need(node, context, viewed(node, context), cancelled_products(node, context), outputs)
         ),
         repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         cancels=lambda node, context: _cancels(node, context, viewed(node, context)),

@@ -7,15 +7,19 @@ values is what comes out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.abstract.interval import Interval, hull, outward
+from onnxsqueeze.abstract.specials import ANY, NAN, POSITIVE, Specials, has
 from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rules.contract import Context, Demand
+from onnxsqueeze.rules.contract import Context, Demand, SpecialValues
 from onnxsqueeze.rules.rewriter import Rewriter
 
 Scores = tuple[tuple[int, int], ...]
@@ -39,6 +43,33 @@ def mean(values: Interval, averages: bool, relative: float) -> Interval:
 def slack(context: Context, name: str) -> float:
     """Return how far a mean may lie, by rounding, outside of what it is the mean of (relative)."""
     return 1e-5 if context.dtypes[name] in (TensorProto.FLOAT, TensorProto.DOUBLE) else 2.0**-7
+
+
+def masked_specials(mask: int) -> SpecialValues:
+    """Return what becomes of special values where the input at a position is added to the scores.
+
+    Minus infinity there masks. A query that is masked as a whole counts as in a softmax: only before a test of the
+    network's own.
+    """
+
+    def specials(node: Node, context: Context) -> Sequence[Specials | None]:
+        flags = {position: context.special(name) for position, name in enumerate(node.inputs) if name}
+        masks = flags.pop(mask, None)
+        lost = any(each is not None for each in flags.values())
+        if masks is not None:
+            lost = lost or node.index in context.tested or bool(has(masks, POSITIVE, NAN).any())
+        return [np.full((1,) * context.rank(name), ANY) if lost else None for name in node.outputs]
+
+    return specials
+
+
+def reading_specials(node: Node, context: Context, demands: Sequence[Demand | None]) -> list[Demand | None]:
+    """Return demands with all that may be infinite or NaN: not even a product with 0 does without it."""
+    found = [context.special(name) if name else None for name in node.inputs]
+    return [
+        demand if demand is None or flags is None else replace(demand, live=demand.live | (flags > 0))
+        for demand, flags in zip(demands, found, strict=True)
+    ]
 
 
 def per_head(context: Context, node: Node, position: int, axis: int) -> Scores:

@@ -12,15 +12,16 @@ import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.abstract.compact import Array, Floats
-from onnxsqueeze.abstract.curves import _CURVES, ElementwiseFunction, interval_of
+from onnxsqueeze.abstract.curves import _CURVES, ElementwiseFunction, interval_of, outside
 from onnxsqueeze.abstract.interval import Interval, outward, top
+from onnxsqueeze.abstract.specials import ANY, Specials, either, mapped, where
 from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.rules.codes import limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal, ScoreRows
 from onnxsqueeze.rules.parameters import setting_parameters
-from onnxsqueeze.rules.passing import of_first, pass_ids, pass_need
+from onnxsqueeze.rules.passing import no_specials, of_first, pass_ids, pass_need
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.score_rows import all_finite_inputs
@@ -52,9 +53,27 @@ def elementwise_rule(op: str, curve: ElementwiseFunction) -> OpRule:
     def forward(node: Node, context: Context) -> Sequence[Interval]:
         return [interval_of(context.interval(node.inputs[0]), _function(node, curve), curve, _direction(node, curve))]
 
-    traits = frozenset({Trait.POINTWISE})
+    def specials(node: Node, context: Context) -> Sequence[Specials | None]:
+        name, lost = node.inputs[0], None
+        if node.index in context.tested:
+            lost = where(outside(context.interval(name), curve), ANY)
+        flags = context.special(name)
+        if any(context.special(other) is not None for other in node.inputs[1:] if other):
+            lost = np.full((1,) * context.rank(name), ANY)
+        if flags is None:
+            return [lost]
+        found = mapped(flags, _function(node, curve))
+        return [found if lost is None else either([found, lost])]
+
     return OpRule(
-        op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first, traits=traits
+        op,
+        evaluate=evaluate,
+        forward=forward,
+        specials=specials,
+        link=pass_ids,
+        need=pass_need,
+        sliced_from=of_first,
+        traits=frozenset({Trait.POINTWISE}),
     )
 
 
@@ -142,6 +161,13 @@ def _cast_like_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
 _TESTS: dict[str, Callable[[Array], Array]] = {"Not": np.logical_not, "IsNaN": np.isnan, "IsInf": np.isinf}
 
 
+_TRAITS = {
+    "Not": (Trait.NEGATES,),
+    "IsNaN": (Trait.TESTS_NAN, Trait.TESTS_FINITE),
+    "IsInf": (Trait.TESTS_FINITE,),
+}
+
+
 def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         return [function(inputs[0])]
@@ -152,9 +178,16 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         at = function(np.where(constant, interval.lower, 0.0)).astype(np.float64)
         return [Interval(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
-    traits = frozenset({Trait.TESTS_NAN} if op == "IsNaN" else ())
+    traits = frozenset(_TRAITS.get(op, ()))
     return OpRule(
-        op, evaluate=evaluate, forward=forward, link=pass_ids, need=pass_need, sliced_from=of_first, traits=traits
+        op,
+        evaluate=evaluate,
+        forward=forward,
+        specials=no_specials,
+        link=pass_ids,
+        need=pass_need,
+        sliced_from=of_first,
+        traits=traits,
     )
 
 

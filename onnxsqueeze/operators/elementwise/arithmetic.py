@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -23,13 +22,16 @@ from onnxsqueeze.operators.elementwise.broadcasting import (
     pointwise_rule,
 )
 from onnxsqueeze.operators.elementwise.rows import ROWS
-from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.operators.elementwise.special_values import SPECIALS
+from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.lessons import KeepSummand
 from onnxsqueeze.rules.parameter import Role
-from onnxsqueeze.rules.parameters import operand_parameters, setting_parameters
+from onnxsqueeze.rules.parameters import operand_parameters
+from onnxsqueeze.rules.passing import no_specials
 from onnxsqueeze.rules.queries import absorbed_by_readers
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Offset, Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 
 def _pair(combine: Callable[[Interval, Interval], Interval]) -> Combine:
@@ -43,6 +45,20 @@ def _many(combine: Callable[[Interval, Interval], Interval]) -> Combine:
 def _mean(node: Node, intervals: Sequence[Interval]) -> Interval:
     total = reduce(add, intervals)
     return Interval(total.lower / len(intervals), total.upper / len(intervals))
+
+
+def _product(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """Multiply; a square is never negative."""
+    found = times(*intervals)
+    return Interval(np.maximum(found.lower, 0.0), found.upper) if node.inputs[0] == node.inputs[1] else found
+
+
+def _power(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """Constants have constant powers; even ones, and those of what is not negative, are none below 0."""
+    base, exponent = intervals
+    found = _constant_only(np.power)(node, intervals)
+    even = exponent.constant & (np.where(exponent.constant, exponent.lower, 1.0) % 2 == 0)
+    return Interval(np.where(even | (base.lower >= 0), np.maximum(found.lower, 0.0), found.lower), found.upper)
 
 
 def _constant_only(function: Callable[..., Array], low: float = -np.inf, high: float = np.inf) -> Combine:
@@ -165,12 +181,12 @@ def _nary(function: Callable[[Any, Any], Any]) -> Callable[..., Array]:
 
 
 _POINTWISE: dict[str, Pointwise] = {
-    "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: add(left, _negated(right)))),
+    "Sub": Pointwise(_plain(np.subtract), _pair(lambda left, right: add(left, _negated(right))), rounded=np.subtract),
     "Div": Pointwise(_quotient, _pair(_divide)),
     "Min": Pointwise(_nary(np.minimum), _many(_least)),
     "Max": Pointwise(_nary(np.maximum), _many(_most)),
     "Mean": Pointwise(lambda node, *inputs: (sum(inputs) / len(inputs)).astype(inputs[0].dtype), _mean),
-    "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _constant_only(np.power)),
+    "Pow": Pointwise(lambda node, a, b: np.power(a, b).astype(a.dtype), _power),
     "Mod": Pointwise(_modulo, lambda node, intervals: _unknown_like(intervals)),
     "PRelu": Pointwise(lambda node, x, slope: np.where(x < 0, x * slope, x).astype(x.dtype), _prelu),
     "Where": Pointwise(lambda node, c, x, y: np.asarray(np.where(c, x, y)), _where, _where_reads),
@@ -322,61 +338,36 @@ _FIELDS: dict[str, dict[str, Any]] = {
 """What is known of operators beside their bounds; a constant operand of others blocks what is masked around it."""
 
 
-register(*(pointwise_rule(op, pointwise, **_FIELDS.get(op, {})) for op, pointwise in _POINTWISE.items()))
+_TRAITS: dict[str, Trait] = {
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), Trait.COMPARES),
+    "And": Trait.NEEDS_BOTH,
+    "Or": Trait.NEEDS_ONE,
+}
+
+
+def _rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
+    traits = frozenset({_TRAITS[op]} if op in _TRAITS else ())
+    return pointwise_rule(op, pointwise, specials=SPECIALS.get(op, no_specials), traits=traits, **fields)
+
+
+register(*(_rule(op, pointwise, **_FIELDS.get(op, {})) for op, pointwise in _POINTWISE.items()))
 register(
-    pointwise_rule(
+    _rule(
         "Add",
-        Pointwise(_plain(np.add), _pair(add)),
+        Pointwise(_plain(np.add), _pair(add), rounded=np.add),
         absorbs=_absorbs,
         repair=_repair_add,
         parameters=_SUMMAND,
         rows=ROWS["Add"],
         adds_constant=_constant_summand,
     ),
-    pointwise_rule(
+    _rule(
         "Mul",
-        Pointwise(_plain(np.multiply), _pair(times), _product_reads),
+        Pointwise(_plain(np.multiply), _product, _product_reads, np.multiply),
         alignment=_gate_alignment,
         parameters=_FACTOR,
         rows=ROWS["Mul"],
         scales=_scaled,
     ),
-    pointwise_rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum, parameters=_SUMMAND),
-)
-
-
-def _clip_bounds(node: Node, intervals: Sequence[Interval]) -> Interval:
-    """min(max(x, low), high), either bound optional."""
-    result = intervals[0]
-    if len(intervals) > 1 and node.input(1):
-        result = _most(result, intervals[1])
-    return _least(result, intervals[2]) if len(intervals) > 2 and node.input(2) else result
-
-
-def _clip_by_attributes(node: Node, intervals: Sequence[Interval]) -> Interval:
-    low, high = (_limit(node, name, value) for name, value in (("min", -np.inf), ("max", np.inf)))
-    return Interval(np.clip(intervals[0].lower, low, high), np.clip(intervals[0].upper, low, high))
-
-
-def _limit(node: Node, name: str, default: float) -> float:
-    return float(node.attributes.get(name, default))
-
-
-def _clip_value(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
-    x = x if low is None else np.maximum(x, low)
-    return x if high is None else np.minimum(x, high)
-
-
-register(
-    replace(pointwise_rule("Clip", Pointwise(_clip_value, _clip_bounds), parameters=setting_parameters), since=11),
-    replace(
-        pointwise_rule(
-            "Clip",
-            Pointwise(
-                lambda node, x: np.clip(x, _limit(node, "min", -np.inf), _limit(node, "max", np.inf)),
-                _clip_by_attributes,
-            ),
-        ),
-        until=10,
-    ),
+    _rule("Sum", Pointwise(_nary(np.add), _many(add)), repair=_repair_sum, parameters=_SUMMAND),
 )

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx.helper import tensor_dtype_to_np_dtype
 
+from onnxsqueeze.abstract.arithmetic import exactly
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, top
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
@@ -31,7 +33,8 @@ def aligned(array: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
 
 def aligned_interval(interval: Interval, rank: int) -> Interval:
     """Return a interval with leading axes of length 1 up to a rank."""
-    return Interval(aligned(interval.lower, rank), aligned(interval.upper, rank))
+    exact = None if interval.exact is None else aligned(interval.exact, rank)
+    return Interval(aligned(interval.lower, rank), aligned(interval.upper, rank), exact=exact)
 
 
 def _padded_shape(context: Context, name: str, rank: int) -> tuple[Dimension, ...]:
@@ -176,11 +179,13 @@ class Pointwise:
         value: its numpy form.
         bounds: the interval of the output from those of the inputs, aligned to the output's rank.
         reads: which elements of each input can matter; None for all.
+        rounded: the numpy function, of two tensors, that runtimes round to the nearest number; None for others.
     """
 
     value: Callable[..., Array]
     bounds: Combine
     reads: Reads | None = None
+    rounded: Callable[..., Any] | None = None
 
 
 def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
@@ -194,7 +199,12 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
         return [aligned_interval(context.interval(name), rank) if name else top(rank) for name in node.inputs]
 
     def forward(node: Node, context: Context) -> Sequence[Interval]:
-        return [pointwise.bounds(node, intervals(node, context))]
+        operands = intervals(node, context)
+        found = pointwise.bounds(node, operands)
+        if pointwise.rounded is None or len(operands) != 2 or node.outputs[0] not in context.dtypes:
+            return [found]
+        dtype = tensor_dtype_to_np_dtype(context.dtypes[node.outputs[0]])
+        return [exactly(pointwise.rounded, operands[0], operands[1], found, dtype)]
 
     def need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
         rank = context.rank(node.outputs[0])
@@ -205,13 +215,16 @@ def pointwise_rule(op: str, pointwise: Pointwise, **fields: Any) -> OpRule:
             if not name or operand is not None:
                 demands.append(None)
                 continue
+            special = context.special(name)
+            if mask is not None and special is not None:
+                mask = mask | aligned(special > 0, rank)  # not even a product with 0 does without it
             live = outputs[0] if mask is None else outputs[0] & mask
             demands.append(Demand(_unaligned(live, rank, context.rank(name))))
         return demands
 
     fields.setdefault("repair", repair)
     fields.setdefault("sliced_from", of_operands)
-    fields.setdefault("traits", frozenset({Trait.POINTWISE}))
+    fields["traits"] = frozenset({Trait.POINTWISE, *fields.get("traits", ())})
     return OpRule(
         op,
         evaluate=evaluate,

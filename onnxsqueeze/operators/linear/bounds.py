@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,8 @@ def bounds(node: Node, context: Context, linear: Linear) -> Interval:
         low[group, rows] = np.where(fixed, least, least - slack * least_terms)
         high[group, rows] = np.where(fixed, least, most + slack * most_terms)
     low[open_below], high[open_above] = -np.inf, np.inf
-    return _along(linear, context, node, _parted(low, high, constant))
+    exact = ~reading & constant if linear.bias_scale == 1 else None  # 0 and a bias, as it is stored
+    return _along(linear, context, node, replace(_parted(low, high, constant), exact=exact))
 
 
 def _open(linear: Linear, lower: Floats, upper: Floats) -> tuple[Bools, Bools]:
@@ -91,7 +93,8 @@ def _parted(lower: Floats, upper: Floats, constant: Bools) -> Interval:
 def _along(linear: Linear, context: Context, node: Node, interval: Interval) -> Interval:
     shape = [1] * context.rank(node.outputs[0])
     shape[linear.output_axis] = -1
-    return Interval(interval.lower.reshape(shape), interval.upper.reshape(shape))
+    exact = None if interval.exact is None else interval.exact.reshape(shape)
+    return Interval(interval.lower.reshape(shape), interval.upper.reshape(shape), exact=exact)
 
 
 def _chunks(linear: Linear, rows: Bools) -> Sequence[tuple[int, npt.NDArray[np.int64]]]:

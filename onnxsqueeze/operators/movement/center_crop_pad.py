@@ -14,6 +14,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
@@ -76,5 +77,6 @@ register(
         need=_need,
         repair=repair_requested_shape,
         shape_input=1,
+        traits=frozenset({Trait.CARRIES_OVER}),
     )
 )

@@ -68,9 +68,10 @@ def _concat_forward(node: Node, context: Context) -> Sequence[Interval]:
     reconstructible = [
         np.broadcast_to(f.reconstructible, f.lower.shape) for f in intervals if f.reconstructible is not None
     ]
+    exact = _parts(node, context, [np.zeros(f.lower.shape, bool) if f.exact is None else f.exact for f in intervals])
     if len(reconstructible) < len(intervals) or not _rearranges(node, context):
-        return [compact(Interval(lower, upper))]
-    return [compact(Interval(lower, upper, _parts(node, context, reconstructible)))]
+        return [compact(Interval(lower, upper, exact=exact))]
+    return [compact(Interval(lower, upper, _parts(node, context, reconstructible), exact))]
 
 
 def _rearranges(node: Node, context: Context) -> bool:

@@ -20,6 +20,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes, known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 _MOST_COPIES = 1 << 20  # elements of what is gathered more than once that are told apart
 
@@ -166,6 +167,7 @@ _GATHER = OpRule(
     repair=_gather_repair,
     carries=_gather_carries,
     moved_back=_moved_back,
+    traits=frozenset({Trait.CARRIES_OVER}),
 )
 
 

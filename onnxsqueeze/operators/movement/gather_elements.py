@@ -74,6 +74,6 @@ register(
         link=_link,
         need=_need,
         repair=_repair,
-        traits=frozenset({Trait.BESIDE}),
+        traits=frozenset({Trait.BESIDE, Trait.CARRIES_OVER}),
     )
 )

@@ -16,6 +16,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.traits import Trait
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
 
@@ -123,5 +124,6 @@ register(
         repair=_repair,
         carries=_carries,
         parameters=_parameters,
+        traits=frozenset({Trait.CARRIES_OVER}),
     )
 )

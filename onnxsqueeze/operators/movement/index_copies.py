@@ -14,6 +14,7 @@ from onnxsqueeze.abstract.interval import Interval, rearranged
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.queries import held_sizes
+from onnxsqueeze.rules.traits import Trait
 
 Positions = dict[int, npt.NDArray[np.int64]]
 """By axis, which input position stands at each output position."""
@@ -85,6 +86,7 @@ def index_selection_rule(op: str, copied: Copied, repair: Any, evaluate: Any, ap
         return axis if position == 0 and whole else None
 
     fields.setdefault("carries", carries)
+    fields.setdefault("traits", frozenset({Trait.CARRIES_OVER}))
     return OpRule(
         op, evaluate=evaluate, applies=applies, forward=forward, link=link, need=need, repair=repair, **fields
     )

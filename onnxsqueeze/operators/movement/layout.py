@@ -77,13 +77,20 @@ def _reshape_intervals(node: Node, context: Context) -> Sequence[Interval]:
     interval = context.interval(node.inputs[0])
     lower = reshape(interval.lower, source, target, lambda array, axes: array.min(axis=axes, keepdims=True))
     upper = reshape(interval.upper, source, target, lambda array, axes: array.max(axis=axes, keepdims=True))
-    if interval.reconstructible is None:
-        return [compact(Interval(*np.broadcast_arrays(lower, upper)))]
-    whole = np.broadcast_to(interval.reconstructible, interval.lower.shape)
-    reconstructible = reshape(
-        whole, source, target, lambda array, axes: np.asarray(array.all(axis=axes, keepdims=True))
-    )
-    return [compact(Interval(*np.broadcast_arrays(lower, upper, reconstructible)))]
+    marks = [_reshaped(mark, interval, source, target) for mark in (interval.reconstructible, interval.exact)]
+    shape = np.broadcast_shapes(*(array.shape for array in (lower, upper, *marks) if array is not None))
+    lower, upper = np.broadcast_to(lower, shape), np.broadcast_to(upper, shape)
+    return [
+        compact(Interval(lower, upper, *(None if mark is None else np.broadcast_to(mark, shape) for mark in marks)))
+    ]
+
+
+def _reshaped(mark: Bools | None, interval: Interval, source: Shape, target: Shape) -> Bools | None:
+    """Return a mark as it is after a reshape: of positions that become one, where all have it."""
+    if mark is None:
+        return None
+    whole = np.broadcast_to(mark, interval.lower.shape)
+    return reshape(whole, source, target, lambda array, axes: np.asarray(array.all(axis=axes, keepdims=True)))
 
 
 def _reshape_link(node: Node, context: Context) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools
 from onnxsqueeze.abstract.interval import Interval, collapse, hull
+from onnxsqueeze.abstract.specials import FINITE, Specials, along, scattered, specials_of
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -17,6 +18,7 @@ from onnxsqueeze.operators.movement.index_copies import with_length
 from onnxsqueeze.operators.windows import _mode, _pads, _value, pads_image_by_zeros
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameters import setting_parameters
+from onnxsqueeze.rules.passing import mixed_specials
 from onnxsqueeze.rules.queries import held_sizes, known_axis
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -76,6 +78,24 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
         return np.full(shape, value)
 
     return [Interval(_padded(node, context, interval.lower, filled), _padded(node, context, interval.upper, filled))]
+
+
+def _specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """What is laid around is there at the borders alone, unless those are told apart."""
+    value = _value(node, context) if _mode(node) == "constant" else None
+    laid, flags = specials_of(np.asarray(value or 0.0)), context.special(node.inputs[0])
+    pads = _pads(node, context)
+    if pads is None or (_mode(node) == "constant" and value is None):
+        return mixed_specials(node, context)
+    if laid is None and flags is None:
+        return [None]
+    border = FINITE if laid is None else laid[()]
+    rank = context.rank(node.inputs[0])
+    untracked = [axis for axis, pad in enumerate(pads) if pad != (0, 0) and not _tracked(node, context, axis)]
+    found = np.full((1,) * rank, FINITE) if flags is None else along(flags, untracked)
+    if untracked:
+        found = scattered(found | border)
+    return [_padded(node, context, found, lambda shape, axis, side: np.full(shape, border))]
 
 
 def _link(node: Node, context: Context) -> None:
@@ -149,6 +169,7 @@ register(
         since=2,
         applies=_applies,
         forward=_forward,
+        specials=_specials,
         link=_link,
         need=_need,
         repair=_repair,

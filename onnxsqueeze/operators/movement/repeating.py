@@ -161,6 +161,7 @@ register(
         need=_tile_need,
         repair=_tile_repair,
         carries=_tile_carries,
+        traits=frozenset({Trait.CARRIES_OVER}),
     )
 )
 

@@ -12,6 +12,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.traits import Trait
 
 
 def _steps(node: Node) -> int:
@@ -38,4 +39,13 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
     return axis if position == 0 and axis != _steps(node) else None
 
 
-register(OpRule("ReverseSequence", forward=_forward, link=_link, need=_need, carries=_carries))
+register(
+    OpRule(
+        "ReverseSequence",
+        forward=_forward,
+        link=_link,
+        need=_need,
+        carries=_carries,
+        traits=frozenset({Trait.CARRIES_OVER}),
+    )
+)

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, collapse, enclosing, hull
+from onnxsqueeze.abstract.specials import ANY, Specials, where
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.passing import mixed_specials
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
@@ -90,6 +92,13 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     return [hull([data, updates])]
 
 
+def _specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """Data and updates lie side by side; what is added or multiplied to data meets it."""
+    (found,) = mixed_specials(node, context)
+    met = node.attributes.get("reduction", "none") in ("add", "mul")
+    return [where(found > 0, ANY) if met and found is not None else found]
+
+
 def _link(node: Node, context: Context) -> None:
     """Each channel of the output is made from the same channel of all that is computed; constants are sliced."""
     elements, found = context.elements, []
@@ -145,6 +154,7 @@ register(
             since=since,
             applies=_applies,
             forward=_forward,
+            specials=_specials,
             link=_link,
             need=_need,
             repair=_repair,

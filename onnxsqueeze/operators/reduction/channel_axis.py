@@ -17,6 +17,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.traits import Trait
 
 
 def _axis(node: Node, context: Context) -> int | None:
@@ -89,7 +90,14 @@ def _held(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
 
 register(
     *(OpRule(op, applies=_applies, forward=_places, link=_link, need=_need) for op in ("ArgMax", "ArgMin")),
-    OpRule("TopK", applies=_applies, forward=_largest, link=_link, need=_need),
+    OpRule(
+        "TopK",
+        applies=_applies,
+        forward=_largest,
+        link=_link,
+        need=_need,
+        traits=frozenset({Trait.CARRIES_OVER}),
+    ),
     OpRule("CumSum", applies=_applies, forward=_sums, link=_link, need=_need),
     OpRule("NonZero", need=_held),
 )

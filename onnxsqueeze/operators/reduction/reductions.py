@@ -8,11 +8,25 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, enclosing, outward
+from onnxsqueeze.abstract.specials import (
+    ANY,
+    GAPS,
+    NAN,
+    NEGATIVE,
+    POSITIVE,
+    Specials,
+    along,
+    either,
+    has,
+    where,
+    without,
+)
 from onnxsqueeze.abstract.symbolic import Symbolic, product
 from onnxsqueeze.coupling.constraints import NotEmpty, Rows
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.passing import mixed_specials
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -80,6 +94,26 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     least = 0.0 if node.op in _ZERO_IS_NOTHING else -np.inf
     bound = enclosing(np.where(known, 0.0, least), np.where(known, 0.0, np.inf))
     return [Interval(_drop(node, context, bound.lower), _drop(node, context, bound.upper))]
+
+
+def _specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """A sum takes up what is special; the greatest of a row is minus infinity only where all of the row is."""
+    flags, axes = context.special(node.inputs[0]), _axes(node, context)
+    if flags is None:
+        return [None]
+    if axes is None:
+        return mixed_specials(node, context)
+    found = along(flags, axes)
+    if node.op in ("ReduceMax", "ReduceLogSumExp"):
+        found = found if node.index in context.tested else without(found, GAPS)
+    elif node.op == "ReduceMin":
+        throughout = ~any_along(~has(flags, POSITIVE), axes, keepdims=True)
+        found = either([without(found, POSITIVE), where(throughout, POSITIVE)])
+    elif node.op in _LINEAR:
+        found = either([found, where(has(found, NEGATIVE, GAPS) & has(found, POSITIVE), NAN)])
+    else:
+        found = where(found > 0, ANY)
+    return [_drop(node, context, found)]
 
 
 def _extremes(op: str, interval: Interval, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
@@ -223,7 +257,16 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
 
 register(
     *(
-        OpRule(op, applies=_applies, forward=_forward, link=_link, need=_need, repair=_repair, carries=_carries)
+        OpRule(
+            op,
+            applies=_applies,
+            forward=_forward,
+            specials=_specials,
+            link=_link,
+            need=_need,
+            repair=_repair,
+            carries=_carries,
+        )
         for op in (
             "ReduceMean",
             "ReduceSum",

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, collapse, enclosing, hull
+from onnxsqueeze.abstract.specials import ANY, GAPS, Specials, along, where, without
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic, product
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -17,6 +18,7 @@ from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameters import setting_parameters
 from onnxsqueeze.rules.queries import held_sizes
 from onnxsqueeze.rules.registry import register
+from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.computed_shapes import repair_requested_shape
 
 
@@ -56,6 +58,20 @@ def _kept_interval(node: Node, context: Context) -> Sequence[Interval]:
     """What lies within bounds stays within them, and a constant stays what it is."""
     name = node.inputs[0]
     return [collapse(context.interval(name), _space(node, context))]
+
+
+def _pooled_specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """Places that a border or a mask leaves out are none of a maximum, unless the network tests what comes of it."""
+    flags = context.special(node.inputs[0])
+    if flags is None:
+        return [None for _ in node.outputs]
+    found = along(flags, _space(context, node.inputs[0]))
+    greatest = node.op in ("MaxPool", "GlobalMaxPool")
+    if not greatest:
+        found = where(found > 0, ANY)
+    elif node.index not in context.tested:
+        found = without(found, GAPS)
+    return [found, None][: len(node.outputs)]
 
 
 def _max_pool_applies(node: Node, context: Context) -> Refusal | None:
@@ -105,6 +121,7 @@ def _carries(node: Node, context: Context, position: int, axis: int) -> int | No
 
 def _pool(op: str, forward: object = _kept_interval, **fields: object) -> OpRule:
     fields.setdefault("infer", _pool_shape)
+    fields.setdefault("specials", _pooled_specials)
     return OpRule(op, forward=forward, link=_link_space, need=_need_space, **fields)  # type: ignore[arg-type]
 
 
@@ -265,6 +282,20 @@ def _space_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Seque
 
 
 register(
-    OpRule("DepthToSpace", applies=_depth_applies, forward=_depth_forward, link=_depth_link, need=_depth_need),
-    OpRule("SpaceToDepth", applies=_depth_applies, forward=_space_forward, link=_space_link, need=_space_need),
+    OpRule(
+        "DepthToSpace",
+        applies=_depth_applies,
+        forward=_depth_forward,
+        link=_depth_link,
+        need=_depth_need,
+        traits=frozenset({Trait.CARRIES_OVER}),
+    ),
+    OpRule(
+        "SpaceToDepth",
+        applies=_depth_applies,
+        forward=_space_forward,
+        link=_space_link,
+        need=_space_need,
+        traits=frozenset({Trait.CARRIES_OVER}),
+    ),
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, bounded
+from onnxsqueeze.abstract.specials import GAPS, NAN, NEGATIVE, POSITIVE, Specials, along, either, has, where, without
 from onnxsqueeze.abstract.symbolic import Symbolic
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import GUARDED, ONNX_DOMAIN, PATTERN_DOMAIN, Node
@@ -60,6 +61,23 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     return [Interval(np.where(known, found, shares.lower), np.where(known, found, shares.upper))]
 
 
+def _specials(node: Node, context: Context) -> Sequence[Specials | None]:
+    """A row of minus infinity alone makes NaN, as infinities and NaN anywhere in it do.
+
+    Rows that a mask or a border reaches into count as such only before a test of the network's own: what it masks as a
+    whole otherwise is its users' affair. With 0 in place of NaN nothing special comes out.
+    """
+    flags = context.special(node.inputs[0])
+    if flags is None or node.op == GUARDED:
+        return [None]
+    axes = normalised_axes(node, context.rank(node.inputs[0]))
+    row = along(flags, axes)
+    lost = has(row, POSITIVE, NAN, NEGATIVE)
+    if node.index in context.tested and not (len(axes) == 1 and never_masked(context, node.inputs[0], axes[0])):
+        lost = lost | has(row, GAPS)
+    return [either([where(lost, NAN), without(flags, POSITIVE, NAN) if node.op == "LogSoftmax" else where(lost, NAN)])]
+
+
 def _total(node: Node, context: Context, axis: int) -> int | None:
     """Probabilities sum to 1, guarded ones to 0 where a whole row is masked."""
     if normalised_axes(node, context.rank(node.outputs[0])) != (axis,):
@@ -74,13 +92,15 @@ def _cancels(node: Node, context: Context) -> bool:
 
 def _rule(op: str, domain: str = ONNX_DOMAIN) -> OpRule:
     shares = op != "LogSoftmax"
+    traits = {Trait.TESTS_FINITE} if op == GUARDED else {Trait.NORMALISES} if shares else set()
     return OpRule(
         op,
         domain,
         forward=_forward,
+        specials=_specials,
         link=_link,
         need=_need,
-        traits=frozenset({Trait.NORMALISES} if shares and op != GUARDED else ()),
+        traits=frozenset(traits),
         rows=ScoreRows(total=_total, cancels=_cancels) if shares else ScoreRows(cancels=_cancels),
     )
 
