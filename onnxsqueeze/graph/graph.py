@@ -25,6 +25,8 @@ PATTERN_DOMAIN = "onnxsqueeze.pattern"
 """The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
 GUARDED = "GuardedSoftmax"
 """The operator of that domain that is a Softmax with 0 instead of NaN where a whole row is masked."""
+RESPONSE_NORM = "GlobalResponseNormalization"
+"""The operator of that domain that ConvNeXt V2 has between its pointwise layers."""
 
 _MANY_FAILURES = 8
 

@@ -19,13 +19,21 @@ from onnxsqueeze.rewriting.apply import apply
 from onnxsqueeze.rewriting.editor import Editor
 from tests.support.builders import Tensor
 from tests.support.patterns.graphs import fused, model
-from tests.support.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.support.patterns.spellings import (
+    GELU,
+    GUARDED_SOFTMAX,
+    LAYER_NORMALIZATION,
+    RESPONSE_NORMALIZATION,
+    RMS_NORMALIZATION,
+    SWISH,
+)
 from tests.support.planted.checks import assert_recovers, assert_untouched_contract, deviation, draw, run
 from tests.support.planted.layers import Twin
 
 TEXTS = [
     *(row[2] for row in (*LAYER_NORMALIZATION, *RMS_NORMALIZATION)),
     *(row[1] for row in (*GELU, *SWISH, *GUARDED_SOFTMAX)),
+    *RESPONSE_NORMALIZATION,
 ]
 
 

@@ -28,7 +28,7 @@ class Match:
         members: the nodes, by index.
         tensors: what the named parts of the expression stand for.
         roles: by (index, input), the named part that the node reads there.
-        axes: those of all the means. axis: that of the Softmax.
+        axes: those of all the means. axis: that of the Softmax. space: those of all the norms.
     """
 
     members: Mapping[int, Node] = field(default_factory=dict)
@@ -36,10 +36,11 @@ class Match:
     roles: Mapping[tuple[int, int], str] = field(default_factory=dict)
     axes: tuple[int, ...] = ()
     axis: int | None = None
+    space: tuple[int, ...] = ()
 
     def with_member(self, node: Node) -> Match:
         """Add a node."""
-        return Match({**self.members, node.index: node}, self.tensors, self.roles, self.axes, self.axis)
+        return replace(self, members={**self.members, node.index: node})
 
     def bound(self, key: str, edge: Edge) -> Match | None:
         """Let a named part stand for the tensor that is read at an edge; None if it stands for another one."""
@@ -48,7 +49,7 @@ class Match:
         if self.tensors.get(key, name) != name:
             return None
         roles = {**self.roles, (node.index, place): key}
-        return Match(self.members, {**self.tensors, key: name}, roles, self.axes, self.axis)
+        return replace(self, tensors={**self.tensors, key: name}, roles=roles)
 
 
 class Expression(ABC):
@@ -219,6 +220,22 @@ class Mean(Computed):
         if axes and node.attributes.get("keepdims", 1) == 1 and match.axes in ((), axes):
             found = replace(match.with_member(node), axes=axes)
             yield from self.operand.at((node, 0), scope, found)
+
+
+@dataclass(frozen=True)
+class Norm(Computed):
+    """A ReduceL2 that keeps its axes, which are constants and the same for all norms of a pattern."""
+
+    operand: Expression
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        return frozenset({"ReduceL2"})
+
+    def of(self, node: Node, scope: Scope, match: Match) -> Iterator[Match]:
+        axes = _axes(node, scope)
+        if axes and node.attributes.get("keepdims", 1) == 1 and match.space in ((), axes):
+            yield from self.operand.at((node, 0), scope, replace(match.with_member(node), space=axes))
 
 
 @dataclass(frozen=True)

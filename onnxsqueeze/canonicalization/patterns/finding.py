@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from onnxsqueeze.canonicalization.patterns import activation, grouping, normalization, softmax
+from onnxsqueeze.canonicalization.patterns import activation, grouping, normalization, response, softmax
 from onnxsqueeze.canonicalization.patterns.expression import Match, is_cast
 from onnxsqueeze.canonicalization.patterns.pattern import Fused, Pattern
 from onnxsqueeze.canonicalization.patterns.scope import Scope
@@ -16,7 +17,8 @@ from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.node_group import Group
 
 _BY_LAST: dict[str, list[Pattern]] = defaultdict(list)
-for _pattern in (*normalization.PATTERNS, *grouping.PATTERNS, *activation.PATTERNS, *softmax.PATTERNS):
+_SPELLINGS = (normalization, response, grouping, activation, softmax)
+for _pattern in chain.from_iterable(module.PATTERNS for module in _SPELLINGS):
     for _operator in _pattern.expression.operators:
         _BY_LAST[_operator].append(_pattern)
 

@@ -84,3 +84,12 @@ GUARDED_SOFTMAX = [
     (-1, "s = Softmax<axis=-1>(x) n = IsNaN(s) y = Where(n, zero, s)"),
     (2, "s = Softmax<axis=2>(x) n = IsNaN(s) y = Where(n, zero, s)"),
 ]
+
+RATIO = "n = ReduceL2<axes=[1]>(x) m = ReduceMean<axes=[-1]>(n) d = Add(m, eps) r = Div(n, d) p = Mul(x, r) "
+
+RESPONSE_NORMALIZATION = [
+    RATIO + "w = Mul(g, p) a = Add(w, b) y = Add(a, x)",
+    RATIO + "w = Mul(p, g_row) k = Mul(w, one) a = Add(b, k) y = Add(x, a)",
+    RATIO.replace("-1", "2") + "w = Mul(p, g) a = Add(x, w) y = Add(a, b)",
+]
+"""Of ConvNeXt V2, over rows in place of images."""

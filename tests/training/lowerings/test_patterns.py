@@ -10,7 +10,14 @@ from onnx import helper, numpy_helper
 
 from onnxsqueeze.training.module import from_onnx
 from tests.support.patterns.graphs import model, names
-from tests.support.patterns.spellings import GELU, GUARDED_SOFTMAX, LAYER_NORMALIZATION, RMS_NORMALIZATION, SWISH
+from tests.support.patterns.spellings import (
+    GELU,
+    GUARDED_SOFTMAX,
+    LAYER_NORMALIZATION,
+    RESPONSE_NORMALIZATION,
+    RMS_NORMALIZATION,
+    SWISH,
+)
 from tests.training.lowerings.checking import as_model, assert_gradients, assert_same_outputs, computed
 from tests.training.lowerings.drawing import Draw
 
@@ -21,6 +28,7 @@ SPELLED = [
     *(("Gelu", text) for _, text in GELU),
     *(("Swish", text) for _, text in SWISH),
     *(("GuardedSoftmax", text) for _, text in GUARDED_SOFTMAX),
+    *(("GlobalResponseNormalization", text) for text in RESPONSE_NORMALIZATION),
 ]
 
 
