@@ -25,6 +25,8 @@ PATTERN_DOMAIN = "onnxsqueeze.pattern"
 """The domain of nodes that stand for groups of nodes. No model that is read or written imports it."""
 GUARDED = "GuardedSoftmax"
 """The operator of that domain that is a Softmax with 0 instead of NaN where a whole row is masked."""
+OVER_CHANNELS = {name: f"Channel{name}" for name in ("LayerNormalization", "RMSNormalization")}
+"""The operators of that domain that normalise over one axis, whichever, by those over the axes from one to the last."""
 RESPONSE_NORM = "GlobalResponseNormalization"
 """The operator of that domain that ConvNeXt V2 has between its pointwise layers."""
 

@@ -22,6 +22,7 @@ from onnxsqueeze.canonicalization.patterns.expression import (
 )
 from onnxsqueeze.canonicalization.patterns.pattern import Fused, Pattern
 from onnxsqueeze.canonicalization.patterns.scope import Scope
+from onnxsqueeze.graph.graph import OVER_CHANNELS
 
 
 def _square(base: Expression) -> Expression:
@@ -77,7 +78,7 @@ def _named(op: str, match: Match, scope: Scope) -> Fused | None:
             return None
     if last:
         return Fused(op, {"axis": axes[0]})
-    return Fused(f"Channel{op}", {"axis": axes[0]}) if count == 1 else None
+    return Fused(OVER_CHANNELS[op], {"axis": axes[0]}) if count == 1 else None
 
 
 def _fits(match: Match, scope: Scope, key: str, axes: tuple[int, ...]) -> bool:

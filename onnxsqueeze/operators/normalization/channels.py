@@ -1,25 +1,34 @@
-"""How a normalisation over the last axis reads its channels: all of them, but constants can leave."""
+"""How a normalisation over one axis reads its channels: all of them, but constants can leave.
+
+That is the last axis, but for those that exporters spell out over the channels of an image, in front of space.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, Floats, all_finite, fit_all
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.graph import OVER_CHANNELS, Node
 from onnxsqueeze.rules.channels import channel_bounds
 from onnxsqueeze.rules.contract import Context, Demand, Refusal
 from onnxsqueeze.rules.queries import constant_vector
 
 
 def refusal(node: Node, context: Context, parameters: Sequence[int]) -> Refusal | None:
-    """Refuse what is not a normalisation over a last axis of known length, with constant vectors as parameters."""
+    """Refuse what is not a normalisation over one axis of known length, with constant vectors as parameters.
+
+    An operator of a file normalises over all axes from its own on, so that this must be the last; a pattern of one axis
+    says so by its name.
+    """
     width = width_of(node, context)
-    axis = int(node.attributes.get("axis", -1))
-    if width is None or axis not in (-1, context.rank(node.inputs[0]) - 1):
+    alone = axis_of(node, context) == context.rank(node.inputs[0]) - 1 or node.op in OVER_CHANNELS.values()
+    if width is None or not alone:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} over several axes or one of unknown length")
     for position in parameters:
         if not node.input(position):
@@ -34,10 +43,21 @@ def refusal(node: Node, context: Context, parameters: Sequence[int]) -> Refusal 
     return None
 
 
+def axis_of(node: Node, context: Context) -> int:
+    """Return the normalised axis, counted from the front."""
+    return int(node.attributes.get("axis", -1)) % max(1, context.rank(node.inputs[0]))
+
+
+def placed(node: Node, context: Context, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a vector along the normalised axis of an array that broadcasts against the input."""
+    return vector.reshape((-1,) + (1,) * (context.rank(node.inputs[0]) - 1 - axis_of(node, context)))
+
+
 def width_of(node: Node, context: Context) -> int | None:
     """Return the length of the normalised axis, None if it is known only at run time."""
     shape = context.shape(node.inputs[0])
-    return shape[-1] if shape and isinstance(shape[-1], int) else None
+    width = shape[axis_of(node, context)] if shape else None
+    return width if isinstance(width, int) else None
 
 
 def parameter(node: Node, context: Context, position: int, default: float) -> Floats:
@@ -48,10 +68,11 @@ def parameter(node: Node, context: Context, position: int, default: float) -> Fl
     return np.broadcast_to(np.float64(default) if vector is None else vector, (width,))
 
 
-def constants_of(context: Context, name: str) -> Floats:
-    """Return the value of each channel along the last axis that is one constant everywhere, NaN elsewhere; [N]."""
-    lower, upper = channel_bounds(context, name, context.rank(name) - 1)
-    length = context.shape(name)[-1]
+def constants_of(node: Node, context: Context) -> Floats:
+    """Return the value of each channel that is one constant everywhere, NaN elsewhere; [N]."""
+    name, axis = node.inputs[0], axis_of(node, context)
+    lower, upper = channel_bounds(context, name, axis)
+    length = context.shape(name)[axis]
     found = np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
     assert isinstance(length, int)
     return np.broadcast_to(found, (length,))
@@ -65,14 +86,15 @@ def link_channels(node: Node, context: Context) -> bool:
     """
     elements, name = context.elements, node.inputs[0]
     ids = context.ids(name)
-    last = ids.ndim - 1
-    if ids.size > ids.shape[last] > 1:
-        alike = bool((~np.isnan(constants_of(context, name))).any())
-        ids = elements.merge(ids, tuple(range(last)) if alike else (last,))
+    axis = axis_of(node, context)
+    if ids.size > ids.shape[axis] > 1:
+        alike = bool((~np.isnan(constants_of(node, context))).any())
+        others = tuple(other for other in range(ids.ndim) if other != axis)
+        ids = elements.merge(ids, others if alike else (axis,))
         if context.is_activation(name):
             elements.ids[name] = ids
     elements.ids[node.outputs[0]] = ids
-    return bool(ids.size == ids.shape[last] > 1)
+    return bool(ids.size == ids.shape[axis] > 1)
 
 
 def keeps_shape(node: Node, context: Context) -> Sequence[Shape | None]:
@@ -83,12 +105,12 @@ def keeps_shape(node: Node, context: Context) -> Sequence[Shape | None]:
 def need_channels(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """Each output of a row depends on the whole row; a constant that differs from place to place cannot leave."""
     name = node.inputs[0]
-    ids, last = context.ids(name), context.rank(name) - 1
-    live = np.broadcast_to(outputs[0].any(axis=last, keepdims=True), np.broadcast_shapes(outputs[0].shape, ids.shape))
-    if ids.size == ids.shape[last] > 1:
-        uneven = np.isnan(constants_of(context, name)).reshape((1,) * last + (-1,))
+    ids, axis = context.ids(name), axis_of(node, context)
+    live = np.broadcast_to(outputs[0].any(axis=axis, keepdims=True), np.broadcast_shapes(outputs[0].shape, ids.shape))
+    if ids.size == ids.shape[axis] > 1:
+        uneven = placed(node, context, np.isnan(constants_of(node, context)))
     else:
-        uneven = np.full((1,) * (last + 1), True)
+        uneven = np.full((1,) * ids.ndim, True)
     constant = fit_all(context.interval(name).constant, ids.shape)
     demand = Demand(live, live & uneven & constant, Reason.CONSTANT_VARIES, node.operator)
     return [demand, *(None for _ in node.inputs[1:])]

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.normalization.channels import axis_of, placed
 from onnxsqueeze.operators.normalization.removed import Removed
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context
@@ -37,7 +38,7 @@ class Narrowed:
     """A LayerNorm to be written over what is left of its channels.
 
     Attributes:
-        node, context, rewriter: where it stands. data: the name of its input, whose last axis is normalised.
+        node, context, rewriter: where it stands. data: the name of its input.
         removed: what has left. representatives: the channels that stand for it [1 or 2]; None if there are none.
         scale, bias: float64 [N] of the original. epsilon: of the original.
         deferred: whether all readers can compute with a reconstruction, so that the output need not hold what it did.
@@ -57,7 +58,7 @@ class Narrowed:
     @property
     def axis(self) -> int:
         """The normalised axis, counted from the front."""
-        return self.context.rank(self.data) - 1
+        return axis_of(self.node, self.context)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -191,10 +192,10 @@ def compute_primitives(norm: Narrowed) -> None:
     def number(value: float) -> npt.NDArray[Any]:
         return np.asarray(value, dtype=kind)
 
-    present = rewriter.compute(node, "Mul", [compute_mean(rewriter, node, data, -1), number(removed.share)])
+    present = rewriter.compute(node, "Mul", [compute_mean(rewriter, node, data, norm.axis), number(removed.share)])
     mean = rewriter.compute(node, "Add", [present, number(removed.total / removed.width)])
     centred = rewriter.compute(node, "Sub", [data, mean])
-    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), -1)
+    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), norm.axis)
     inside = rewriter.compute(node, "Mul", [squares, number(removed.share)])
     gap = rewriter.compute(node, "Sub", [mean, number(removed.mean)])
     between = rewriter.compute(node, "Mul", [gap, gap])
@@ -204,6 +205,6 @@ def compute_primitives(norm: Narrowed) -> None:
     unit = rewriter.compute(node, "Div", [centred, rewriter.compute(node, "Sqrt", [variance])])
     if half:
         unit = rewriter.compute(node, "Cast", [unit], to=norm.context.dtypes[norm.data])
-    scale, bias = exact_parameters(norm)
+    scale, bias = (placed(node, norm.context, each) for each in exact_parameters(norm))
     rewriter.replace(node, "Add", [rewriter.compute(node, "Mul", [unit, scale]), bias])
     defer_exact(norm)

@@ -11,9 +11,10 @@ from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.coupling.constraints import RoundUp
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
 from onnxsqueeze.model.compensated_function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm
 from onnxsqueeze.operators.normalization.channels import (
+    axis_of,
     constants_of,
     keeps_shape,
     link_channels,
@@ -65,9 +66,10 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A channel without scale is its bias. What a constant became follows from the representatives."""
     name = node.inputs[0]
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
-    shape = (1,) * (context.rank(name) - 1) + (-1,)
+    shape = [1] * context.rank(name)
+    shape[axis_of(node, context)] = -1
     lower, upper = np.where(scale == 0, bias, -np.inf), np.where(scale == 0, bias, np.inf)
-    reconstructible = ~np.isnan(constants_of(context, name))
+    reconstructible = ~np.isnan(constants_of(node, context))
     if widens(node, context) or not reconstructible.any():
         return [Interval(lower.reshape(shape), upper.reshape(shape))]
     return [Interval(lower.reshape(shape), upper.reshape(shape), reconstructible.reshape(shape))]
@@ -76,7 +78,7 @@ def _forward(node: Node, context: Context) -> Sequence[Interval]:
 def _link(node: Node, context: Context) -> None:
     name, output = node.inputs[0], node.outputs[0]
     if link_channels(node, context):
-        constants = constants_of(context, name)
+        constants = constants_of(node, context)
         ids = context.ids(name).ravel()
         wide = widens(node, context)
         context.elements.constraints.append(
@@ -89,18 +91,19 @@ def _link(node: Node, context: Context) -> None:
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     name, output = node.inputs[0], node.outputs[0]
     width = width_of(node, context)
-    kept = rewriter.kept(name, context.rank(name) - 1)
+    axis = axis_of(node, context)
+    kept = rewriter.kept(name, axis)
     asked = _asked(node, rewriter.options)
     if (kept.size != width or kept.all()) and not asked:
         return
     assert width is not None
     kept = np.broadcast_to(kept, (width,))
-    constants = constants_of(context, name)
+    constants = constants_of(node, context)
     if widens(node, context) and not kept.all():
         widen(node, context, rewriter, constants)
         return
     removed = Removed(kept, constants, _earlier(node, context))
-    deferred = absorbed_by_readers(context, output, context.rank(output) - 1, deferred=True)
+    deferred = absorbed_by_readers(context, output, axis, deferred=True)
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,)) if not kept.all() else np.zeros(width, bool)
     if not deferred and (live & ~kept & (scale != 0)).any():
@@ -123,7 +126,8 @@ def _pays(node: Node, context: Context) -> Sequence[Constraint]:
     Narrow or hardly narrowed streams are left as they are (tools/measure/measure_layer_norm.py).
     """
     ids = context.ids(node.inputs[0])
-    return [RoundUp(ids.reshape(1, -1), _worthwhile)] if ids.size == ids.shape[-1] > 1 else []
+    told = ids.size == ids.shape[axis_of(node, context)] > 1
+    return [RoundUp(ids.reshape(1, -1), _worthwhile)] if told else []
 
 
 def _worthwhile(kept: int, original: int) -> int:
@@ -133,7 +137,8 @@ def _worthwhile(kept: int, original: int) -> int:
 
 def write(norm: Narrowed, form: str) -> None:
     """Write a narrowed LayerNorm in the form that a user chose; a function only where the opset allows it."""
-    if form == "function" and norm.rewriter.opset >= FIRST_OPSET:
+    last = norm.axis == norm.context.rank(norm.data) - 1
+    if form == "function" and norm.rewriter.opset >= FIRST_OPSET and last:
         scale, bias = exact_parameters(norm)
         attributes = {
             "width": norm.removed.width,
@@ -144,10 +149,10 @@ def write(norm: Narrowed, form: str) -> None:
         function = compensated_layer_norm(norm.rewriter.opset)
         norm.rewriter.replace(norm.node, NAME, [norm.data, scale, bias], function, **attributes)
         defer_exact(norm)
-    elif norm.removed.count == 0 and norm.rewriter.opset >= FUSED_SINCE:
+    elif norm.removed.count == 0 and norm.rewriter.opset >= FUSED_SINCE and last:
         parameters = [norm.present(norm.scale), norm.present(norm.bias)]
         norm.rewriter.replace(norm.node, "LayerNormalization", [norm.data, *parameters], axis=-1, epsilon=norm.epsilon)
-    elif form == "primitives" or norm.representatives is None or norm.dtype == np.float64:
+    elif form == "primitives" or norm.representatives is None or norm.dtype == np.float64 or not last:
         compute_primitives(norm)  # in float64, an epsilon that is a float32 attribute would be too coarse
     else:
         compute_stock(norm)
@@ -169,5 +174,6 @@ _RULE = partial(
 register(
     _RULE("LayerNormalization"),  # onnxruntime runs and writes it before opset 17 too
     _RULE("LayerNormalization", PATTERN_DOMAIN),
+    _RULE(OVER_CHANNELS["LayerNormalization"], PATTERN_DOMAIN),
     _RULE(NAME, DOMAIN, since=0),
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Floats
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.normalization.channels import axis_of, placed
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -22,12 +23,13 @@ def widens(node: Node, context: Context) -> bool:
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, constants: Floats) -> None:
-    """Bring the removed constants back in front of a node, along the last axis of its first input."""
-    axis = context.rank(node.inputs[0]) - 1
+    """Bring the removed constants back in front of a node, along the axis that it normalises."""
+    axis = axis_of(node, context)
     kept = rewriter.positions(node.inputs[0], axis)
     standing = np.nonzero(kept & ~np.isnan(constants))[0][0]
     places = (np.cumsum(kept) - 1)[np.where(kept, np.arange(len(kept)), standing)]
     rewriter.insert_before(node, 0, "Gather", [None, places], axis=axis)
     missing = np.where(kept, 0.0, constants - constants[standing])
     if missing.any():
-        rewriter.insert_before(node, 0, "Add", [None, missing.astype(rewriter.dtype(node.inputs[0]))])
+        summand = placed(node, context, missing).astype(rewriter.dtype(node.inputs[0]))
+        rewriter.insert_before(node, 0, "Add", [None, summand])

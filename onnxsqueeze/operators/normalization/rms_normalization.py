@@ -17,13 +17,15 @@ from onnxsqueeze.abstract.compact import Array, Floats
 from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraints import Representative, choose_representatives
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
+from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
 from onnxsqueeze.operators.normalization.channels import (
+    axis_of,
     constants_of,
     keeps_shape,
     link_channels,
     need_channels,
     parameter,
+    placed,
     refusal,
     width_of,
 )
@@ -50,8 +52,9 @@ def _applies(node: Node, context: Context) -> Refusal | None:
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Zero stays zero; what another constant became follows from a representative."""
     name = node.inputs[0]
-    scale, constants = parameter(node, context, 1, 1.0), constants_of(context, name)
-    shape = (1,) * (context.rank(name) - 1) + (-1,)
+    scale, constants = parameter(node, context, 1, 1.0), constants_of(node, context)
+    shape = [1] * context.rank(name)
+    shape[axis_of(node, context)] = -1
     zero = ((scale == 0) | (constants == 0)).reshape(shape)
     lower, upper = np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)
     reconstructible = ~np.isnan(constants).reshape(shape)
@@ -67,11 +70,11 @@ def _link(node: Node, context: Context) -> None:
     if widens(node, context):
         ids, siblings = context.ids(name).ravel(), siblings_in(context)
         context.elements.constraints.append(
-            NormRepresentatives(output, ids, constants_of(context, name), Earlier(), siblings, one=True)
+            NormRepresentatives(output, ids, constants_of(node, context), Earlier(), siblings, one=True)
         )
         context.elements.ids[output] = context.elements.fresh((1,) * context.rank(output))
     else:
-        read = np.nan_to_num(constants_of(context, name)) * (parameter(node, context, 1, 1.0) != 0)
+        read = np.nan_to_num(constants_of(node, context)) * (parameter(node, context, 1, 1.0) != 0)
         if read.any():
             channels = context.ids(name).reshape(1, -1)
             context.elements.constraints.append(Representative(output, channels, read[None]))
@@ -80,21 +83,20 @@ def _link(node: Node, context: Context) -> None:
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     name, output = node.inputs[0], node.outputs[0]
     width = width_of(node, context)
-    kept = rewriter.kept(name, context.rank(name) - 1)
+    axis = axis_of(node, context)
+    kept = rewriter.kept(name, axis)
     if width is None or kept.size != width or kept.all():
         return
     if widens(node, context):
-        widen(node, context, rewriter, constants_of(context, name))
+        widen(node, context, rewriter, constants_of(node, context))
         return
-    constants, scale = np.nan_to_num(constants_of(context, name)), parameter(node, context, 1, 1.0).copy()
+    constants, scale = np.nan_to_num(constants_of(node, context)), parameter(node, context, 1, 1.0).copy()
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,))
     if (live & ~kept & (scale * constants != 0)).any():
-        if not absorbed_by_readers(context, output, context.rank(output) - 1, deferred=True):
+        if not absorbed_by_readers(context, output, axis, deferred=True):
             raise KeepWhole(output)
         chosen = choose_representatives(kept[None], constants[None] * (scale != 0))
-        rewriter.defer_reconstruction(
-            output, _reconstruction(context.rank(name) - 1, kept, constants, scale, int(chosen[0]))
-        )
+        rewriter.defer_reconstruction(output, _reconstruction(axis, kept, constants, scale, int(chosen[0])))
         scale[chosen] = 1.0
     growth = width / float(kept.sum())
     removed = constants[~kept]
@@ -106,13 +108,13 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     half = node.group is not None and node.group.numbers["epsilon"][1].dtype.itemsize == 2
     scaled = node.group is None or bool(node.input(1))
     if not scaled or (half and dtype == rewriter.dtype(name) and removed.any()):
-        _write_unfused(node, rewriter, epsilon, narrowed.astype(dtype))
+        _write_unfused(node, context, rewriter, epsilon, placed(node, context, narrowed).astype(dtype))
         return
     rewriter.set_attribute(node, "epsilon", epsilon)
-    rewriter.set_constant(node, 1, narrowed.astype(dtype))
+    rewriter.set_constant(node, 1, placed(node, context, narrowed).astype(dtype))
 
 
-def _write_unfused(node: Node, rewriter: Rewriter, epsilon: float, scale: Array) -> None:
+def _write_unfused(node: Node, context: Context, rewriter: Rewriter, epsilon: float, scale: Array) -> None:
     """Spell the norm out with its scale, which the nodes that it came from need not have.
 
     The square becomes a product: onnxruntime fuses a power, and then reads no float16 epsilon. It takes 1e-5, which
@@ -120,7 +122,7 @@ def _write_unfused(node: Node, rewriter: Rewriter, epsilon: float, scale: Array)
     """
     name = node.inputs[0]
     square = rewriter.compute(node, "Mul", [name, name])
-    mean = compute_mean(rewriter, node, square, -1)
+    mean = compute_mean(rewriter, node, square, axis_of(node, context))
     summand = np.asarray(epsilon, dtype=rewriter.dtype(name))
     root = rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [mean, summand])])
     rewriter.replace(node, "Mul", [rewriter.compute(node, "Div", [name, root]), scale])
@@ -148,5 +150,6 @@ _RULE = partial(
 register(
     _RULE("RMSNormalization", since=23),
     _RULE("RMSNormalization", PATTERN_DOMAIN),
+    _RULE(OVER_CHANNELS["RMSNormalization"], PATTERN_DOMAIN),
     _RULE("SimplifiedLayerNormalization"),
 )

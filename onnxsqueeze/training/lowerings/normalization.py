@@ -1,4 +1,4 @@
-"""LayerNormalization, RMSNormalization and their kin over the last axes, also where an exporter spelt them out."""
+"""LayerNormalization, RMSNormalization and their kin over the last axes or one, also where exporters spelt them out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxsqueeze.graph.graph import PATTERN_DOMAIN
+from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN
 from onnxsqueeze.training.lowerings.registry import NodeCall, Result, leaf, lowering
 
 _MICROSOFT = "com.microsoft"
@@ -32,6 +32,17 @@ def rms_norm(data: Tensor, scale: Tensor | None, axis: int, epsilon: float) -> T
     if scale is not None and scale.shape == shape:
         return F.rms_norm(data, shape, scale.to(data.dtype), epsilon)
     return _scaled(F.rms_norm(data, shape, None, epsilon), scale, None)
+
+
+@leaf
+def channel_norm(
+    data: Tensor, scale: Tensor | None, bias: Tensor | None, axis: int, epsilon: float, centred: bool
+) -> Tensor:
+    """Normalize over one axis alone, which scale and bias vary along; with ``centred`` around its mean."""
+    last, parameters = data.movedim(axis, -1), [None if each is None else each.reshape(-1) for each in (scale, bias)]
+    if centred:
+        return layer_norm(last, parameters[0], parameters[1], -1, epsilon).movedim(-1, axis)
+    return rms_norm(last, parameters[0], -1, epsilon).movedim(-1, axis)
 
 
 @leaf
@@ -90,6 +101,16 @@ def _rms_normalization(call: NodeCall) -> Result:
     axis, epsilon = _axis(call), _epsilon(call)
     result = rms_norm(call.tensor(0), call.operand(1), axis, epsilon)
     return (result, inverse_rms(call.tensor(0), axis, epsilon)) if _written(call, 1) else result
+
+
+@lowering(OVER_CHANNELS["LayerNormalization"], domain=PATTERN_DOMAIN)
+def _channel_layer_normalization(call: NodeCall) -> Result:
+    return channel_norm(call.tensor(0), call.operand(1), call.operand(2), _axis(call), _epsilon(call), centred=True)
+
+
+@lowering(OVER_CHANNELS["RMSNormalization"], domain=PATTERN_DOMAIN)
+def _channel_rms_normalization(call: NodeCall) -> Result:
+    return channel_norm(call.tensor(0), call.operand(1), None, _axis(call), _epsilon(call), centred=False)
 
 
 @lowering("SkipLayerNormalization", domain=_MICROSOFT)

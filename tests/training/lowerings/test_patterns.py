@@ -42,6 +42,24 @@ def test_spelling(op: str, text: str) -> None:
     assert_gradients(module, feeds)
 
 
+OVER_CHANNELS = {
+    "ChannelLayerNormalization": "m = ReduceMean<axes=[1]>(x) c = Sub(x, m) q = Mul(c, c) v = ReduceMean<axes=[1]>(q) "
+    "e = Add(v, eps) r = Sqrt(e) u = Div(c, r) s = Mul(g_channel, u) y = Add(s, b_channel)",
+    "ChannelRMSNormalization": "q = Mul(x, x) v = ReduceMean<axes=[1]>(q) e = Add(v, eps) r = Sqrt(e) u = Div(x, r) "
+    "y = Mul(u, g_channel)",
+}
+
+
+@pytest.mark.parametrize("op", OVER_CHANNELS)
+def test_over_channels_of_an_image(op: str) -> None:
+    proto = model(OVER_CHANNELS[op], shape="2,4,3,5")
+    assert names(proto) == [op]
+    module = from_onnx(proto)
+    feeds = {"x": D.floats(2, 4, 3, 5)}
+    assert_same_outputs(module, proto, feeds)
+    assert_gradients(module, feeds)
+
+
 @pytest.mark.parametrize("channels", [(6, 1, 1), (1, 6, 1, 1)])
 def test_group_normalization(channels: tuple[int, ...]) -> None:
     """Groups as the channels of an InstanceNormalization."""
