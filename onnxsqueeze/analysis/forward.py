@@ -80,6 +80,8 @@ class Analysis:
     def _activate(self, name: str) -> None:
         rank = self.context.rank(name)
         self.context.intervals[name] = top(rank)
+        if kind := self.context.learned.specials.get(name, 0):
+            self.context.specials[name] = np.full((1,) * rank, kind, dtype=np.uint8)
         self.context.elements.ids[name] = self.context.elements.fresh((1,) * rank)
 
     def _pin_requested(self, patterns: Sequence[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 
-from onnxsqueeze.abstract.compact import compacted
+from onnxsqueeze.abstract.compact import Array, compacted
 from onnxsqueeze.abstract.interval import Interval, top
 from onnxsqueeze.abstract.specials import (
     ANY,
@@ -26,6 +27,7 @@ from onnxsqueeze.abstract.specials import (
     where,
 )
 from onnxsqueeze.graph.graph import Graph, Node
+from onnxsqueeze.model.walk import graph_nodes, subgraphs
 from onnxsqueeze.rules.contract import UNKNOWN, Context, Demand, OpRule
 from onnxsqueeze.rules.passing import mixed_specials
 from onnxsqueeze.rules.registry import rule_for
@@ -55,7 +57,8 @@ def _tests(node: Node, graph: Graph) -> bool:
     """A comparison looks for NaN where it compares a tensor with itself, and for infinities where with one."""
     traits = rule_for(node).traits
     if Trait.COMPARES not in traits:
-        return Trait.TESTS_FINITE in traits
+        inner = (graph.node(node.index, proto) for body in subgraphs(node.proto) for proto in graph_nodes(body))
+        return Trait.TESTS_FINITE in traits or any(Trait.TESTS_FINITE in rule_for(each).traits for each in inner)
     stored = [graph.initializers[name] for name in node.inputs if name in graph.initializers]
     infinite = any(each.is_numeric and specials_of(each.array) is not None for each in stored)
     return infinite or len(set(node.inputs)) < len(node.inputs)
@@ -67,7 +70,11 @@ def find(node: Node, rule: OpRule, context: Context) -> Mapping[str, Specials]:
     What an operator makes of special values is asked of its registered rule, whether or not that applies otherwise;
     what only moves elements moves their flags along, and all else is taken to mix all that it reads.
     """
-    flagged = [name for name in (*node.inputs, *node.captured) if name and context.special(name) is not None]
+    within = of_bodies(node, context)
+    if within:
+        made = {name: np.full((1,) * context.rank(name), within, dtype=np.uint8) for name in node.outputs if name}
+        return {name: flags for name, flags in made.items() if _floating(name, context)}
+    flagged = [name for name in node.inputs if name and context.special(name) is not None]
     known = rule_for(node)
     found: Sequence[Specials | None] = ()
     if known.specials is not None and (flagged or node.index in context.tested):
@@ -81,6 +88,39 @@ def find(node: Node, rule: OpRule, context: Context) -> Mapping[str, Specials]:
         name: flags for name, flags in zip(node.outputs, found, strict=False) if flags is not None and flags.any()
     }
     return {name: compacted(flags) for name, flags in specials.items() if name and _floating(name, context)}
+
+
+def of_bodies(node: Node, context: Context) -> int:
+    """Return what a node that holds graphs reads or stores, in them or in front of them, that is not finite.
+
+    Minus infinity by itself is a mask that they make, or that they read.
+    """
+    bodies = list(subgraphs(node.proto))
+    if not bodies:
+        return 0
+    flags = [context.special(name) for name in (*node.inputs, *node.captured) if name]
+    return _together([*flags, *(specials_of(array) for body in bodies for array in _stored(body))])
+
+
+def of_inputs(node: Node, body: onnx.GraphProto, context: Context) -> dict[str, int]:
+    """Return what of that a body may find: in a state all of it, in what it captures what is there."""
+    state = of_bodies(node, context)
+    captured = {name: _together([context.special(name)]) for name in node.captured}
+    return {name: kind for name, kind in {**captured, **{value.name: state for value in body.input}}.items() if kind}
+
+
+def _together(flags: Sequence[Specials | None]) -> int:
+    found = [np.bitwise_or.reduce(each, axis=None) for each in flags if each is not None]
+    return int(scattered(either(found))) if found else 0
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[Array]:
+    """Yield the constants of a graph, and of those inside."""
+    tensors = [*graph.initializer, *(entry.t for node in graph.node for entry in node.attribute if entry.HasField("t"))]
+    yield from (onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type in _FLOATING)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _stored(inner)
 
 
 def _anything(node: Node, context: Context) -> list[Specials]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from onnxsqueeze.analysis.special_values import of_inputs
 from onnxsqueeze.canonicalization.inlining import defined_names, renamed
 from onnxsqueeze.canonicalization.lowering.finding import with_bodies_in_place
 from onnxsqueeze.coupling.keep_reason import Pin, Reason
@@ -101,7 +102,8 @@ class _Bodies:
             return
         inner = as_model(body, self._skeleton, context, constants)
         pins = list(_pins(node, body, [value.name for value in inner.skeleton.graph.input]))
-        outcome = smallest(analyse(inner, self._wishes.keep, pins), self._wishes)
+        specials = of_inputs(context.graph.node(0, node), body, context)
+        outcome = smallest(analyse(inner, self._wishes.keep, pins, specials=specials), self._wishes)
         self.bodies.append(Body(path, outcome))
         result, before = (outcome.model if outcome.changed else inner), len(self.bodies)
         self.narrow(result.skeleton.graph, outcome.analysis.context, result.initializers, path)

@@ -5,7 +5,7 @@ Nothing else imports the operators.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnxsqueeze.operators  # noqa: F401  (registers the rules)
 from onnxsqueeze.analysis.forward import Analysis, analysed
@@ -26,12 +26,20 @@ def canonical_graph(model: Model, keep: Sequence[str] = ()) -> Graph:
     return canonicalized(model, keep)
 
 
-def analyse(model: Model, keep: Sequence[str] = (), pins: Sequence[Pin] = (), only: Sequence[str] = ()) -> Analysis:
+def analyse(
+    model: Model,
+    keep: Sequence[str] = (),
+    pins: Sequence[Pin] = (),
+    only: Sequence[str] = (),
+    specials: Mapping[str, int] | None = None,
+) -> Analysis:
     """Canonicalize a model and run the forward sweep over it.
 
     Args:
         model: any; it is not changed.
         keep: names or glob patterns of tensors of which no channel may go. only: of those of which alone some may.
         pins: elements that must stay, with reasons.
+        specials: inputs that may be infinite or NaN, with the flags of `abstract.specials`.
     """
-    return analysed(canonical_graph(model, (*keep, *only)), keep, Learned(pins=tuple(pins)), only=only)
+    learned = Learned(pins=tuple(pins), specials=specials or {})
+    return analysed(canonical_graph(model, (*keep, *only)), keep, learned, only=only)

@@ -79,6 +79,7 @@ class Learned:
         pins: elements that must stay.
         used: by node index, the columns and rows of a layer's weight that are no zeros once channels have gone.
         narrows: whether layers may compute with a part of their weights.
+        specials: graph inputs that may be infinite or NaN, with the flags of `abstract.specials`: those of a body.
     """
 
     failed: Mapping[int, Failure] = field(default_factory=dict)
@@ -90,6 +91,7 @@ class Learned:
     pins: tuple[Pin, ...] = ()
     used: Mapping[int, Used] = field(default_factory=dict)
     narrows: bool = True
+    specials: Mapping[str, int] = field(default_factory=dict)
 
     def with_pins(self, pins: Collection[Pin]) -> Learned:
         """Return this with some more pins, each once."""

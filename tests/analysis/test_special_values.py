@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
 from onnxsqueeze.abstract.interval import constant_interval
 from onnxsqueeze.abstract.specials import GAPS, NEGATIVE, specials_of
@@ -336,3 +336,33 @@ def test_nothing_special_is_overlooked(op: str, data: st.DataObject) -> None:
     flags = np.zeros(4, np.uint8) if found is None else np.broadcast_to(found, (4,))
     flags = np.where(flags & GAPS, flags | NEGATIVE, flags)
     assert made is None or (np.broadcast_to(made, (4,)) & ~flags == 0).all()
+
+
+BRANCH = """t = If (c) <
+    then_branch = then () => (float[n,6] a) {{ {then} }},
+    else_branch = other () => (float[n,6] b) {{ b = Tanh(s) }} >"""
+
+
+@pytest.mark.parametrize(
+    ("then", "behind"),
+    [
+        ("q = MatMul(s, w0) a = MatMul(q, w2)", "u = Identity(t)"),
+        ("f = Constant <value = float[6] {1, 1, nan, 1, 1, 1}> () a = Add(h, f)", "u = MatMul(t, w2)"),
+    ],
+    ids=["captured", "stored inside"],
+)
+def test_branches_read_and_make_what_is_not_finite(then: str, behind: str) -> None:
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> net
+        (float[n,5] x, bool c) => (float[n,3] y) {{
+        h = MatMul(x, w1) s = Add(h, v) {BRANCH.format(then=then)} {behind}
+        lost = IsNaN(u) g = Where(lost, half, u) y = MatMul(g, w3) }}""")
+    vector = drawn(UNITS)
+    vector[BAD] = np.nan
+    weight = without([1, 4], UNITS, UNITS)
+    stored = {"w1": drawn(5, UNITS), "v": vector, "w2": weight, "half": np.float32(0.5), "w3": drawn(UNITS, 3)}
+    stored["w0"] = np.zeros((UNITS, UNITS), np.float32)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items())
+    result = minimize(model).model
+    for condition in (True, False):
+        feeds = {"x": drawn(4, 5), "c": np.array(condition)}
+        np.testing.assert_allclose(run(result, feeds)[0], run(model, feeds)[0], rtol=1e-4, atol=1e-5)

@@ -65,7 +65,7 @@ def _pooled_specials(node: Node, context: Context) -> Sequence[Specials | None]:
     flags = context.special(node.inputs[0])
     if flags is None:
         return [None for _ in node.outputs]
-    found = along(flags, _space(context, node.inputs[0]))
+    found = along(flags, _space(node, context))
     greatest = node.op in ("MaxPool", "GlobalMaxPool")
     if not greatest:
         found = where(found > 0, ANY)

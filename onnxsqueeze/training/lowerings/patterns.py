@@ -36,7 +36,7 @@ def response_norm(
     data: Tensor, weight: Tensor, bias: Tensor, axis: int, space: Sequence[int], epsilon: float
 ) -> Tensor:
     """Scale each channel by its norm over space, relative to the mean of all channels' norms along an axis."""
-    norm = torch.linalg.vector_norm(data, dim=tuple(space), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(data, dim=tuple(space), keepdim=True)
     ratio = norm / (norm.mean(axis, keepdim=True) + epsilon)
     return data + bias.to(data.dtype) + weight.to(data.dtype) * (data * ratio)
 
