@@ -15,6 +15,7 @@ are positive. (Generalises section 5 of the paper's compensation, arXiv 2606.143
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +182,21 @@ def defer_exact(norm: Narrowed) -> None:
 
 
 def compute_primitives(norm: Narrowed) -> None:
-    """Write out the definition: mean and variance over the original width, in two passes, in float32 at least."""
+    """Write out the definition, and let readers compute the removed channels from representatives."""
+    scale, bias = (placed(norm.node, norm.context, each) for each in exact_parameters(norm))
+    compute_definition(norm, (norm.axis,), scale, bias)
+    defer_exact(norm)
+
+
+def compute_definition(
+    norm: Narrowed, axes: Sequence[int], scale: npt.NDArray[Any], bias: npt.NDArray[Any] | None
+) -> None:
+    """Write out mean and variance over the original width, in two passes, in float32 at least.
+
+    Args:
+        norm: what is left. axes: over which it is taken, the one of the channels among them.
+        scale, bias: of the channels that are left, in the data's type; they broadcast against it.
+    """
     rewriter, node, removed = norm.rewriter, norm.node, norm.removed
     half = norm.dtype.itemsize < 4
     kind = np.dtype(np.float32) if half else norm.dtype
@@ -192,10 +207,10 @@ def compute_primitives(norm: Narrowed) -> None:
     def number(value: float) -> npt.NDArray[Any]:
         return np.asarray(value, dtype=kind)
 
-    present = rewriter.compute(node, "Mul", [compute_mean(rewriter, node, data, norm.axis), number(removed.share)])
+    present = rewriter.compute(node, "Mul", [compute_mean(rewriter, node, data, *axes), number(removed.share)])
     mean = rewriter.compute(node, "Add", [present, number(removed.total / removed.width)])
     centred = rewriter.compute(node, "Sub", [data, mean])
-    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), norm.axis)
+    squares = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [centred, centred]), *axes)
     inside = rewriter.compute(node, "Mul", [squares, number(removed.share)])
     gap = rewriter.compute(node, "Sub", [mean, number(removed.mean)])
     between = rewriter.compute(node, "Mul", [gap, gap])
@@ -205,6 +220,7 @@ def compute_primitives(norm: Narrowed) -> None:
     unit = rewriter.compute(node, "Div", [centred, rewriter.compute(node, "Sqrt", [variance])])
     if half:
         unit = rewriter.compute(node, "Cast", [unit], to=norm.context.dtypes[norm.data])
-    scale, bias = (placed(node, norm.context, each) for each in exact_parameters(norm))
-    rewriter.replace(node, "Add", [rewriter.compute(node, "Mul", [unit, scale]), bias])
-    defer_exact(norm)
+    if bias is None:
+        rewriter.replace(node, "Mul", [unit, scale])
+    else:
+        rewriter.replace(node, "Add", [rewriter.compute(node, "Mul", [unit, scale]), bias])

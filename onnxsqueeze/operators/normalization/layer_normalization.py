@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,6 +32,7 @@ from onnxsqueeze.operators.normalization.compensated import (
     defer_exact,
     exact_parameters,
 )
+from onnxsqueeze.operators.normalization.image_layer_normalization import OVER_IMAGES, covers_images
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
@@ -171,8 +173,15 @@ _RULE = partial(
     parameters=operand_parameters(Role.SUMMAND),
 )
 
+_WHOLE = _RULE("LayerNormalization")  # onnxruntime runs and writes it before opset 17 too
+
+
+def _dispatch(node: Node, context: Context) -> OpRule:
+    return OVER_IMAGES if covers_images(node, context) else _WHOLE
+
+
 register(
-    _RULE("LayerNormalization"),  # onnxruntime runs and writes it before opset 17 too
+    replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, OVER_IMAGES)),
     _RULE("LayerNormalization", PATTERN_DOMAIN),
     _RULE(OVER_CHANNELS["LayerNormalization"], PATTERN_DOMAIN),
     _RULE(NAME, DOMAIN, since=0),

@@ -1,0 +1,122 @@
+"""LayerNormalization over channels and space together, as of torch.nn.LayerNorm([C, H, W]).
+
+Each image is normalised as a whole, with a scale and a bias for each element. A channel leaves that is a constant and
+that nothing needs behind the norm: what left counts in mean and variance by the formula of a `CompensatedLayerNorm`,
+since all channels have equally many elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsqueeze.abstract.compact import Array, Bools, all_finite, fit_all
+from onnxsqueeze.abstract.interval import Interval, compact
+from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.normalization.channels import keeps_shape
+from onnxsqueeze.operators.normalization.compensated import Narrowed, compute_definition
+from onnxsqueeze.operators.normalization.removed import Removed
+from onnxsqueeze.rules.channels import channel_bounds, channel_ids
+from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.parameters import operand_parameters
+from onnxsqueeze.rules.rewriter import Rewriter
+
+_CHANNELS = 1
+
+
+def covers_images(node: Node, context: Context) -> bool:
+    """Whether a LayerNormalization is one over the channels and all axes behind them."""
+    rank = context.rank(node.inputs[0])
+    return rank > _CHANNELS + 1 and int(node.attributes.get("axis", -1)) % rank == _CHANNELS
+
+
+def _applies(node: Node, context: Context) -> Refusal | None:
+    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
+    if not isinstance(context.shape(node.inputs[0])[_CHANNELS], int):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} over several axes or one of unknown length")
+    for name in filter(None, node.inputs[1:3]):
+        array = context.value(name)
+        if array is None:
+            return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
+        if not all_finite(array):
+            return Refusal(Reason.NOT_FINITE, name)
+    return None
+
+
+def _parameter(node: Node, context: Context, position: int, default: float) -> Array:
+    """Return scale (1) or bias (2) with all axes of the input."""
+    array = context.value(node.input(position)) if node.input(position) else None
+    stored: Array = np.asarray(default) if array is None else array
+    return stored.reshape((1,) * (context.rank(node.inputs[0]) - stored.ndim) + stored.shape)
+
+
+def _constants(node: Node, context: Context) -> npt.NDArray[np.float64]:
+    """Return the value of each channel that is one constant everywhere, NaN elsewhere; [N]."""
+    lower, upper = channel_bounds(context, node.inputs[0], _CHANNELS)
+    width = context.shape(node.inputs[0])[_CHANNELS]
+    assert isinstance(width, int)
+    return np.broadcast_to(np.where((lower == upper) & np.isfinite(lower), lower, np.nan), (width,))
+
+
+def _forward(node: Node, context: Context) -> Sequence[Interval]:
+    """An element without scale is its bias."""
+    scale, bias = np.broadcast_arrays(_parameter(node, context, 1, 1.0), _parameter(node, context, 2, 0.0))
+    known = bias.astype(np.float64)
+    lower, upper = (np.where(scale == 0, known, bound) for bound in (-np.inf, np.inf))
+    return [compact(Interval(lower, upper))]
+
+
+def _link(node: Node, context: Context) -> None:
+    """Channels go on; along space nothing is told apart."""
+    channel_ids(context, node.inputs[0], _CHANNELS)
+    context.elements.ids[node.outputs[0]] = context.ids(node.inputs[0])
+
+
+def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
+    """All of an image is read; a constant that differs from place to place cannot leave."""
+    name, rank = node.inputs[0], context.rank(node.inputs[0])
+    ids = context.ids(name)
+    axes = tuple(range(_CHANNELS, rank))
+    live = np.broadcast_to(outputs[0].any(axis=axes, keepdims=True), np.broadcast_shapes(ids.shape, (1,) * rank))
+    uneven = np.isnan(_constants(node, context)).reshape((1, -1) + (1,) * (rank - 2)) if ids.size > 1 else True
+    hold = live & fit_all(context.interval(name).constant, ids.shape) & uneven
+    return [Demand(live, hold, Reason.CONSTANT_VARIES, node.operator), *(None for _ in node.inputs[1:])]
+
+
+def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
+    name, constants = node.inputs[0], _constants(node, context)
+    kept = np.broadcast_to(rewriter.kept(name, _CHANNELS), constants.shape)
+    if kept.all():
+        return
+    scale, bias = (
+        _left(_parameter(node, context, position, default), kept).astype(rewriter.dtype(name))
+        for position, default in ((1, 1.0), (2, 0.0))
+    )
+    epsilon, removed = float(node.attributes.get("epsilon", 1e-5)), Removed(kept, constants)
+    unused = np.ones(len(kept))
+    norm = Narrowed(node, context, rewriter, name, removed, None, unused, unused, epsilon, deferred=False)
+    axes = range(_CHANNELS, context.rank(name))
+    compute_definition(norm, axes, scale, bias if node.input(2) else None)
+
+
+def _left(parameter: Array, kept: Bools) -> Array:
+    """Return what is left of a parameter with all axes, without those of length 1 in front."""
+    left = parameter if parameter.shape[_CHANNELS] == 1 else np.compress(kept, parameter, axis=_CHANNELS)
+    return left.reshape(left.shape[_CHANNELS:])
+
+
+OVER_IMAGES = OpRule(
+    "LayerNormalization",
+    applies=_applies,
+    forward=_forward,
+    link=_link,
+    need=_need,
+    repair=_repair,
+    infer=keeps_shape,
+    parameters=operand_parameters(Role.SUMMAND),
+)
