@@ -290,8 +290,15 @@ def _verified(original: Model | Source, minimized: Model, **options: Any) -> Ver
     from onnxsqueeze.verification import verify
     from onnxsqueeze.verification.report import VerificationError
 
-    found = verify(original, minimized, **options)
+    try:
+        found = verify(original, minimized, **options)
+    except UsageError as error:
+        raise UsageError(f"{error}{_without(str(error))}") from None
     if not found.passed:
-        hint = "; use --no-verify to do without" if found.reason.startswith("cannot verify") else ""
-        raise VerificationError(f"verification failed: {found.reason}{hint}", found)
+        raise VerificationError(f"verification failed: {found.reason}{_without(found.reason)}", found)
     return found
+
+
+def _without(reason: str) -> str:
+    """Say how to do without a verification that is not possible."""
+    return "; use --no-verify to do without" if reason.startswith("cannot verify") else ""

@@ -99,7 +99,7 @@ class CaseFinder:
         self._found = Cases()
         least = self._elements(next(self._plan.first_choices()))
         if least > _TOO_MANY:
-            raise UsageError(f"cannot verify: the inputs hold {least} elements, more than any memory; use --no-verify")
+            raise UsageError(f"cannot verify: the inputs hold {least} elements, more than any memory")
         self._most_elements = max(_MOST_ELEMENTS, 4 * least)
         self._refusal = ""  # why the first run since this was reset was refused
 
@@ -111,7 +111,7 @@ class CaseFinder:
         """
         if self._request.inputs is not None:
             self._add_given(self._request.inputs)
-        setting = self._first_setting()
+        setting = self._drawable()
         if setting is not None:
             self._add_drawn(setting, 0)
             second = self._second_sizes(setting)
@@ -121,10 +121,28 @@ class CaseFinder:
             self._found.notes.append("only your samples were run: the original refuses inputs drawn at random")
         if not self._found.cases:
             raise UsageError(
-                f"cannot verify: onnxruntime runs the original on no inputs that were tried ({self._refusal}); "
-                "give sizes with --dim NAME=SIZE or --input-shape NAME:1,3,224,224, or samples with --inputs FILE.npz"
+                f"cannot verify: onnxruntime runs the original on no inputs that were tried ({self._refusal})"
+                f"{self._advice()}"
             )
         return self._found
+
+    def _advice(self) -> str:
+        """Say what may help: what the model has no place for does not."""
+        ways = []
+        if self._plan.roles or self._plan.fixed:
+            ways.append("sizes with --dim NAME=SIZE or --input-shape NAME:1,3,224,224")
+        if self._source.inputs:
+            ways.append("samples with --inputs FILE.npz")
+        return f"; give {', or '.join(ways)}" if ways else ""
+
+    def _drawable(self) -> _Setting | None:
+        """Return values and sizes to draw; of an input that cannot be drawn the user's own samples are enough."""
+        try:
+            return self._first_setting()
+        except UsageError:
+            if self._found.cases:
+                return None
+            raise
 
     def _first_setting(self) -> _Setting | None:
         """Return values and sizes that the original runs on; rather such that it answers with finite numbers."""

@@ -222,8 +222,8 @@ class Comparison:
     def _judge(self, evidence: Evidence) -> None:
         if names := evidence.uninformative():
             raise FailedError(
-                f"output '{names[0]}' was NaN or Inf throughout in every run, so that nothing was compared; "
-                "give samples on which the model works with --inputs FILE.npz"
+                f"output '{names[0]}' was NaN or Inf throughout in every run, so that nothing was compared"
+                + ("; give samples on which the model works with --inputs FILE.npz" if self._original.inputs else "")
             )
         if not evidence.failures():
             return

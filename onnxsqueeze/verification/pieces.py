@@ -148,11 +148,12 @@ class Pieces:
     def _timed(self, node: NodeProto, path: tuple[object, ...], inputs: Values) -> Values:
         if self.left <= 0:
             raise RefusedError("it takes too long")
-        started = time.perf_counter()
+        clocks = time.perf_counter, time.process_time  # neither a machine that is busy nor many cores count
+        started = [clock() for clock in clocks]
         try:
             return self._evaluated(node, path, inputs)
         finally:
-            self.left -= time.perf_counter() - started
+            self.left -= min(clock() - start for clock, start in zip(clocks, started, strict=True))
 
     def _evaluated(self, node: NodeProto, path: tuple[object, ...], inputs: Values) -> Values:
         reason = "it cannot be evaluated"

@@ -97,7 +97,7 @@ class Drawer:
     ) -> Array:
         elem_type, shape = input_type(value).tensor_type.elem_type, shapes[value.name]
         if len(shape) > _MOST_AXES:
-            raise UsageError(f"input '{value.name}' has {len(shape)} axes, more than numpy's arrays; use --no-verify")
+            raise UsageError(f"cannot verify: input '{value.name}' has {len(shape)} axes, more than numpy's arrays")
         if elem_type == TensorProto.STRING:
             return np.array(random.choice(_WORDS, shape), dtype=object)
         if elem_type in _FLOATS:
@@ -107,8 +107,7 @@ class Drawer:
             drawn = _attending(value, random.integers(low, high, shape, endpoint=True))
         else:
             raise UsageError(
-                f"input '{value.name}' is {describe(value.type)}, for which verification cannot draw values; "
-                "use --no-verify"
+                f"cannot verify: input '{value.name}' is {describe(value.type)}, for which no values can be drawn"
             )
         return np.asarray(drawn).astype(helper.tensor_dtype_to_np_dtype(elem_type))
 

@@ -28,10 +28,10 @@ from onnxsqueeze.verification.model_source import Source, inlined
 from onnxsqueeze.verification.pieces import Pieces
 from onnxsqueeze.verification.sessions import RefusedError
 
-SECONDS = 60.0
-"""For all evaluations of one model."""
+SECONDS = 300.0
+"""For all evaluations of one model; it is seldom that so many are needed, but a model of any size is to be judged."""
 
-_LEARNING = 0.3  # of the time
+_LEARNING = 20.0  # seconds of that for what rounding does to the original
 _HONEST = 4  # two honest roundings of one thing lie so many times apart, at most
 
 
@@ -59,17 +59,28 @@ class SecondOpinion:
         self._pieces = {name: Pieces(model, SECONDS) for name, model in self._models.items()}
         self._types = original.float_types
         self._errors: dict[tuple[bool, str], float] = {}
+        self._learned: dict[tuple[int, bool], tuple[dict[str, Difference], dict[str, float]]] = {}
 
     def learn(self, cases: Sequence[Case]) -> None:
         """Find out how far rounding takes the original, on as many cases as a part of the time allows."""
-        pieces, enough = self._pieces["original"], SECONDS * (1 - _LEARNING)
+        pieces, enough = self._pieces["original"], SECONDS - _LEARNING
         for case, optimized in ((case, optimized) for case in cases for optimized in (False, True)):
             with suppress(RefusedError):
                 if pieces.left > enough:
-                    self._rounding(case, optimized, {})
+                    self._rounding(case, optimized)
 
-    def _rounding(self, case: Case, optimized: bool, slack: dict[str, float]) -> dict[str, Difference]:
-        """Return by output how far a run of the original lies from float64, given what the run selected."""
+    def _rounding(self, case: Case, optimized: bool) -> tuple[dict[str, Difference], dict[str, float]]:
+        """Return by output how far a run of the original lies from float64, given what the run selected.
+
+        And how far rounding moves what selections read, by `Learner`.
+        """
+        key = id(case), optimized
+        if key not in self._learned:
+            self._learned[key] = self._measured(case, optimized)
+        return self._learned[key]
+
+    def _measured(self, case: Case, optimized: bool) -> tuple[dict[str, Difference], dict[str, float]]:
+        slack: dict[str, float] = {}
         run = self._run("original", case, optimized)
         truth = self._pieces["original"].run(case.feeds, Learner(run, self._types, slack))
         found = {name: difference(truth[name], run.outputs[name]) for name in truth}
@@ -77,7 +88,7 @@ class SecondOpinion:
             if math.isfinite(error.absolute):
                 key = (case.given, name)
                 self._errors[key] = max(self._errors.get(key, 0.0), error.absolute)
-        return found
+        return found, slack
 
     def objection(self, case: Case, optimized: bool, limits: dict[str, Limits]) -> str:
         """Say why a run of the minimized model is not right; "" where it is.
@@ -86,8 +97,7 @@ class SecondOpinion:
             case: the inputs. optimized: whether graph optimizations are on. limits: by output.
         """
         try:
-            slack: dict[str, float] = {}
-            errors = self._rounding(case, optimized, slack)
+            errors, slack = self._rounding(case, optimized)
             if reason := self._doubt(case, errors, limits):
                 return reason
             theirs = self._run("minimized", case, optimized)

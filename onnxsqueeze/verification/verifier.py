@@ -41,7 +41,7 @@ def verify(
     small model. A deviation is judged against the output's scale, its largest magnitude in the original; what rounding
     does to the original itself is the yardstick. Integers, booleans and strings must be equal.
 
-    Where that fails and no ``rtol`` is given, both are evaluated in float64 node by node, at most a minute each, and
+    Where that fails and no ``rtol`` is given, both are evaluated in float64 node by node, at most five minutes each,
     given what each run selected where scores tie: if they are the same there, and the runs as near to it as the
     original's own, the models pass, and `VerifyReport.settled_in_float64` says so.
 

@@ -221,8 +221,24 @@ def test_a_type_that_cannot_be_drawn() -> None:
         [node("Cast", "x", "y", to=TensorProto.FLOAT)],
         [tensor("x", 4, elem_type=TensorProto.FLOAT8E4M3FN)], [tensor("y", 4)], opset=19, ir_version=9,
     )  # fmt: skip
-    with pytest.raises(UsageError, match=r"'x' is float8e4m3fn\[4\], for which verification cannot draw values"):
+    with pytest.raises(UsageError, match=r"cannot verify: input 'x' is float8e4m3fn\[4\], for which no values can"):
         verify(model, model)
+
+
+def test_advice_is_what_can_help() -> None:
+    """A model without inputs has no place for samples or sizes, and one of fixed sizes none for sizes."""
+    shape = np.array([3])  # which 4 numbers do not fit
+    fixed = network([node("Reshape", "x s", "y")], [tensor("x", 4)], [tensor("y", None)], {"s": shape})
+    with pytest.raises(UsageError, match="on no inputs") as error:
+        verify(fixed, fixed)
+    assert "--inputs" in str(error.value) and "--dim" not in str(error.value)
+    closed = network([node("Reshape", "w s", "y")], [], [tensor("y", None)], {"s": shape, "w": np.zeros(4, np.float32)})
+    with pytest.raises(UsageError, match="on no inputs") as error:
+        verify(closed, closed)
+    assert "--" not in str(error.value)
+    nan = network([node("Log", "w", "y")], [], [tensor("y", 2)], {"w": np.float32([-1, -2])})
+    report = verify(nan, nan)
+    assert not report.passed and "NaN or Inf throughout" in report.reason and "--" not in report.reason
 
 
 def test_a_model_without_inputs_runs_once() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 import onnxsqueeze as sq
+from onnxsqueeze.model.loading import load
 from onnxsqueeze.verification import verify
+from onnxsqueeze.verification.pieces import Pieces
 from tests.verification.networks import INT64, changed, network, node, nudged, tensor
 
 WIDTH, UNITS = 32, 64
@@ -125,3 +129,35 @@ def test_what_an_error_advises_helps() -> None:
     if "--rtol" in report.reason:
         advised = float(report.reason.split("--rtol ")[1].split()[0].rstrip(";,"))
         assert verify(wide, nudged(exact, "b", 1e-2, 0), rtol=advised).passed
+
+
+def test_no_more_is_in_memory_than_a_node_needs() -> None:
+    """A chain of many large tensors, evaluated in float64: a few of them at a time, however long it is."""
+    length, size = 24, 500_000
+    nodes = [node("Mul", f"t{index} w", f"t{index + 1}") for index in range(length)]
+    names = [f"t{length}", f"t{length}"]
+    model = network([*nodes, node("Add", " ".join(names), "y")], [tensor("t0", size)], [tensor("y", size)])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(size, 0.9, np.float32), "w"))
+    pieces = Pieces(load(model), 60.0)
+    feeds = {"t0": np.ones(size, np.float32)}
+    tracemalloc.start()
+    try:
+        found = pieces.run(feeds)["y"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(found, 2 * np.float64(np.float32(0.9)) ** length)
+    assert peak < 8 * found.nbytes
+
+
+def test_what_was_learned_is_not_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model is evaluated three times for a case: the original, the original judging, the minimized one."""
+    evaluated = []
+    steps = Pieces.steps
+    monkeypatch.setenv("ONNXSQUEEZE_IN_PROCESS", "1")
+    monkeypatch.setattr(Pieces, "steps", lambda self, feeds: evaluated.append(self) or steps(self, feeds))
+    model, small = tied()
+    other = changed(small, [each for each in small.graph.node if each.output[0] == "l"][0].input[1], _last_bit)
+    report = verify(model, other, samples=1, dims={"N": 2})
+    assert report.passed and report.settled_in_float64
+    assert len(evaluated) == 2 + 2 * 2  # both ways of running: what rounding does, and then both models
