@@ -1,4 +1,4 @@
-"""Which tests reach which lines of a file, and running some of them in a process of their own."""
+"""Which tests reach which lines of some files, and running some of them in a process of their own."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ import pytest
 _FORKING = get_context("fork")
 _ALWAYS = ("-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly")
 _PASSED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+LOG = "log.txt"
 _SPARE = 60  # seconds of CPU time beyond what the tests took
 
 
 def apart(function: Callable[..., Any], *arguments: Any, seconds: int = 0) -> Any:
-    """Call a function in a fork of this process; return None if it dies, of too much CPU time maybe."""
+    """Call a function of a folder and others in a fork of this process; what it prints goes to LOG in that folder.
+
+    Return None if the process dies, of too much CPU time maybe.
+    """
     receiver, sender = _FORKING.Pipe(duplex=False)
     process = _FORKING.Process(target=_call, args=(sender, function, arguments, seconds))
     process.start()
@@ -44,9 +48,9 @@ def apart(function: Callable[..., Any], *arguments: Any, seconds: int = 0) -> An
 def _call(sender: Connection, function: Callable[..., Any], arguments: Sequence[Any], seconds: int) -> None:
     if seconds:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    quiet = os.open(os.devnull, os.O_WRONLY)
+    log = os.open(arguments[0] / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
-        os.dup2(quiet, stream)
+        os.dup2(log, stream)
     hypothesis.settings.register_profile("steady", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("steady")
     sender.send(function(*arguments))
@@ -96,30 +100,36 @@ class Reached:
         return sorted(found, key=order.__getitem__)
 
 
-def reached(folder: Path, file: Path, tests: Sequence[str]) -> Reached | None:
-    """Run tests once and return what they reach of a file; None if one fails."""
-    found: Reached | None = apart(_reached, folder, file, tests)
+def reached(folder: Path, files: Sequence[Path], tests: Sequence[str]) -> dict[Path, Reached] | None:
+    """Run tests once and return what they reach of each file; None if one fails."""
+    found: dict[Path, Reached] | None = apart(_reached, folder, files, tests)
     return found
 
 
-def _reached(folder: Path, file: Path, tests: Sequence[str]) -> Reached | None:
+def _reached(folder: Path, files: Sequence[Path], tests: Sequence[str]) -> dict[Path, Reached] | None:
     _stand_in(folder)
-    watch = _Watch(str(folder / file))
-    return Reached(watch.seconds, watch.lines) if pytest.main([*_ALWAYS, *tests], [watch]) in _PASSED else None
+    paths = {str(folder / file): file for file in files}
+    watch = _Watch(frozenset(paths))
+    if pytest.main([*_ALWAYS, *tests], [watch]) not in _PASSED:
+        return None
+    return {
+        file: Reached(watch.seconds, {test: lines.get(path, set()) for test, lines in watch.lines.items()})
+        for path, file in paths.items()
+    }
 
 
 class _Watch:
-    """A plugin of pytest that notes the lines of one file while each test runs."""
+    """A plugin of pytest that notes the lines of some files while each test runs."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def __init__(self, files: frozenset[str]) -> None:
+        self._files = files
         self.seconds: dict[str, float] = {}
-        self.lines: dict[str, set[int]] = {}
-        self._now: set[int] = set()
+        self.lines: dict[str, dict[str, set[int]]] = {}
+        self._now: dict[str, set[int]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._now = self.lines[item.nodeid] = set()
+        self._now = self.lines[item.nodeid] = defaultdict(set)
         before = os.times()
         sys.settrace(self._called)
         try:
@@ -130,8 +140,8 @@ class _Watch:
             self.seconds[item.nodeid] = after.user + after.system - before.user - before.system
 
     def _called(self, frame: FrameType, event: str, _: Any) -> Any:
-        return self._ran if frame.f_code.co_filename == self._file else None
+        return self._ran if frame.f_code.co_filename in self._files else None
 
     def _ran(self, frame: FrameType, event: str, _: Any) -> Any:
-        self._now.add(frame.f_lineno)
+        self._now[frame.f_code.co_filename].add(frame.f_lineno)
         return self._ran

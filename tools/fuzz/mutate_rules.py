@@ -20,18 +20,19 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
 import click
 import numpy as np
 
-from tools.fuzz.covering import passes, reached
+from tools.fuzz.covering import LOG, Reached, passes, reached
 
 ROOT = Path(__file__).resolve().parents[2]
 _EXCHANGED = {"any": "all", "all": "any", "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"}
 _NAME = re.compile(r'"([A-Z][A-Za-z0-9]{3,})"')  # an operator's, as it stands in a file
+_TAIL = 3000  # characters of what tests say that fail
 _PARTS = ("operators", "canonicalization", "end_to_end/blocks")
 
 
@@ -120,22 +121,42 @@ def tests_for(file: Path) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in (*own, *naming)]
 
 
-def survivors(file: Path, found: Sequence[tuple[int, str, str]], tests: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the line of each change that no test notices, and what it is."""
-    relative = file.resolve().relative_to(ROOT)
+Mutants = Sequence[tuple[int, str, str]]
+
+
+def survivors(found: Mapping[Path, Mutants], tests: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each file with the changes to it that no test notices: their lines, and what they are."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for part in ("onnxsqueeze", "tests", "tools", "models"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        known = reached(folder, relative, tests)
+        known = reached(folder, list(found), tests)
         if known is None:
-            raise click.ClickException(f"the tests of {relative} fail as it is")
-        for line, said, mutant in found:
-            chosen = known.tests_of(line)
-            (folder / relative).write_text(mutant, encoding="utf-8")
-            if passes(folder, chosen, sum(known.seconds[test] for test in chosen)):
-                yield line, f"{said} ({len(chosen)} tests)"
+            raise click.ClickException(
+                f"the tests fail as it is:\n{(folder / LOG).read_text(encoding='utf-8')[-_TAIL:]}"
+            )
+        for file, broken in found.items():
+            source = (folder / file).read_text(encoding="utf-8")
+            yield file, list(_survivors(folder, file, broken, known[file]))
+            (folder / file).write_text(source, encoding="utf-8")
+
+
+def _survivors(folder: Path, file: Path, broken: Mutants, known: Reached) -> Iterator[str]:
+    for line, said, mutant in broken:
+        chosen = known.tests_of(line)
+        (folder / file).write_text(mutant, encoding="utf-8")
+        if passes(folder, chosen, sum(known.seconds[test] for test in chosen)):
+            print(f"{file}:{line}: survived: {said} ({len(chosen)} tests)", flush=True)
+            yield said
+
+
+def _drawn(file: Path, sample: int | None, seed: int) -> Mutants:
+    found = list(mutants(file.read_text(encoding="utf-8")))
+    if sample is None or sample >= len(found):
+        return found
+    chosen = np.random.default_rng(seed).choice(len(found), sample, replace=False)
+    return [found[place] for place in sorted(chosen)]
 
 
 @click.command()
@@ -147,18 +168,13 @@ def survivors(file: Path, found: Sequence[tuple[int, str, str]], tests: Sequence
 def main(files: tuple[Path, ...], tests: tuple[str, ...], sample: int | None, seed: int, allowed: float) -> None:
     """Break files of rules one place at a time, and see whether the tests notice."""
     os.environ.update(OMP_NUM_THREADS="1", ONNXSQUEEZE_STRICT="1")
-    total = left = 0
-    for file in files:
-        found = list(mutants(file.read_text(encoding="utf-8")))
-        if sample is not None and sample < len(found):
-            chosen = np.random.default_rng(seed).choice(len(found), sample, replace=False)
-            found = [found[place] for place in sorted(chosen)]
-        survived = 0
-        for line, said in survivors(file, found, tests or tests_for(file)) if found else ():
-            survived += 1
-            print(f"{file}:{line}: survived: {said}", flush=True)
-        print(f"{len(found)} mutants of {file}, {survived} survived", flush=True)
-        total, left = total + len(found), left + survived
+    found = {file.resolve().relative_to(ROOT): _drawn(file, sample, seed) for file in files}
+    chosen = tests or sorted({test for file in files for test in tests_for(file)})
+    left = 0
+    for file, survived in survivors({file: broken for file, broken in found.items() if broken}, chosen):
+        print(f"{len(found[file])} mutants of {file}, {len(survived)} survived", flush=True)
+        left += len(survived)
+    total = sum(map(len, found.values()))
     share = 100 * left / max(1, total)
     print(f"{total} mutants, {left} survived ({share:.1f} %)")
     sys.exit(share > allowed)
