@@ -40,7 +40,7 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     if editor.used:
         raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()
-    same_form = partial(_same_form, analysis.graph.model, arrays)
+    same_form = partial(_same_form, analysis, arrays)
     lowered = analysis.graph.fusion.lowered
     fuse_again(skeleton.graph, lowered, arrays, same_form)
     drop_uncalled(skeleton, {(entry.fused.domain, entry.fused.op_type) for entry in lowered})
@@ -56,15 +56,16 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     return with_constant_nodes(made), frozenset(copied)
 
 
-def _same_form(model: Model, arrays: Mapping[str, Array], before: str, now: str) -> bool:
+def _same_form(analysis: Analysis, arrays: Mapping[str, Array], before: str, now: str) -> bool:
     """Whether a tensor can be read in the place of another: a constant of its rank, or an activation like it."""
     if not before or not now:
         return True
-    stored = before in model.initializers
+    stored, context = analysis.graph.model.initializers, analysis.context
+    constant = before in stored or context.value(before) is not None  # stored, or computed of what is
     if now in arrays:
-        return stored and arrays[now].ndim == len(model.initializers[before].shape)
-    if now in model.initializers:
-        return stored and len(model.initializers[now].shape) == len(model.initializers[before].shape)
+        return constant and arrays[now].ndim == context.rank(before)
+    if now in stored:
+        return constant and len(stored[now].shape) == context.rank(before)
     return True
 
 

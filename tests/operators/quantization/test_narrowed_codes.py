@@ -70,3 +70,34 @@ def test_codes_are_gathered(kernel: tuple[int, ...], several: bool) -> None:
     for optimized in (False, True):
         for before, after in zip(*(outputs(each, {"x": x}, optimized) for each in (model, result)), strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+COMPUTED = """<ir_version: 8, opset_import: ["": 17]> computed (float[n,16] x) => (float[n,4] y) {
+    codes = QuantizeLinear(x, s, z)
+    w_codes = QuantizeLinear(w, s, z)
+    h = QLinearMatMul(codes, s, z, w_codes, s, z, t, z)
+    v_codes = QuantizeLinear(v, s, z)
+    made = QLinearMatMul(h, t, z, v_codes, s, z, t, z)
+    y = DequantizeLinear(made, t, z)
+}"""
+
+
+def test_codes_that_are_computed_of_stored_numbers() -> None:
+    """They are constants as good as stored ones: the operators on codes are put together again."""
+    model, random = parser.parse_model(COMPUTED), np.random.default_rng(4)
+    arrays = {
+        **{"s": np.float32(0.02), "t": np.float32(0.1), "z": np.uint8(128)},
+        **{"w": random.standard_normal((16, 24)), "v": random.standard_normal((24, 4))},
+    }
+    arrays["v"][random.permutation(24)[:9]] = 0
+    for name, array in arrays.items():
+        kept = np.asarray(array, np.uint8 if name == "z" else np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(kept, name))
+    result = sq.minimize(model, round_to=1, verify=False).model
+    count = Counter(node.op_type for node in result.graph.node)
+    assert (count["QLinearMatMul"], count["MatMul"], count["DequantizeLinear"]) == (2, 0, 1)
+    assert sorted(tuple(tensor.dims) for tensor in result.graph.initializer if tensor.dims) == [(15, 4), (16, 15)]
+    x = random.standard_normal((9, 16)).astype(np.float32)
+    for optimized in (False, True):
+        before, after = (outputs(each, {"x": x}, optimized)[0] for each in (model, result))
+        np.testing.assert_array_equal(before, after)
