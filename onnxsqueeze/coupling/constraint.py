@@ -52,6 +52,13 @@ class Kept:
             entry[()] = Why(reason, detail, self.node)
             self.reasons[new] = entry
 
+    def lost(self, tensor: str, classes: Classes) -> Bools:
+        """Return which channels of a tensor leave although something reads them, where ``classes`` has them."""
+        if tensor not in self.live:
+            return np.full(classes.shape, False)
+        live = np.broadcast_to(self.live[tensor].ravel(), (classes.size,)).reshape(classes.shape)
+        return np.asarray(~self.mask[classes] & live)
+
 
 class Phase(Enum):
     """When a constraint is enforced. Where several would choose, what the first one adds decides."""

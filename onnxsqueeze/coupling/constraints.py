@@ -296,12 +296,8 @@ class Representative(Constraint):
 
     def enforce(self, kept: Kept) -> None:
         """Keep the cheapest large enough constant of each group that lost some and kept none to stand in."""
-        if self.tensor not in kept.live:
-            return
-        mask = kept.mask[self.ids]
-        live = np.broadcast_to(kept.live[self.tensor].ravel(), (mask.size,)).reshape(mask.shape)
-        removed = ~mask & live & (self.constants != 0)
-        standing = choose_representatives(mask, self.constants)
+        removed = kept.lost(self.tensor, self.ids) & (self.constants != 0)
+        standing = choose_representatives(kept.mask[self.ids], self.constants)
         for group in np.nonzero(removed.any(axis=1) & (standing < 0))[0]:
             sizes = np.where(removed[group], np.abs(self.constants[group]), 0.0)
             cost = np.where(sizes * _SMALLEST_SHARE >= sizes.max(), kept.cost[self.ids[group]], np.inf)

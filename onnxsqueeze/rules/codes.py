@@ -42,6 +42,14 @@ class Codes:
         return limits(self.dtype)
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest code, which need not be whole."""
+        if self.limits is not None:
+            return self.limits
+        info = ml_dtypes.finfo(self.dtype)  # type: ignore[no-untyped-call]
+        return float(info.min), float(info.max)
+
+    @property
     def per_tensor(self) -> bool:
         """Whether there is one scale for all."""
         return self.scale.size == 1
@@ -69,6 +77,13 @@ class Codes:
         with np.errstate(all="ignore"):
             real = (codes.astype(np.float64) - self.zeros(codes.shape)) * scale.astype(np.float64)
             return np.asarray(real.astype(self.scale.dtype))
+
+    def rounded(self, steps: Floats) -> Floats:
+        """Return the codes of numbers of steps from 0, half to even, the last one for what lies beyond it."""
+        if self.limits is not None:
+            return np.asarray(np.clip(np.rint(steps) + self.zeros(steps.shape), *self.limits))
+        codes = np.clip(steps, *self.ends).astype(np.float32).astype(self.dtype)
+        return np.asarray(codes.astype(np.float64))
 
     def nearest(self, real: Array) -> Array:
         """Return the codes of whole numbers that are nearest to real numbers."""

@@ -53,6 +53,7 @@ LOWERINGS: Mapping[tuple[str, str], Lower] = {
     (DOMAIN, "QLinearAdd"): quantized.lower_pair,
     (DOMAIN, "QLinearMul"): quantized.lower_pair,
     (DOMAIN, "QLinearConcat"): quantized.lower_concatenation,
+    (DOMAIN, "QLinearWhere"): quantized.lower_choice,
     **{(DOMAIN, op): quantized.lower_function for op in quantized.FUNCTIONS},
 }
 

@@ -220,6 +220,16 @@ def lower_pair(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
     return coding.lowered()
 
 
+def lower_choice(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
+    """QLinearWhere: a condition, X, Y and the output, each with its scale and zero point."""
+    if not _possible(node, scope, (2, 5), (2, 3, 5, 6)):
+        return None
+    coding = _Coding(node, parts, scope)
+    operands = coding.decoded(1, 2, 3), coding.decoded(4, 5, 6)
+    coding.encoded(coding.core("Where", parts.slot(0), *operands), 7, 8)
+    return coding.lowered()
+
+
 def lower_function(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
     """A function of one tensor, with its scale and zero point and the output's."""
     turns = turns_of(node, scope)

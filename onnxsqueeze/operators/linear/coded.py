@@ -47,7 +47,7 @@ def _taps(linear: Linear, group: int, columns: Array) -> Floats:
 def integer_scale(context: Context, linear: Linear) -> Array | None:
     """Return the scale of the whole numbers that a layer adds up, one or [out]; None for a layer of real numbers."""
     data, weight = codes_of(context, linear.data), codes_of(context, linear.weight)
-    if data is None or weight is None or not data.per_tensor:
+    if data is None or weight is None or not data.per_tensor or data.limits is None or weight.limits is None:
         return None
     if not weight.per_tensor and (weight.block or weight.axis != _output_axis(linear)):
         return None

@@ -38,7 +38,8 @@ def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kep
 def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
     """Let a layer read only the channels that it needs, of those that stay in its data [in].
 
-    Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones.
+    Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones; not
+    of types that runtimes only decode.
     """
     if (part.columns == kept).all():
         return

@@ -101,14 +101,11 @@ class StandIns(Constraint):
 
     def enforce(self, kept: Kept) -> None:
         """Add one constant after the other to each group that lost some, until those that stay can stand for them."""
-        if self.tensor not in kept.live:
-            return
-        mask = kept.mask[self.ids]
-        live = np.broadcast_to(kept.live[self.tensor].ravel(), (mask.size,)).reshape(mask.shape)
         steps, least, most = self.constants.steps, self.constants.least, self.constants.most
         constant, totals = steps != 0, self.constants.totals
-        for group in np.nonzero((~mask & live & constant).any(axis=1))[0]:
-            stays = mask[group] & constant[group]
+        lost = kept.lost(self.tensor, self.ids) & constant
+        for group in np.nonzero(lost.any(axis=1))[0]:
+            stays = kept.mask[self.ids[group]] & constant[group]
             while solved(totals[group], steps[group][stays], least, most) is None:
                 added = _next(totals[group], steps[group], stays, max(-least, most))
                 if added < 0:

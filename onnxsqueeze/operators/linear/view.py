@@ -17,6 +17,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_bounds
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.memo import per_node
+from onnxsqueeze.rules.weight_source import codes_of
 from onnxsqueeze.rules.weight_view import Linear
 
 View = Callable[[Node, Context], "Linear | Refusal"]
@@ -50,7 +51,8 @@ def _checked(linear: Linear, context: Context) -> Linear | Refusal:
         return Refusal(Reason.NOT_FINITE, linear.weight)
     if linear.bias and context.value(linear.bias) is None:
         return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
-    if linear.bias and linear.bias not in context.graph.initializers and not np.any(context.value(linear.bias)):
+    stored = linear.bias in context.graph.initializers or codes_of(context, linear.bias) is not None
+    if linear.bias and not stored and not np.any(context.value(linear.bias)):
         return replace(linear, bias="", zero_bias=True)
     return linear
 

@@ -17,6 +17,7 @@ from onnxsqueeze.abstract.interval import Interval, compact, constant_interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.operators.quantization.packing import first_of_block
 from onnxsqueeze.rules.codes import limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter
@@ -25,7 +26,7 @@ from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.tied_weights import tie
 from onnxsqueeze.rules.traits import Trait
-from onnxsqueeze.rules.weight_source import source_of, use_count
+from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -113,6 +114,10 @@ def _link(node: Node, context: Context) -> None:
     axis, shape = _axis(node, context), _table(node, context).shape
     context.ids(node.inputs[1])  # constant indices get a class too
     columns = elements.fresh((*shape[:axis], 1, *shape[axis + 1 :]))
+    codes = codes_of(context, node.inputs[0])
+    if codes is not None and codes.block and codes.axis != axis:  # of those that share a scale all leave or none
+        blocks = np.moveaxis(columns, codes.axis, -1)
+        elements.union(blocks, blocks[..., first_of_block(blocks.shape[-1], codes.block)])
     ids = elements.ids[output] = _spread(node, context, columns)
     if sum(length > 1 for length in ids.shape) > 1:
         elements.strict.add(output)

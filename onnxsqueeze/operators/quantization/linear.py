@@ -40,18 +40,21 @@ _DOUBT = 2e-3  # steps by which a runtime's own rounding may move what is to be 
 _ROUNDINGS = 8  # how often the number may have been rounded, each time by half of its type's epsilon
 
 
-def _quantized(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
+def _quantized(node: Node, inputs: Sequence[Array]) -> Sequence[Array | None]:
     """The quotient is rounded in the type of the real numbers, half to even, as runtimes do."""
     x, scale = inputs[0], inputs[SCALE]
     zero = inputs[ZERO_POINT] if len(inputs) > ZERO_POINT and node.input(ZERO_POINT) else None
     dtype = _code_type(node, zero)
     codes = Codes("", dtype, scale, zero, *_layout(node, x, scale))
     quotient = x / codes.spread(scale, x.shape).astype(x.dtype)
-    bounds = codes.limits
-    if bounds is None:
-        raise ValueError("codes that are no whole numbers")
-    whole = np.rint(quotient).astype(np.float64) + codes.zeros(x.shape)
-    return [np.clip(whole, *bounds).astype(dtype)]
+    if not _saturates(node, codes):
+        return [None]
+    return [codes.rounded(quotient.astype(np.float64)).astype(dtype)]
+
+
+def _saturates(node: Node, codes: Codes) -> bool:
+    """Whether what lies beyond the last code becomes that one, as it always does where codes are whole numbers."""
+    return codes.limits is not None or bool(node.attributes.get("saturate", 1))
 
 
 def _code_type(node: Node, zero: Array | None) -> np.dtype[Any]:
@@ -75,14 +78,15 @@ def _dequantized(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
 def _steps(node: Node, context: Context) -> Sequence[Interval]:
     """Round both ends; a constant that a runtime may see on either side of a step is none."""
     codes, interval = codes_at(node, context), context.interval(node.inputs[0])
-    if not isinstance(codes, Codes) or codes.limits is None or np.isnan(codes.scale.astype(np.float64)).any():
+    unknown = not isinstance(codes, Codes) or np.isnan(codes.scale.astype(np.float64)).any()
+    if not isinstance(codes, Codes) or unknown or not _saturates(node, codes):
         return [top(context.rank(node.outputs[0]))]
     shape = _shape_of(codes, interval)
-    scale, zero = codes.spread(codes.scale, shape).astype(np.float64), codes.zeros(shape)
+    scale = codes.spread(codes.scale, shape).astype(np.float64)
     relative = _ROUNDINGS * float(ml_dtypes.finfo(codes.scale.dtype).eps)  # type: ignore[no-untyped-call]
     with np.errstate(all="ignore"):
         ends = [
-            np.clip(np.rint(_moved(end / scale, side, relative)) + zero, *codes.limits)
+            codes.rounded(_moved(end / scale, side, relative))
             for end, side in ((interval.lower, -1.0), (interval.upper, 1.0))
         ]
     return [enclosing(*ends)]
@@ -105,14 +109,14 @@ def _shape_of(codes: Codes, interval: Interval) -> tuple[int, ...]:
 def _decoded(node: Node, context: Context) -> Sequence[Interval]:
     """Both ends are what a runtime computes of them."""
     codes, interval = codes_at(node, context), context.interval(node.inputs[0])
-    if not isinstance(codes, Codes) or codes.limits is None:
+    if not isinstance(codes, Codes):
         return [top(context.rank(node.outputs[0]))]
     if np.isnan(codes.scale.astype(np.float64)).any():
         return [_relative(node, context)]
-    least, most = codes.limits
     shape = _shape_of(codes, interval)
+    bounds = (-np.inf, np.inf) if codes.limits is None else codes.limits  # there are codes for what is no number
     ends = [
-        codes.decoded(np.broadcast_to(np.clip(end, least, most), shape)).astype(np.float64)
+        codes.decoded(np.broadcast_to(np.clip(end, *bounds), shape)).astype(np.float64)
         for end in (interval.lower, interval.upper)
     ]
     return [enclosing(np.minimum(*ends), np.maximum(*ends))]

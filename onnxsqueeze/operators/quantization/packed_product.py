@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools
 from onnxsqueeze.abstract.symbolic import Shape
@@ -21,6 +20,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.coded import shifted
 from onnxsqueeze.operators.linear.rule import linear_rule, link, need
 from onnxsqueeze.operators.linear.view import constants, linear_view
+from onnxsqueeze.operators.quantization.packing import BYTE, first_of_block, repacked, unpacked
 from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, Refusal
 from onnxsqueeze.rules.lessons import FoldOverflow
@@ -32,7 +32,6 @@ from onnxsqueeze.rules.rewriter import Offset, Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
 _WEIGHT, _SCALES, _ZEROS, _ORDER, _BIAS = 1, 2, 3, 4, 5
-_BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,11 @@ class _Packed:
     @property
     def matrix(self) -> Array:
         """Return W [N, K] in the type of the scales."""
-        codes = _unpacked(self.blocks, self.bits)[..., : self.size].astype(np.float64)
+        codes = unpacked(self.blocks, self.bits)[..., : self.size].astype(np.float64)
         middle = float(1 << (self.bits - 1))
         zeros = middle if self.zeros is None else self.zeros[:, :, None].astype(np.float64)
         real = ((codes - zeros) * self.scales[:, :, None].astype(np.float64)).reshape(len(codes), -1)
         return np.asarray(real[:, : self.columns].astype(self.scales.dtype))
-
-
-def _unpacked(array: Array, bits: int) -> Array:
-    """Return the codes in bytes, along the last axis."""
-    shifts = np.arange(0, _BYTE, bits, dtype=np.uint8)
-    codes = (array[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return np.asarray(codes.reshape(*array.shape[:-1], -1))
-
-
-def _repacked(codes: Array, bits: int) -> Array:
-    """Return codes as bytes, along the last axis, which is filled up with zeros."""
-    each = _BYTE // bits
-    filled = np.zeros((*codes.shape[:-1], -(-codes.shape[-1] // each) * each), np.uint8)
-    filled[..., : codes.shape[-1]] = codes
-    parts = filled.reshape(*codes.shape[:-1], -1, each) << np.arange(0, _BYTE, bits, dtype=np.uint8)
-    return np.asarray(np.bitwise_or.reduce(parts, axis=-1).astype(np.uint8))
 
 
 @per_node
@@ -90,11 +73,11 @@ def _packed(node: Node, context: Context) -> _Packed | Refusal:
     count = -(-columns // size)
     if bits not in (2, 4, 8) or node.input(_ORDER) or weight.dtype != np.uint8:
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} of {bits} bits, or in another order")
-    if weight.shape != (rows, count, size * bits // _BYTE) or scales.size != rows * count:
+    if weight.shape != (rows, count, size * bits // BYTE) or scales.size != rows * count:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
     if zeros is not None:
         if zeros.dtype == np.uint8:
-            zeros = _unpacked(zeros.reshape(rows, -1), bits)[:, :count]
+            zeros = unpacked(zeros.reshape(rows, -1), bits)[:, :count]
         if zeros.size != rows * count:
             return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
         zeros = zeros.reshape(rows, count)
@@ -134,11 +117,7 @@ def _link(node: Node, context: Context) -> None:
     link(node, context, linear)
     inputs = channel_ids(context, linear.data, linear.data_axis)
     if inputs.size > 1:
-        context.elements.union(inputs, inputs[_first_of_block(inputs.size, found.size)])
-
-
-def _first_of_block(length: int, size: int) -> npt.NDArray[np.int64]:
-    return np.arange(length) // size * size
+        context.elements.union(inputs, inputs[first_of_block(inputs.size, found.size)])
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -179,7 +158,7 @@ def _slice(node: Node, rewriter: Rewriter, found: _Packed, rows: Bools, blocks: 
     stored = rewriter.constant_at(node, _ZEROS)
     if found.zeros is not None and stored is not None:
         zeros = found.zeros[rows][:, blocks]
-        zeros = _repacked(zeros, found.bits) if stored.dtype == np.uint8 else zeros.astype(stored.dtype)
+        zeros = repacked(zeros, found.bits) if stored.dtype == np.uint8 else zeros.astype(stored.dtype)
         rewriter.set_constant(node, _ZEROS, zeros if stored.ndim > 1 else zeros.reshape(-1))
     rewriter.set_attribute(node, "N", int(rows.sum()))
     rewriter.set_attribute(node, "K", columns)
@@ -194,7 +173,7 @@ def _parameters(node: Node, context: Context) -> list[Parameter]:
     blocks = columns[:: found.size] if columns.size > 1 else columns
     others = tuple(place for place in range(context.rank(output)) if place != axis)
     weight = (placed(rows, 3, 0), placed(blocks, 3, 1))
-    listed = [Parameter(linear.weight, _WEIGHT, Role.WEIGHT, weight, (output, others), packed=_BYTE // found.bits)]
+    listed = [Parameter(linear.weight, _WEIGHT, Role.WEIGHT, weight, (output, others), packed=BYTE // found.bits)]
     for position in (_SCALES, _ZEROS):
         if node.input(position):
             value = context.value(node.input(position))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor
 
@@ -137,3 +138,29 @@ def product(call: NodeCall) -> Tensor:
     bits, size, columns = (int(call.attribute(name, 4)) for name in ("bits", "block_size", "K"))
     found = packed(call.tensor(0), call.tensor(1), call.tensor(2), call.operand(3), bits, size, columns)
     return found + call.tensor(5) if call.has(5) else found
+
+
+@leaf
+def table(codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, block: int, middle: int) -> Tensor:
+    """Decode a table of codes, [rows, columns], in blocks along its rows; ``bits`` is 0 where none share a byte."""
+    whole = unpacked(codes, bits) if bits else codes
+    if zeros is None:
+        starts = torch.full_like(scales, float(middle))
+    else:
+        starts = (unpacked(zeros, bits)[:, : scales.shape[1]] if bits else zeros).to(scales.dtype)
+    spread = [numbers.repeat_interleave(block, 1)[:, : whole.shape[1]] for numbers in (scales, starts)]
+    return (whole.to(scales.dtype) - spread[1]) * spread[0]
+
+
+@lowering("GatherBlockQuantized", domain="com.microsoft", fixed=(2, 3))
+def looked_up(call: NodeCall) -> Tensor:
+    """Rows of a packed table, which is not trained."""
+    if int(call.attribute("gather_axis", 0)) % 2 or int(call.attribute("quantize_axis", 1)) % 2 != 1:
+        raise UsageError(f"node '{call.node.label}': GatherBlockQuantized along other axes cannot be trained")
+    bits, shared = int(call.attribute("bits", 4)), call.dtype(0) == TensorProto.UINT8
+    least, most = (0, (1 << bits) - 1) if shared else _limits(call, call.dtype(0))
+    middle = 0 if least < 0 else (most + 1) // 2
+    numbers = call.tensor(2), call.operand(3), bits if shared and bits < 8 else 0
+    return F.embedding(
+        call.tensor(1).long(), table(call.tensor(0), *numbers, int(call.attribute("block_size", 128)), middle)
+    )

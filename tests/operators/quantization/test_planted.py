@@ -102,3 +102,33 @@ def test_of_constants_that_no_bias_can_hold_a_few_stay(form: Form, operators: bo
     y = net.layer("MatMul", x, net.units(live=4), bias=False, relu=False)
     left = 8 if form.per_channel else 7
     assert sizes(minimized(net, y, operators)) == sorted([(left, 12), (left, 4)])
+
+
+@pytest.mark.parametrize("operators", [False, True])
+def test_a_choice_between_codes(operators: bool) -> None:
+    """QLinearWhere: channels leave that are 0 on both sides, or constants that are the same number there."""
+    net = Codes(Form(), 6)
+    x = net.input("N", 3, 5, 5)
+    kinds = net.units(**KINDS)
+    one, two = (net.layer("Conv", x, kinds, (1, 1)) for _ in range(2))
+    mean = net.add("ReduceMean", x.name, axes=[1], keepdims=1)
+    chosen = net.add("Where", net.add("Greater", mean, net.store(np.float32(0))), one.name, two.name)
+    y = net.layer("Conv", net.coded(chosen, kinds), net.units(live=4), (1, 1), relu=False)
+    model = minimized(net, y, operators)
+    assert sizes(model) == sorted([*[(9, 3, 1, 1)] * 2, (4, 9, 1, 1)])
+    assert ("QLinearWhere" in {node.op_type for node in model.graph.node}) == operators
+
+
+@pytest.mark.parametrize("operators", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_depthwise_layers_stay_operators_on_codes(operators: bool, per_channel: bool) -> None:
+    """A bias of zeros is a bias."""
+    net = Codes(Form(per_channel=per_channel), 7)
+    kinds = net.units(live=6, zero=4)
+    x = net.layer("Conv", net.input("N", 3, 6, 6), kinds, (1, 1))
+    x = net.layer("Conv", x, kinds, (3, 3), group=len(kinds), pads=[1, 1, 1, 1])
+    stored = net.nodes[-4].input[2]
+    (bias,) = (node.input[0] for node in net.nodes if node.output[0] == stored)
+    net.initializers[bias][:] = 0
+    y = net.layer("Conv", x, net.units(live=4), (1, 1), relu=False)
+    assert sizes(minimized(net, y, operators)) == sorted([(6, 3, 1, 1), (6, 1, 3, 3), (4, 6, 1, 1)])
