@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.training.criteria import CriterionContext, criteria_names, criterion
     from onnxsqueeze.training.cycle.front import Best, Point
     from onnxsqueeze.training.cycle.phase import Phase
+    from onnxsqueeze.training.cycle.settings import Goal
     from onnxsqueeze.training.cycle.squeeze_release import SqueezeRelease
     from onnxsqueeze.training.export.export import export_masked
     from onnxsqueeze.training.export.failure import describe_export_failure
@@ -26,6 +27,7 @@ __all__ = [
     "CompensatedLayerNorm",
     "CriterionContext",
     "Distillation",
+    "Goal",
     "Learning",
     "OnnxModule",
     "Phase",
@@ -52,6 +54,7 @@ _HOMES = {
     "CompensatedLayerNorm": "modules.compensated_layer_norm",
     "CriterionContext": "criteria",
     "Distillation": "squeezing.distillation",
+    "Goal": "cycle.settings",
     "Learning": "squeezing.learning",
     "OnnxModule": "module",
     "Phase": "cycle.phase",

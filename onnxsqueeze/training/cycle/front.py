@@ -43,6 +43,7 @@ class Best:
         onnx_path: the file to deploy. ratio: the dense network's weight elements by its own.
         metric: what the user's evaluation says of it. cycle: which one made it; 0 is the network that was given.
         front: all cycles in their order.
+        missed: a line on the ratio that was wanted and not reached; "" if it was, or none was wanted.
     """
 
     onnx_path: Path
@@ -50,6 +51,7 @@ class Best:
     metric: float
     cycle: int
     front: tuple[Point, ...]
+    missed: str = ""
 
 
 def points(state: State, folder: Path) -> tuple[Point, ...]:

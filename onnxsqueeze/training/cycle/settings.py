@@ -67,7 +67,8 @@ class Goal:
     Attributes:
         cycles: at most so many.
         max_drop: how much worse than the dense network the metric may be, in the metric's own unit; None: any.
-        target_ratio: the dense network's weight elements by those wanted; None: as far as the other two allow.
+        target_ratio: the dense network's weight elements by those of the file wanted; None: as far as the other two
+            allow.
     """
 
     cycles: int = 8
@@ -92,3 +93,17 @@ class Goal:
         else:
             found = self
         return found if cycles is None else replace(found, cycles=cycles)
+
+
+def goal_of(given: Goal | Mapping[str, Any]) -> Goal:
+    """Return a goal that is given as one, or by names; a ratio alone is to be reached whatever the metric does.
+
+    Raises:
+        UsageError: for another name, or something else.
+    """
+    if isinstance(given, Goal):
+        return given
+    names = {"cycles", "max_drop", "target_ratio"}
+    if not isinstance(given, Mapping) or not set(given) <= names:
+        raise UsageError(f"goals: {given!r} is not a mapping of {', '.join(sorted(names))}")
+    return Goal().changed(given.get("cycles"), given.get("max_drop"), given.get("target_ratio"))

@@ -22,10 +22,10 @@ from onnxsqueeze.training.cycle.checking import check_example, check_runs, in_or
 from onnxsqueeze.training.cycle.front import Best, best, points
 from onnxsqueeze.training.cycle.processes import Processes, chosen_device
 from onnxsqueeze.training.cycle.publishing import publish
-from onnxsqueeze.training.cycle.settings import Cost, Goal, Likelihood, Settings
+from onnxsqueeze.training.cycle.settings import Cost, Goal, Likelihood, Settings, goal_of
 from onnxsqueeze.training.cycle.stages import Evaluate, Stages, Train, squeeze_settings
 from onnxsqueeze.training.cycle.state import State
-from onnxsqueeze.training.cycle.targets import next_attempt
+from onnxsqueeze.training.cycle.targets import Attempt, missed, next_attempt
 from onnxsqueeze.training.cycle.workdir import DENSE, UNDERWAY, Workdir
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 
@@ -147,27 +147,35 @@ class SqueezeRelease:
         """Whether a run was begun in the workdir, so that `resume` can go on with it."""
         return Workdir(workdir).holds_run
 
-    def run(self, cycles: int | None = None, max_drop: float | None = None, target_ratio: float | None = None) -> Best:
+    def run(
+        self,
+        cycles: int | None = None,
+        max_drop: float | None = None,
+        target_ratio: float | None = None,
+        *,
+        goals: Sequence[Goal | Mapping[str, Any]] = (),
+    ) -> Best:
         """Run cycles until the goal is reached, or none of it can be.
 
         Args:
             cycles: at most so many; 8 by default.
             max_drop: how much worse than the dense network the metric may be; 0.005 by default. A cycle that falls
                 below is given up, and the last network within it is tried again with half the share.
-            target_ratio: the dense network's weight elements by those wanted, in equal steps over all cycles. Without
-                ``max_drop`` it is reached whatever the metric does.
+            target_ratio: the dense network's weight elements by those of the file wanted, in equal steps over all
+                cycles. Without ``max_drop`` it is aimed at whatever the metric does.
+            goals: several, one after the other, instead of those three; each a `Goal` or a mapping of the same three
+                names. The cycles of each count from the beginning of the run.
 
-        A resumed run goes on with the goal that it had, except for what is given here.
+        A resumed run goes on with the goals that it had, except for what is given here.
 
         Returns:
-            The smallest network within the allowed drop.
+            The smallest network within the allowed drop. Where the ratio is not reached, its ``missed`` says so.
 
         Raises:
-            VerificationError: when a minimized network does not compute what the masked one computes.
             UsageError, SqueezeError: for loops that break the module or do not return a number.
         """
         stages = self._stages
-        self._commit(replace(self._state, goal=self._state.goal.changed(cycles, max_drop, target_ratio)))
+        self._commit(_aimed(self._state, (cycles, max_drop, target_ratio), goals))
         if self._state.records:
             self._publish()  # what a process that was killed may not have come to
         else:
@@ -176,13 +184,16 @@ class SqueezeRelease:
         while True:
             if self._state.underway is None:
                 attempt = next_attempt(self._state)
-                if isinstance(attempt, str):
-                    break
-                self._commit(stages.begin(self._state, attempt))
+                if isinstance(attempt, Attempt):
+                    self._commit(stages.begin(self._state, attempt))
+                else:
+                    found = self._ended(attempt)
+                    if not self._state.later:
+                        return found
+                    goal, *later = self._state.later
+                    self._commit(replace(self._state, goal=goal, later=tuple(later)))
+                    continue
             self._advance()
-        found = best(points(self._state, stages.workdir.folder))
-        stages.announcer.say(f"{attempt}; best: {found.onnx_path} ({found.ratio:.2f}x, metric {found.metric:.5g})")
-        return found
 
     @property
     def dense_elements(self) -> int:
@@ -194,9 +205,18 @@ class SqueezeRelease:
         """The best network so far, with all others; None before the dense network was evaluated."""
         return best(points(self._state, self._stages.workdir.folder)) if self._state.records else None
 
+    def _ended(self, why: str) -> Best:
+        """Say how far a goal was reached."""
+        state, stages = self._state, self._stages
+        found = best(points(state, stages.workdir.folder))
+        found = replace(found, missed=missed(state, found.ratio, why))
+        said = f"best: {found.onnx_path} ({found.ratio:.2f}x, metric {found.metric:.5g})"
+        stages.announcer.say(f"{found.missed or why}; {said}")
+        return found
+
     def _advance(self) -> None:
         """Do the next stage of the cycle under way."""
-        stages, underway = self._stages, self._state.underway
+        stages, underway, finished = self._stages, self._state.underway, len(self._state.records)
         assert underway is not None
         following = {
             "begun": stages.loosen,
@@ -207,7 +227,7 @@ class SqueezeRelease:
             "minimized": stages.finish,
         }
         self._commit(following[underway.stage](self._state, underway))
-        if self._state.underway is None:
+        if len(self._state.records) > finished:
             self._finished_cycle()
 
     def _commit(self, state: State) -> None:
@@ -263,6 +283,17 @@ class SqueezeRelease:
         if calibration is not None:
             name = workdir.save_batches(f"{UNDERWAY}/calibration.pt", given_batches(calibration, len(inputs)))
         return State(settings, Goal(), weight_elements(dense), name, given_calibration=name is not None)
+
+
+def _aimed(state: State, one: tuple[int | None, float | None, float | None], several: Sequence[Any]) -> State:
+    """Return the state with the goals that are given, else with those that it had."""
+    given = any(value is not None for value in one)
+    if several and given:
+        raise UsageError("give goals=, or cycles=, max_drop= and target_ratio=, not both")
+    if not several:
+        return replace(state, goal=state.goal.changed(*one), later=() if given else state.later)
+    goal, *later = [goal_of(value) for value in several]
+    return replace(state, goal=goal, later=tuple(later))
 
 
 def _write_dense(model: Source, example: Example | None, workdir: Workdir) -> Model:

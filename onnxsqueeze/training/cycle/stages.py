@@ -22,9 +22,17 @@ from onnxsqueeze.training.criteria import UNITS, criterion_named
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.calibration import captured
 from onnxsqueeze.training.cycle.checking import Before, metric_of
-from onnxsqueeze.training.cycle.minimization import NETWORK, write_minimized, write_network
+from onnxsqueeze.training.cycle.minimization import (
+    NETWORK,
+    REFUSED,
+    Written,
+    stored_elements,
+    write_minimized,
+    write_network,
+)
 from onnxsqueeze.training.cycle.phase import Phase, phase_seed, seed_everything
 from onnxsqueeze.training.cycle.processes import Processes
+from onnxsqueeze.training.cycle.refusal import Accepted
 from onnxsqueeze.training.cycle.settings import Settings
 from onnxsqueeze.training.cycle.state import Record, State, Underway
 from onnxsqueeze.training.cycle.targets import Attempt
@@ -69,6 +77,7 @@ class Stages:
                 started = time.perf_counter()
                 sizes = write_minimized(self.workdir, DENSE, folder, state.settings.round_to)
                 spent = {**seconds, "minimize": time.perf_counter() - started}
+            pinned = self._pinned(state, 0, DENSE, sizes)
             module = from_onnx(self.workdir.path(f"{folder}/{NETWORK}"))
             record = Record(
                 cycle=0,
@@ -80,9 +89,10 @@ class Stages:
                 left=elements_left(module),
                 ratio=state.dense_elements / max(1, sizes.elements),
                 metric=metric,
+                refusal=sizes.refusal,
                 seconds=spent,
             )
-            return replace(state, calibration=calibration, records=(record,))
+            return replace(state, calibration=calibration, records=(record,), pinned=pinned)
 
         return self.processes.on_main(finish)
 
@@ -131,28 +141,41 @@ class Stages:
             with self._working(f"cycle {cycle.cycle}: choosing what goes", state):
                 started = time.perf_counter()
                 module = held(self.workdir.path(cycle.network), self.device)
-                self._choose(module, state, cycle)
+                if not self._choose(module, state, cycle) and not cycle.step:
+                    return replace(state, underway=None, exhausted=cycle.base)
                 name = f"{UNDERWAY}/{cycle.cycle}-masked-{cycle.step}.onnx"
                 self.workdir.save_model(name, module.write_back())
                 masked = time.perf_counter()
-                network = write_network(self.workdir, name, f"{UNDERWAY}/{cycle.cycle}-squeezed-{cycle.step}.onnx")
+                smaller = f"{UNDERWAY}/{cycle.cycle}-squeezed-{cycle.step}.onnx"
+                found = write_network(self.workdir, name, smaller, state.pinned)
                 seconds = {"squeeze": masked - started, "minimize": time.perf_counter() - masked}
-            return replace(state, underway=cycle.after("squeezed", seconds, network=network, start=None))
+            refusal = found.refusal or cycle.refusal
+            done = cycle.after("squeezed", seconds, network=smaller, start=None, refusal=refusal)
+            return replace(state, underway=done, pinned=self._pinned(state, cycle.cycle, name, found))
 
         return self.processes.on_main(work)
 
-    def _choose(self, module: OnnxModule, state: State, cycle: Underway) -> None:
-        left = state.record(cycle.base).left
-        if cycle.target >= left:
-            return
+    def _choose(self, module: OnnxModule, state: State, cycle: Underway) -> bool:
+        """Mask what goes; return whether anything does that the last cycle has left.
+
+        The target is of the file, in which zeros are stored, too. With whole units what is left falls by the same
+        factor; of single weights it takes as many as leave a file of that size.
+        """
+        base = state.record(cycle.base)
         settings = squeeze_settings(state.settings)
-        target = cubic_targets(left, cycle.target, settings.steps)[cycle.step]
+        single = settings.criterion != UNITS and not settings.structured
+        elements = base.network_elements if single else base.left
+        final = round(elements * min(1.0, cycle.target / base.elements))
+        target = max(1, cubic_targets(elements, final, settings.steps)[cycle.step])
         start = None
         if cycle.start is not None:
             before = from_onnx(self.workdir.path(cycle.start), device=self.device)
             start = {name: parameter.detach() for name, parameter in before.initializers.items()}
         generator = _generator(state, cycle, "score")
-        squeeze(module, target, replace(settings, steps=1), self._batches(state), generator, start=start)
+        stored = stored_elements if single else None
+        settings = replace(settings, steps=1)
+        squeeze(module, target, settings, self._batches(state), generator, start=start, stored=stored)
+        return elements_left(module) < base.left
 
     def train_squeezed(self, state: State, cycle: Underway) -> State:
         """Train what is left."""
@@ -165,7 +188,7 @@ class Stages:
             with self._working(f"cycle {cycle.cycle}: minimizing", state):
                 started = time.perf_counter()
                 folder = self.workdir.cycle(cycle.cycle)
-                sizes = write_minimized(self.workdir, cycle.network, folder, state.settings.round_to)
+                sizes = write_minimized(self.workdir, cycle.network, folder, state.settings.round_to, state.pinned)
                 seconds = {"minimize": time.perf_counter() - started}
             done = cycle.after(
                 "minimized",
@@ -173,8 +196,9 @@ class Stages:
                 network=f"{folder}/{NETWORK}",
                 elements=sizes.elements,
                 network_elements=sizes.network_elements,
+                refusal=sizes.refusal or cycle.refusal,
             )
-            return replace(state, underway=done)
+            return replace(state, underway=done, pinned=self._pinned(state, cycle.cycle, cycle.network, sizes))
 
         return self.processes.on_main(work)
 
@@ -194,11 +218,25 @@ class Stages:
                 ratio=state.dense_elements / max(1, cycle.elements),
                 metric=metric,
                 released=cycle.released,
+                refusal=cycle.refusal,
                 seconds={**cycle.seconds, **seconds},
             )
             return replace(state, records=(*state.records, record), underway=None)
 
         return self.processes.on_main(work)
+
+    def _pinned(self, state: State, cycle: int, masked: str, found: Written | Accepted) -> tuple[str, ...]:
+        """Return what stays whole from now on; where a smaller network was refused, say so and keep its origin."""
+        if not found.refusal:
+            return state.pinned
+        name = self.workdir.save_model(f"{self.workdir.cycle(cycle)}/{REFUSED}", self.workdir.load_model(masked))
+        new = [pin for pin in found.pinned if pin not in state.pinned]
+        stays = f"{', '.join(new)} stay whole" if new else "it stays as it is"
+        self.announcer.say(
+            f"cycle {cycle}: {self.workdir.path(name)} was minimized to a different function and that refused: "
+            f"{found.refusal}; {stays}, and the run goes on; please report it with this file"
+        )
+        return found.pinned
 
     def _trained(self, state: State, cycle: Underway, kind: str, steps: int) -> State:
         """NodeCall the user's training loop, check what it leaves behind, and write the network."""

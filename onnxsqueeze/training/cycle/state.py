@@ -21,13 +21,14 @@ class Record:
     Attributes:
         cycle: its number; 0 is the network that was given, minimized.
         base: the cycle whose network it started from.
-        share, target: the part of the base's elements to remove, and the elements that were to be left.
+        share, target: the part of the base's elements to remove, and those that its minimized.onnx was to have.
         elements: the weight elements of its minimized.onnx.
         network_elements: those of its network.onnx, from which the next cycle starts.
         left: those of them that are not held at zero.
         ratio: the dense network's elements by `elements`.
         metric: what the user's evaluation says of it.
         released: how many zeros became noise before it was trained.
+        refusal: why a smaller network was refused by verification, so that some tensors stayed whole; "" if none was.
         seconds: what each stage took.
     """
 
@@ -41,6 +42,7 @@ class Record:
     ratio: float
     metric: float
     released: int = 0
+    refusal: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -55,7 +57,7 @@ class Underway:
         step: which of several steps of squeezing and training comes next or is under way, from 0.
         network: the file, relative to the workdir, that the next stage starts from.
         start: the file of the network before it was last trained, for criteria that look at movement; None: not kept.
-        elements, network_elements, released, seconds: as far as they are known.
+        elements, network_elements, released, refusal, seconds: as far as they are known.
     """
 
     cycle: int
@@ -69,6 +71,7 @@ class Underway:
     elements: int = 0
     network_elements: int = 0
     released: int = 0
+    refusal: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def after(self, stage: str, seconds: Mapping[str, float], **changes: Any) -> Underway:
@@ -90,6 +93,9 @@ class State:
         given_calibration: whether the user gave these batches, so that no others take their place.
         records: the finished cycles; the first is cycle 0.
         underway: the cycle that is not finished.
+        later: the goals that come after this one.
+        pinned: the tensors that stay whole, since verification refused a network without some of their channels.
+        exhausted: the cycle from whose network a squeeze could remove nothing; None if there was none.
     """
 
     settings: Settings
@@ -99,6 +105,9 @@ class State:
     given_calibration: bool = False
     records: tuple[Record, ...] = ()
     underway: Underway | None = None
+    later: tuple[Goal, ...] = ()
+    pinned: tuple[str, ...] = ()
+    exhausted: int | None = None
 
     @property
     def dense_metric(self) -> float:
@@ -142,6 +151,8 @@ def from_json(content: bytes, name: str) -> State:
             goal=Goal(**plain.pop("goal")),
             records=tuple(Record(**record) for record in plain.pop("records")),
             underway=Underway(**underway) if underway else None,
+            later=tuple(Goal(**goal) for goal in plain.pop("later", ())),
+            pinned=tuple(plain.pop("pinned", ())),
             **plain,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:

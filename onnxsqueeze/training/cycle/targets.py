@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from onnxsqueeze.training.criteria import UNITS
 from onnxsqueeze.training.cycle.settings import SMALLEST_SHARE
 from onnxsqueeze.training.cycle.state import Record, State
 
@@ -15,7 +16,7 @@ class Attempt:
 
     Attributes:
         cycle: its number. base: the cycle whose network it starts from.
-        share: the part of the base's elements to remove. target: the weight elements to be left.
+        share: the part of the base's elements to remove. target: the weight elements that its file shall have.
     """
 
     cycle: int
@@ -28,8 +29,9 @@ def next_attempt(state: State) -> Attempt | str:
     """Return what the next cycle tries, or why there is none.
 
     With a ratio R to reach in n cycles, cycle k aims at R**(k/n), that is, each removes the same share of what the one
-    before has left. With an allowed drop, a network that falls below it is given up: the last one within it is tried
-    again with half the share.
+    before has left. What counts is the weight elements of the file to deploy, in which criteria of single weights leave
+    zeros. With an allowed drop, a network that falls below it is given up: the last one within it is tried again with
+    half the share.
     """
     last, goal = state.records[-1], state.goal
     base = last if goal.max_drop is None else [record for record in state.records if state.within(record)][-1]
@@ -37,13 +39,24 @@ def next_attempt(state: State) -> Attempt | str:
         return "the target is reached"
     if last.cycle >= goal.cycles:
         return "all cycles are done"
-    if last.cycle and last.left >= state.record(last.base).left and last is base:
+    if state.exhausted == base.cycle or (last.cycle and last is base and last.left >= state.record(last.base).left):
         return "nothing more could be removed"
     limit = _limit(state)
     if limit < SMALLEST_SHARE:
         return "smaller steps would not be worth their training"
     share = min(limit, _share_for_ratio(state, base))
-    return Attempt(last.cycle + 1, base.cycle, share, max(1, round(base.left * (1 - share))))
+    return Attempt(last.cycle + 1, base.cycle, share, max(1, round(base.elements * (1 - share))))
+
+
+def missed(state: State, ratio: float, why: str) -> str:
+    """Return a line on a ratio that was wanted and not reached, "" if it was or none was."""
+    wanted = state.goal.target_ratio
+    if wanted is None or ratio >= wanted:
+        return ""
+    settings = state.settings
+    single = settings.criterion != UNITS and not settings.options.get("structured")
+    hint = "; single weights leave units whole: criterion='units' removes them" if single else ""
+    return f"missed: {ratio:.2f}x of the {wanted:g}x wanted: {why}{hint}"
 
 
 def _limit(state: State) -> float:
@@ -60,4 +73,4 @@ def _share_for_ratio(state: State, base: Record) -> float:
         return 1.0
     remaining = state.goal.cycles - state.records[-1].cycle
     wanted = state.dense_elements / state.goal.target_ratio
-    return max(0.0, 1 - math.pow(wanted / base.left, 1 / remaining))
+    return max(0.0, 1 - math.pow(wanted / base.elements, 1 / remaining))

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 Train = Callable[["OnnxModule", int], None]
 """Trains the module between two steps of a squeeze, given the step that comes next, from 0."""
 
+Stored = Callable[["OnnxModule"], int]
+"""Counts the weight elements of the file that a module with its masks becomes."""
+
+_TRIALS = 9
+_CLOSE = 0.97  # of the elements wanted
+
 Cost = Literal["parameters", "macs", "latency"] | Mapping[int, float]
 
 
@@ -120,6 +126,7 @@ def squeeze(
     losses: Losses | None = None,
     start: Mapping[str, Tensor] | None = None,
     train: Train | None = None,
+    stored: Stored | None = None,
 ) -> SqueezeOutcome:
     """Set masks on a module so that about ``target`` weight elements are left, biases and norms counted.
 
@@ -132,14 +139,15 @@ def squeeze(
         losses: a user's own loss for criteria that use gradients: from the module, one loss for each small batch.
         start: the values that movement is measured from; by default those that the module was made from.
         train: called between steps, and before the first for criteria that need training.
+        stored: for criteria of single weights: with it the target is what this counts, found by trying.
 
     Raises:
         UsageError: when the target or a batch cannot be followed, or a criterion gives NaN.
     """
     if target < 1:
         raise UsageError(f"a squeeze cannot leave {target} weight elements")
-    job = _Job(module, settings, list(batches), generator, losses, start)
-    before = job.left()
+    job = _Job(module, settings, list(batches), generator, losses, start, stored)
+    before = job.left() if stored is None else stored(module)
     if target >= before:
         return job.outcome(target, before)
     for step, goal in enumerate(cubic_targets(before, target, settings.steps)):
@@ -160,8 +168,10 @@ class _Job:
         generator: torch.Generator,
         losses: Losses | None,
         start: Mapping[str, Tensor] | None,
+        stored: Stored | None = None,
     ) -> None:
         self.module = module
+        self.stored = stored
         self.settings = settings
         self.batches = batches
         self.generator = generator
@@ -311,11 +321,35 @@ class _Job:
     def _single(self, goal: int) -> None:
         """Mask single weights until ``goal`` elements are left."""
         alive, evidence = self.alive(), self.evidence()
-        masks = self._kept(self._scores(evidence, alive), alive, goal)
+        scores = self._scores(evidence, alive)
+        masks = self._kept(scores, alive, goal) if self.stored is None else self._storing(scores, alive, goal)
         if self.criterion.folds_mean:
             folded = fold_means(evidence, {name: alive[name] & ~mask for name, mask in masks.items()})
             self.folded += sum(folded.values())
         self.mask(masks)
+
+    def _storing(self, scores: Mapping[str, Tensor], alive: Mapping[str, Tensor], goal: int) -> Masks:
+        """Return the widest masks of single weights under which a file stores ``goal`` elements, by bisection.
+
+        How many weights that leaves cannot be told beforehand: the file loses what units have no weights left.
+        """
+        assert self.stored is not None
+        given, high = self.module.masks, float(self.left())
+        low, found = 1.0, self._kept(scores, alive, 1)
+        guess = high * min(1.0, goal / self.stored(self.module))
+        for _ in range(_TRIALS):
+            masks = self._kept(scores, alive, round(guess))
+            self.mask(masks)
+            elements = self.stored(self.module)
+            self.module.set_masks(given)
+            if elements <= goal:
+                low, found = guess, masks
+            else:
+                high = guess
+            if _CLOSE * goal <= elements <= goal or low > _CLOSE * high:
+                break
+            guess = (low * high) ** 0.5
+        return found
 
     def _kept(self, scores: Mapping[str, Tensor], alive: Mapping[str, Tensor], goal: int) -> Masks:
         """Return masks of single weights that leave ``goal`` elements of the module."""
@@ -347,7 +381,7 @@ class _Job:
 
     def outcome(self, target: int, before: int) -> SqueezeOutcome:
         """Return what was done."""
-        left = self.left()
+        left = self.left() if self.stored is None else self.stored(self.module)
         tensors = {name: (int(mask.sum()), mask.numel()) for name, mask in self.module.masks.items()}
         note = ""
         if target >= before:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnxsqueeze.errors import InvalidModelError, SqueezeError, UsageError
+from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.training import Phase, SqueezeRelease
-from onnxsqueeze.training.cycle import minimization
-from onnxsqueeze.verification.report import VerificationError
+from onnxsqueeze.training.cycle import refusal
+from onnxsqueeze.verification import verify
 from tests.training.cycle.loops import data, dense, evaluate, started, train
 
 X = data()[0]
@@ -26,7 +28,7 @@ X = data()[0]
 def begun(workdir: Path, **changes: Any) -> SqueezeRelease:
     loops = {"train": train, "evaluate": evaluate}
     arguments = {"model": dense(), "example_inputs": X[:2], "criterion": "magnitude", **loops, **changes}
-    return SqueezeRelease(workdir=workdir, progress=False, **arguments)
+    return SqueezeRelease(workdir=workdir, **{"progress": False, **arguments})
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
@@ -185,25 +187,38 @@ def test_a_workdir_without_a_run(tmp_path: Path) -> None:
         SqueezeRelease.resume(tmp_path, train, evaluate)
 
 
-def test_a_wrong_minimization_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    minimize = minimization.minimize
+@pytest.mark.parametrize("blamed", [False, True])
+def test_a_wrong_minimization_costs_what_it_was_refused_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blamed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is minimized wrong as long as one tensor loses channels; or, with none to blame, whatever is done."""
+    minimize = refusal.minimize
+    culprit = first_layer(dense()) if blamed else None
+    refused = "1-masked" if blamed else "cycle-01"
 
-    def wrong(source: Any, **options: Any) -> Any:
-        result = minimize(source, **options)
-        if "cycle-01" in str(source):
+    def wrong(source: Any, *, keep: Sequence[str] = (), **options: Any) -> Any:
+        result = minimize(source, keep=keep, **options)
+        if refused in str(source) and culprit not in keep:
             corrupt(result.minimized)
         return result
 
-    monkeypatch.setattr(minimization, "minimize", wrong)
-    run = begun(tmp_path)
-    with pytest.raises(VerificationError, match="cycle-01/masked.onnx: minimized to a different function") as error:
-        run.run(cycles=2, target_ratio=4.0)
-    one_line(error)
-    assert not error.value.report.passed
-    assert (tmp_path / "cycle-01" / "masked.onnx").exists()
-    assert not (tmp_path / "cycle-01" / "network.onnx").exists()
-    monkeypatch.undo()
-    assert [point.cycle for point in started(tmp_path).run().front] == [0, 1, 2]
+    monkeypatch.setattr(refusal, "minimize", wrong)
+    found = begun(tmp_path, criterion="units", progress=True).run(cycles=2, target_ratio=4.0)
+    assert [point.cycle for point in found.front] == [0, 1, 2]
+    said = capfd.readouterr().err
+    assert "cycle-01/refused.onnx was minimized to a different function" in said and "please report it" in said
+    assert (f"{culprit} stay whole" in said) == (culprit is not None)
+    if not blamed:
+        folder = tmp_path / "cycle-01"
+        assert verify(load(folder / "refused.onnx"), load(folder / "minimized.onnx")).passed
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    assert state["pinned"] == ([culprit] if culprit else [])
+    assert [bool(record["refusal"]) for record in state["records"]] == [False, True, False]
+
+
+def first_layer(model: ModelProto) -> str:
+    """Return the name of the first hidden layer's output."""
+    return next(node.output[0] for node in model.graph.node if node.op_type in ("Gemm", "MatMul"))
 
 
 def corrupt(model: Model) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.cycle.settings import Goal, Settings
+from onnxsqueeze.training.cycle.settings import Goal, Settings, goal_of
 from onnxsqueeze.training.cycle.state import Record, State, from_json
-from onnxsqueeze.training.cycle.targets import Attempt, next_attempt
+from onnxsqueeze.training.cycle.targets import Attempt, missed, next_attempt
 
 DENSE = 10_000
 
@@ -95,11 +95,34 @@ def test_a_cycle_that_removes_nothing_is_the_last() -> None:
     assert next_attempt(state(Goal(), record(1, DENSE, 0.98))) == "nothing more could be removed"
 
 
-def test_weights_held_at_zero_count_as_gone() -> None:
-    held = replace(record(1, DENSE, 0.98), left=6000)
-    attempt = next_attempt(state(Goal(), held))
+def test_weights_held_at_zero_count_as_long_as_they_are_in_the_file() -> None:
+    """Single weights that went are zeros in the file: what is still missing is spread over the cycles that are left."""
+    held = replace(record(1, DENSE, 0.98), left=2000)
+    attempt = next_attempt(state(Goal(cycles=3, max_drop=None, target_ratio=4.0), held))
     assert isinstance(attempt, Attempt)
-    assert attempt.target == 3600
+    assert (attempt.share, attempt.target) == (0.5, DENSE // 2)
+
+
+def test_a_network_from_which_nothing_can_go_is_not_tried_again() -> None:
+    found = state(Goal(cycles=3, max_drop=None, target_ratio=4.0), record(1, DENSE // 2, 0.98))
+    assert isinstance(next_attempt(found), Attempt)
+    assert next_attempt(replace(found, exhausted=1)) == "nothing more could be removed"
+    assert isinstance(next_attempt(replace(found, exhausted=0)), Attempt)
+
+
+def test_a_ratio_that_is_missed_is_said() -> None:
+    found = state(Goal(cycles=1, max_drop=None, target_ratio=6.0), record(1, DENSE // 2, 0.98))
+    assert missed(found, 6.0, "all cycles are done") == ""
+    assert missed(found, 2.0, "all cycles are done") == "missed: 2.00x of the 6x wanted: all cycles are done"
+    single = replace(found, settings=Settings(criterion="magnitude"))
+    assert "single weights leave units whole: criterion='units'" in missed(single, 2.0, "all cycles are done")
+    assert missed(replace(found, goal=Goal()), 2.0, "all cycles are done") == ""
+
+
+@pytest.mark.parametrize("given", [{"ratio": 3.0}, 4.0, [4.0]])
+def test_goals_of_other_forms_are_refused(given: object) -> None:
+    with pytest.raises(UsageError, match="goals: .* is not a mapping of cycles, max_drop, target_ratio"):
+        goal_of(given)  # type: ignore[arg-type]
 
 
 def test_the_goal_changes_only_where_it_is_given() -> None:
@@ -141,6 +164,7 @@ def test_releases_in_every_cycle_in_none_or_in_every_second() -> None:
 def test_a_state_is_read_back_as_it_was_written() -> None:
     settings = Settings(cost="macs", options={"weights": 0.25}, round_to=8)
     found = replace(state(Goal(target_ratio=39.0), record(1, 6000, 0.9783)), settings=settings, calibration="a.pt")
+    found = replace(found, later=(Goal(cycles=9), Goal(cycles=12, target_ratio=50.0)), pinned=("a",), exhausted=1)
     assert from_json(found.to_json(), "state.json") == found
 
 
