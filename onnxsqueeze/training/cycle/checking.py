@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,26 @@ def metric_of(value: Any, where: str) -> float:
     return found
 
 
+def check_loop(name: str, loop: Any, arguments: Sequence[str]) -> None:
+    """Refuse what cannot be called as a loop is.
+
+    Raises:
+        UsageError: when it is no function, or takes other arguments.
+    """
+    if not callable(loop):
+        raise UsageError(f"{name}: give a function, not {type(loop).__name__}")
+    try:
+        signature = inspect.signature(loop)
+    except (TypeError, ValueError):  # of what is built in nothing is known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"{name}: is called as {name}({', '.join(arguments)}), which it does not take: {error}"
+        ) from None
+
+
 def in_order(
     example: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor], names: Sequence[str]
 ) -> tuple[torch.Tensor, ...]:
@@ -68,8 +89,8 @@ def check_example(model: Model, example: Sequence[torch.Tensor]) -> None:
         names = ", ".join(value.name for value in inputs)
         raise UsageError(f"example_inputs: {len(example)} given, the model has {len(inputs)}: {names}")
     for value, tensor in zip(inputs, example, strict=True):
-        declared = _declared_sizes(value)
-        if declared is not None and not _fits(declared, tuple(tensor.shape)):
+        declared = _sizes(value)
+        if declared is not None and not fits(declared, tuple(tensor.shape)):
             wanted = ", ".join(str(size) for size in declared)
             raise UsageError(
                 f"example_inputs: {value.name} has the shape {tuple(tensor.shape)}, the model wants ({wanted})"
@@ -81,7 +102,7 @@ def check_example(model: Model, example: Sequence[torch.Tensor]) -> None:
             raise UsageError(f"example_inputs: {value.name} is {tensor.dtype}, the model wants integers")
 
 
-def check_runs(module: nn.Module, example: Sequence[torch.Tensor]) -> None:
+def check_runs(module: nn.Module, example: Sequence[torch.Tensor], argument: str = "example_inputs") -> None:
     """Run a module once in eval mode.
 
     Raises:
@@ -93,17 +114,23 @@ def check_runs(module: nn.Module, example: Sequence[torch.Tensor]) -> None:
             module(*example)
     except Exception as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in example)
-        raise UsageError(f"example_inputs of the shapes {shapes} do not run: {one_line(error)}") from error
+        raise UsageError(f"{argument} of the shapes {shapes} do not run: {one_line(error)}") from error
 
 
-def _declared_sizes(value: ValueInfoProto) -> list[int | str] | None:
+def declared_sizes(model: Model, name: str) -> list[int | str] | None:
+    """Return the sizes that a model declares for an input, numbers and names; None if it says nothing."""
+    return next((_sizes(value) for value in model.skeleton.graph.input if value.name == name), None)
+
+
+def _sizes(value: ValueInfoProto) -> list[int | str] | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return None
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
 
 
-def _fits(declared: Sequence[int | str], shape: tuple[int, ...]) -> bool:
+def fits(declared: Sequence[int | str], shape: tuple[int, ...]) -> bool:
+    """Whether a shape has the declared sizes; what is a name may be of any."""
     return len(declared) == len(shape) and all(
         isinstance(wanted, str) or wanted == size for wanted, size in zip(declared, shape, strict=True)
     )
@@ -115,19 +142,28 @@ class Before:
 
     Attributes:
         parameters: by name; held on to, so that one that takes another's place is another object.
-        kinds: shape and dtype of each. masks: copies.
+        kinds: shape and dtype of each. masks: copies. sums: of each, which no training leaves as they are.
     """
 
     parameters: Mapping[str, nn.Parameter]
     kinds: Mapping[str, tuple[torch.Size, torch.dtype]]
     masks: Mapping[str, torch.Tensor]
+    sums: Mapping[str, float]
 
     @classmethod
     def of(cls, module: OnnxModule) -> Before:
         """Take down what must stay as it is."""
         parameters = dict(module.named_parameters())
         kinds = {name: (parameter.shape, parameter.dtype) for name, parameter in parameters.items()}
-        return cls(parameters, kinds, {name: mask.clone() for name, mask in module.masks.items()})
+        return cls(parameters, kinds, {name: mask.clone() for name, mask in module.masks.items()}, _sums(module))
+
+    def warning(self, module: OnnxModule, returned: Any) -> str:
+        """Return what may be a mistake of a training loop, "" if nothing is."""
+        if isinstance(returned, nn.Module) and getattr(returned, "module", returned) is not module:
+            return "returned another module, which does not count; train the one that it is given, in place"
+        if self.sums and self.sums == _sums(module):
+            return "changed no parameter; make an optimizer of module.parameters() and step it"
+        return ""
 
     def problem(self, module: OnnxModule, where: str) -> SqueezeError | None:
         """Return what a training loop has done to the module that it must not do; None if all is well."""
@@ -160,6 +196,10 @@ class Before:
         ):
             return "changed the masks; leave set_masks to the cycle"
         return None
+
+
+def _sums(module: OnnxModule) -> dict[str, float]:
+    return {name: float(tensor.double().sum()) for name, tensor in _changing(module)}
 
 
 def _changing(module: OnnxModule) -> list[tuple[str, torch.Tensor]]:

@@ -105,7 +105,7 @@ def chosen_device(device: str | torch.device | None, processes: Processes) -> to
         try:
             found = torch.device(device)
             torch.empty(1, device=found)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise UsageError(f"device={str(device)!r}: cannot be used: {str(error).splitlines()[0]}") from None
     if found.type == "cuda":
         torch.cuda.set_device(found)

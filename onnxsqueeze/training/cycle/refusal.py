@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from glob import escape
 from typing import Any
 
-from onnxsqueeze.errors import SqueezeError
+from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.minimize import Result, minimize
 from onnxsqueeze.verification import verify
+from onnxsqueeze.verification.report import VerificationError
 
 _MOST_CULPRITS = 3
 
@@ -86,7 +87,7 @@ class _Search:
             if self.right is not None and _same(self.right, result.minimized):
                 return _Attempt(result.minimized, "")
             report = verify(self.original, result.minimized)
-        except SqueezeError as error:
+        except (VerificationError, InvalidModelError) as error:
             return _Attempt(self.original, str(error))
         where = f" (first at {report.first_deviating})" if report.first_deviating else ""
         refusal = "" if report.passed else f"{report.reason}{where}"

@@ -41,6 +41,12 @@ class Settings:
             raise UsageError(f"release={self.release!r}: give True, False or 'alternate'")
         if self.teacher not in (True, False, "loop"):
             raise UsageError(f"teacher={self.teacher!r}: give True, False or 'loop'")
+        for name, number in (("share", self.share), ("change", self.change)):
+            if not is_number(number):
+                raise UsageError(f"{name}={number!r}: give a number")
+        whole = isinstance(self.round_to, int) and not isinstance(self.round_to, bool) and self.round_to >= 1
+        if self.round_to != "auto" and not whole:
+            raise UsageError(f"round_to={self.round_to!r}: give 'auto' or a positive number of channels")
         for name, value, known in (("cost", self.cost, Cost), ("likelihood", self.likelihood, Likelihood)):
             if value not in get_args(known):
                 raise UsageError(f"{name}={value!r}: give one of {', '.join(get_args(known))}")
@@ -79,9 +85,9 @@ class Goal:
         """Refuse what cannot be followed."""
         if isinstance(self.cycles, bool) or not isinstance(self.cycles, int) or self.cycles < 0:
             raise UsageError(f"cycles={self.cycles!r}: give a number of cycles")
-        if self.max_drop is not None and not self.max_drop >= 0:
+        if self.max_drop is not None and not (is_number(self.max_drop) and self.max_drop >= 0):
             raise UsageError(f"max_drop={self.max_drop!r}: give a difference of the metric, from 0, such as 0.005")
-        if self.target_ratio is not None and not (1 < self.target_ratio < math.inf):
+        if self.target_ratio is not None and not (is_number(self.target_ratio) and 1 < self.target_ratio < math.inf):
             raise UsageError(f"target_ratio={self.target_ratio!r}: give a ratio above 1, such as 10")
 
     def changed(self, cycles: int | None, max_drop: float | None, target_ratio: float | None) -> Goal:
@@ -93,6 +99,11 @@ class Goal:
         else:
             found = self
         return found if cycles is None else replace(found, cycles=cycles)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, which True is not meant as."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def goal_of(given: Goal | Mapping[str, Any]) -> Goal:

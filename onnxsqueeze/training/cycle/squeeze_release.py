@@ -15,10 +15,9 @@ from torch import nn
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
-from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.cycle.announcing import Announcer
-from onnxsqueeze.training.cycle.calibration import given_batches
-from onnxsqueeze.training.cycle.checking import check_example, check_runs, in_order
+from onnxsqueeze.training.cycle.calibration import check_batches, given_batches
+from onnxsqueeze.training.cycle.checking import check_example, check_loop, check_runs, in_order
 from onnxsqueeze.training.cycle.front import Best, best, points
 from onnxsqueeze.training.cycle.processes import Processes, chosen_device
 from onnxsqueeze.training.cycle.publishing import publish
@@ -27,6 +26,7 @@ from onnxsqueeze.training.cycle.stages import Evaluate, Stages, Train, squeeze_s
 from onnxsqueeze.training.cycle.state import State
 from onnxsqueeze.training.cycle.targets import Attempt, missed, next_attempt
 from onnxsqueeze.training.cycle.workdir import DENSE, UNDERWAY, Workdir
+from onnxsqueeze.training.export.returned import Form
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 
 Source = nn.Module | ModelProto | str | os.PathLike[str]
@@ -60,6 +60,7 @@ class SqueezeRelease:
         share: float = 0.4,
         seed: int = 0,
         calibration: Any = None,
+        dynamic_shapes: Mapping[str, Any] | Sequence[Any] | None = None,
         likelihood: Likelihood = "auto",
         round_to: str | int = "auto",
         change: float = 0.01,
@@ -89,6 +90,8 @@ class SqueezeRelease:
             seed: of all that is drawn by chance.
             calibration: inputs for scores: a tensor, a tuple of one for each input, or an iterable of such batches, of
                 which the first 1,024 samples count; by default what the loops feed the module.
+            dynamic_shapes: of a module, which sizes of its inputs may vary, as for `export_masked`;
+                by default the batch.
             likelihood: what the outputs mean for scores and distillation: "categorical" scores of classes,
                 "probabilities", "gaussian" for regression, or "auto" to tell by the outputs.
             round_to: for minimized.onnx as in `onnxsqueeze.minimize`: "auto" for the fastest, 1 for the smallest.
@@ -119,7 +122,7 @@ class SqueezeRelease:
         squeeze_settings(settings)
         self._set_up(train, evaluate, workdir, device, progress)
         self._state = self._stages.processes.on_main(
-            lambda: self._first_state(model, example_inputs, settings, calibration)
+            lambda: self._first_state(model, example_inputs, settings, calibration, dynamic_shapes)
         )
 
     @classmethod
@@ -258,20 +261,24 @@ class SqueezeRelease:
         progress: bool,
     ) -> None:
         """Check and make what a new run and a resumed one share."""
-        for name, loop in (("train", train), ("evaluate", evaluate)):
-            if not callable(loop):
-                raise UsageError(f"{name}: give a function, not {type(loop).__name__}")
+        check_loop("train", train, ("module", "phase"))
+        check_loop("evaluate", evaluate, ("module",))
+        if not isinstance(workdir, (str, os.PathLike)) or not os.fspath(workdir):
+            raise UsageError(f"workdir={workdir!r}: give the path of a folder")
         processes = Processes()
         folder = Workdir(Path(workdir).absolute())
         processes.on_main(folder.prepare)
         announcer = Announcer(progress and processes.main)
         self._stages = Stages(train, evaluate, folder, processes, chosen_device(device, processes), announcer)
 
-    def _first_state(self, model: Source, example: Example | None, settings: Settings, calibration: Any) -> State:
+    def _first_state(
+        self, model: Source, example: Example | None, settings: Settings, calibration: Any, dynamic_shapes: Any
+    ) -> State:
         """Write dense.onnx and return the state of a run that has not begun."""
         workdir = self._stages.workdir
         workdir.refuse_other_run()
-        dense = _write_dense(model, example, workdir)
+        returns = _write_dense(model, example, workdir, dynamic_shapes)
+        dense = load(workdir.path(DENSE))
         module = from_onnx(workdir.path(DENSE))
         inputs = module.input_names
         exported = isinstance(model, nn.Module) and not isinstance(model, OnnxModule)  # and checked by that
@@ -281,8 +288,12 @@ class SqueezeRelease:
             check_runs(module, values)
         name = None
         if calibration is not None:
-            name = workdir.save_batches(f"{UNDERWAY}/calibration.pt", given_batches(calibration, len(inputs)))
-        return State(settings, Goal(), weight_elements(dense), name, given_calibration=name is not None)
+            batches = given_batches(calibration, len(inputs), inputs)
+            check_batches(module, batches)
+            name = workdir.save_batches(f"{UNDERWAY}/calibration.pt", batches)
+        return State(
+            settings, Goal(), weight_elements(dense), name, given_calibration=name is not None, returns=returns
+        )
 
 
 def _aimed(state: State, one: tuple[int | None, float | None, float | None], several: Sequence[Any]) -> State:
@@ -296,19 +307,23 @@ def _aimed(state: State, one: tuple[int | None, float | None, float | None], sev
     return replace(state, goal=goal, later=tuple(later))
 
 
-def _write_dense(model: Source, example: Example | None, workdir: Workdir) -> Model:
-    """Write the network that all others are compared with, and return it."""
+def _write_dense(model: Source, example: Example | None, workdir: Workdir, dynamic_shapes: Any) -> Form:
+    """Write the network that all others are compared with, and return how it returns its outputs."""
     path = workdir.path(DENSE)
+    exports = isinstance(model, nn.Module) and not isinstance(model, OnnxModule)
+    if dynamic_shapes is not None and not exports:
+        raise UsageError("dynamic_shapes: an ONNX file says by itself which sizes vary; they are for modules")
     if isinstance(model, OnnxModule):
         workdir.save_model(DENSE, model.write_back())
     elif isinstance(model, nn.Module):
         if example is None:
             raise UsageError("example_inputs: give the tensors that your module takes, to export it with")
-        from onnxsqueeze.training.export.export import export_masked
+        from onnxsqueeze.training.export.export import export_masked, returned_form
 
-        export_masked(model, example, path, keep_dropout=True)
+        export_masked(model, example, path, keep_dropout=True, dynamic_shapes=dynamic_shapes)
+        return returned_form(model, example)
     elif isinstance(model, ModelProto | str | os.PathLike):
         workdir.save_model(DENSE, load(model))
     else:
         raise UsageError(f"model: give an nn.Module or the path of an ONNX file, not {type(model).__name__}")
-    return load(path)
+    return None

@@ -5,7 +5,9 @@ No stage hands anything on in memory. So a run that is killed and resumed does w
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -37,6 +39,7 @@ from onnxsqueeze.training.cycle.settings import Settings
 from onnxsqueeze.training.cycle.state import Record, State, Underway
 from onnxsqueeze.training.cycle.targets import Attempt
 from onnxsqueeze.training.cycle.workdir import DENSE, UNDERWAY, Batch, Workdir
+from onnxsqueeze.training.export.returned import give_back, returning
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from onnxsqueeze.training.squeezing.distillation import distilled
 from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
@@ -46,6 +49,8 @@ from onnxsqueeze.training.squeezing.squeeze import SqueezeSettings, squeeze
 
 WORTH_TRAINING = 0.01
 """Zeros that are less than this share of a network are released without a training of their own before the squeeze."""
+WORTH_RELEASING = 1e-4
+"""Zeros that are less than this share of a network are there by chance and stay: noise for them costs more."""
 Train = Callable[[nn.Module, Phase], object]
 Evaluate = Callable[[nn.Module], float]
 
@@ -119,7 +124,8 @@ class Stages:
                 started = time.perf_counter()
                 module = from_onnx(self.workdir.path(cycle.network), device=self.device)
                 generator = _generator(state, cycle, "noise")
-                report = release(module, state.settings.change, self._batches(state), generator)
+                least = math.ceil(WORTH_RELEASING * state.record(cycle.base).network_elements)
+                report = release(module, state.settings.change, self._batches(state), generator, least=least)
                 seconds = {"noise": time.perf_counter() - started}
                 if not report.total:
                     return replace(state, underway=cycle.after(without, seconds))
@@ -247,10 +253,14 @@ class Stages:
         seed_everything(phase.seed)
         started = time.perf_counter()
         with captured(module) as capture, self._taught(module, phase, state.settings):
-            self.train(self._wrapped(module, state.settings.wrap), phase)
+            with returning(module, state.returns):
+                returned = self.train(self._wrapped(module, state.settings.wrap), phase)
             self._synchronise()
         seconds = {f"train {kind}": time.perf_counter() - started}
-        self.processes.agree(before.problem(module, f"cycle {cycle.cycle}, {kind} phase"))
+        where = f"cycle {cycle.cycle}, {kind} phase"
+        self.processes.agree(before.problem(module, where))
+        if said := before.warning(module, returned):
+            warnings.warn(f"train, {where}: {said}", stacklevel=2)
 
         def keep() -> State:
             calibration = state.calibration
@@ -285,7 +295,7 @@ class Stages:
         module.eval()
         seed_everything(phase_seed(state.settings.seed, cycle, "evaluate"))
         started = time.perf_counter()
-        with captured(module) as capture:
+        with captured(module) as capture, returning(module, state.returns):
             value: Any = self.evaluate(module)
         seconds = {"evaluate": time.perf_counter() - started}
         where = f"cycle {cycle}" if cycle else "the dense network"
@@ -299,6 +309,7 @@ class Stages:
         teacher: OnnxModule | None = None
         if state.settings.teacher:
             teacher = self._module(DENSE).eval().requires_grad_(False)
+            give_back(teacher, state.returns)
         return Phase(
             kind=kind,
             cycle=cycle.cycle,

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.cycle.settings import Goal, Settings
+from onnxsqueeze.training.export.returned import Form
 
 FORMAT = 1
 """Of state.json; a file of another format is refused."""
@@ -96,6 +97,8 @@ class State:
         later: the goals that come after this one.
         pinned: the tensors that stay whole, since verification refused a network without some of their channels.
         exhausted: the cycle from whose network a squeeze could remove nothing; None if there was none.
+        returns: how the module that was given returns its outputs, see `form_of`; None for one from ONNX.
+        digests: SHA-256 of the networks that the run cannot go on without, by their names.
     """
 
     settings: Settings
@@ -108,6 +111,8 @@ class State:
     later: tuple[Goal, ...] = ()
     pinned: tuple[str, ...] = ()
     exhausted: int | None = None
+    returns: Form = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dense_metric(self) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ class Workdir:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._digests: dict[str, str] = {}
 
     @property
     def holds_run(self) -> bool:
@@ -80,7 +83,7 @@ class Workdir:
         """Read the state.
 
         Raises:
-            UsageError: when no run was begun here, or a file that its state names is gone.
+            UsageError: when no run was begun here, or a file that its state names is gone or another.
         """
         path = self.folder / STATE
         try:
@@ -95,11 +98,28 @@ class Workdir:
         for name in named(state):
             if not (self.folder / name).is_file():
                 raise UsageError(f"{self.folder / name}: is gone, and the run needs it; put it back or start a new run")
+        for name, digest in state.digests.items():
+            if self._digest(name) != digest:
+                raise UsageError(
+                    f"{self.folder / name}: is not the file that the run was going on with; "
+                    "put that back or start a new run"
+                )
         return state
 
     def save_state(self, state: State) -> None:
         """Write the state; all that it names must be finished."""
-        save_bytes(state.to_json(), self.folder / STATE)
+        digests = {name: self._digest(name) for name in networks(state)}
+        save_bytes(replace(state, digests=digests).to_json(), self.folder / STATE)
+
+    def _digest(self, name: str) -> str:
+        """Return the SHA-256 of a file that is not written again, computed once."""
+        if name not in self._digests:
+            digest = hashlib.sha256()
+            with (self.folder / name).open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+            self._digests[name] = digest.hexdigest()
+        return self._digests[name]
 
     def save_json(self, name: str, content: Any) -> None:
         """Write plain values as JSON."""
@@ -135,9 +155,14 @@ class Workdir:
                     path.unlink()
 
 
+def networks(state: State) -> list[str]:
+    """Return the networks of finished cycles, which are not written again."""
+    return [DENSE, *(f"cycle-{record.cycle:02d}/network.onnx" for record in state.records)]
+
+
 def named(state: State) -> list[str]:
     """Return the files that a run cannot go on without."""
-    names = [DENSE, *(f"cycle-{record.cycle:02d}/network.onnx" for record in state.records)]
+    names = networks(state)
     if state.calibration is not None:
         names.append(state.calibration)
     if state.underway is not None:

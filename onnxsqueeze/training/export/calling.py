@@ -44,7 +44,7 @@ class NodeCall:
         if isinstance(inputs, Mapping):
             keywords = dict(inputs)
         else:
-            arguments = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+            arguments = tuple(inputs) if isinstance(inputs, (list, tuple)) else (inputs,)
         named = [*zip(_positional_names(module, arguments, keywords), arguments, strict=True), *keywords.items()]
         found = [(name, leaf) for key, value in named for name, leaf in leaves(value, key) if isinstance(leaf, Tensor)]
         if not found:

@@ -28,6 +28,7 @@ from onnxsqueeze.training.export.failure import depends_on_values, describe_expo
 from onnxsqueeze.training.export.hooks import same, without_watchers
 from onnxsqueeze.training.export.input_sizes import Sizes, batch_sizes, given_sizes, other_values
 from onnxsqueeze.training.export.pruned import carry_out_masks, plain_copy, unwrapped
+from onnxsqueeze.training.export.returned import Form, form_of
 from onnxsqueeze.training.module import OnnxModule
 from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm
 
@@ -94,6 +95,14 @@ def export_masked(
         warnings.warn(line, stacklevel=2)
     save(model, target)
     return target
+
+
+def returned_form(module: nn.Module, inputs: Inputs) -> Form:
+    """Return how a module returns what it computes of example inputs, see `form_of`."""
+    with torch.random.fork_rng(devices=[]), _silence():
+        copied = plain_copy(module)
+        _without_caches(copied)
+        return form_of(_first_run(copied, NodeCall.of(copied, inputs)))
 
 
 @dataclass(frozen=True)

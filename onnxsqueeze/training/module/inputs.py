@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from onnx import TypeProto
 from torch import Tensor
 
@@ -25,10 +26,26 @@ def bound(names: Sequence[str], positional: tuple[Tensor, ...], named: Mapping[s
     rest = names[len(positional) :]
     unknown, missing = [name for name in named if name not in rest], [name for name in rest if name not in named]
     if unknown:
-        raise UsageError(f"input '{unknown[0]}' is unknown or was given twice; the model has {', '.join(names)}")
+        raise UsageError(
+            f"input '{unknown[0]}' is unknown or was given twice; the model has {', '.join(names)}: "
+            "compute losses of labels outside of it"
+        )
     if missing:
         raise UsageError(f"input '{missing[0]}' is missing; the model has {', '.join(names)}")
     return (*positional, *(named[name] for name in rest))
+
+
+def misfit(model: Model, names: Sequence[str], inputs: Sequence[Tensor]) -> str:
+    """Return in one line which input a model cannot be computed with, "" if all are as it declares."""
+    try:
+        check_inputs(model, names, inputs)
+    except UsageError as error:
+        return str(error)
+    kinds = {value.name: torch_dtype(value.type.tensor_type.elem_type) for value in model.skeleton.graph.input}
+    for name, tensor in zip(names, inputs, strict=True):
+        if tensor.dtype == torch.float64 and kinds[name] != torch.float64:
+            return f"input '{name}' is {tensor.dtype}; the model takes {kinds[name]}"
+    return ""
 
 
 def check_inputs(model: Model, names: Sequence[str], inputs: Sequence[Tensor]) -> None:

@@ -20,7 +20,7 @@ from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.training.lowerings.node_call import as_torch
-from onnxsqueeze.training.module.inputs import bound, check_inputs
+from onnxsqueeze.training.module.inputs import bound, check_inputs, misfit
 from onnxsqueeze.training.module.masking import masked
 from onnxsqueeze.training.module.program import Program
 from onnxsqueeze.training.module.storage import Container, Slot, place
@@ -130,9 +130,21 @@ class OnnxModule(nn.Module):
             inputs: the model's inputs, in its order. named: those not given by position, by name.
 
         Raises:
-            UsageError: when an input is missing or there are others than the model's.
+            UsageError: when an input is missing, there are others than the model's, or one of another shape or type
+                cannot be computed with.
         """
-        results = self._computed((), bound(self.input_names, inputs, named))
+        given = bound(self.input_names, inputs, named)
+        if torch.compiler.is_compiling():
+            results = self._computed((), given)
+            return results[0] if len(results) == 1 else results
+        try:
+            results = self._computed((), given)
+        except Exception as error:  # torch's operators raise anything; what does not fit in is said in one line
+            if said := misfit(self.model, self.input_names, given):
+                raise UsageError(
+                    f"{said}, and cannot be computed with that; leave such sizes open at export"
+                ) from error
+            raise
         return results[0] if len(results) == 1 else results
 
     def run(

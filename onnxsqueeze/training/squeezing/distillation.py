@@ -15,6 +15,7 @@ from torch.nn import functional
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.calibration.batches import device_of, measuring
 from onnxsqueeze.training.calibration.likelihood import Likelihood, log_probabilities, resolved
+from onnxsqueeze.training.export.calling import leaves
 
 Outputs = Tensor | Sequence[Tensor]
 Scale = float | Callable[[], float]
@@ -145,12 +146,13 @@ class _Mixing:
 def _one(outputs: Outputs, index: int) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
-    if not isinstance(outputs, Sequence) or index >= len(outputs):
+    tensors = [leaf for _, leaf in leaves(outputs, "") if isinstance(leaf, Tensor)]
+    if index >= len(tensors):
         raise UsageError(
-            f"distillation needs a module that gives a tensor or a tuple of them, at least {index + 1}, "
+            f"distillation needs a module that gives a tensor or several, at least {index + 1}, "
             f"not {type(outputs).__name__}; wrap it"
         )
-    return outputs[index]
+    return tensors[index]
 
 
 def _check(module: nn.Module, teacher: nn.Module, weight: float, temperature: float) -> None:

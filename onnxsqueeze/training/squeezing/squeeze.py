@@ -83,11 +83,15 @@ class SqueezeSettings:
         criterion_named(self.weight_criterion)
         if not isinstance(self.cost, Mapping) and self.cost not in ("parameters", "macs", "latency"):
             raise UsageError(f"cost={self.cost!r}: give 'parameters', 'macs', 'latency' or seconds by group of units")
+        numbers = {"weights": self.weights, "finish_off": self.finish_off, "floor": self.floor}
+        for name, value in numbers.items():
+            if not isinstance(value, (int, float)):
+                raise UsageError(f"{name}={value!r}: give a number")
         if not 0 <= self.weights < 1:
             raise UsageError(f"weights={self.weights!r}: give the share that goes as single weights, 0 to below 1")
         if not 0 <= self.finish_off <= 1:
             raise UsageError(f"finish_off={self.finish_off!r}: give True, or a share from 0 to 1")
-        if self.steps < 1:
+        if not isinstance(self.steps, int) or self.steps < 1:
             raise UsageError(f"steps={self.steps!r}: give a number of steps from 1")
         if not 0 <= self.floor < 1:
             raise UsageError(f"floor={self.floor!r}: give the share of each weight that stays, 0 to below 1")

@@ -13,13 +13,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
+from onnxsqueeze.errors import SqueezeError
 from onnxsqueeze.training import Phase, SqueezeRelease
-from onnxsqueeze.training.cycle import minimization
+from onnxsqueeze.training.cycle import refusal
 from tests.training.cycle.loops import data, dense, evaluate
-from tests.training.cycle.test_misuse import corrupt
 
 FOLDER = Path(sys.argv[1])
-CASES = ("complete", "bad minimization", "bad evaluation of the first", "eval mode in the second")
+CASES = ("complete", "failing minimization", "bad evaluation of the first", "eval mode in the second")
 
 
 class Loops:
@@ -66,17 +66,15 @@ def digest(module: nn.Module) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def wrong(source: Any, **options: Any) -> Any:
-    """Minimize to another function."""
-    result = minimize(source, **options)
-    corrupt(result.minimized)
-    return result
+def full(source: Any, **options: Any) -> Any:
+    """Fail, as for want of room on a disk."""
+    raise SqueezeError("no space left")
 
 
 if __name__ == "__main__":
-    minimize = minimization.minimize
+    minimize = refusal.minimize
     for case in CASES:
-        minimization.minimize = wrong if case == "bad minimization" else minimize
+        refusal.minimize = full if case == "failing minimization" else minimize
         loops = Loops(case)
         try:
             loops.complete(FOLDER / case)

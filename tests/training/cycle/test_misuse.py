@@ -150,6 +150,21 @@ def test_an_error_of_the_loop_itself_comes_as_it_is(tmp_path: Path) -> None:
         ({"calibration": []}, "calibration: holds no batch"),
         ({"calibration": 3}, "calibration: int is neither"),
         ({"calibration": [(X, X, X)]}, r"a batch must be 1 tensor\(s\)"),
+        ({"calibration": X[:8, :5]}, r"calibration: x has the shape \(8, 5\), the model wants \(.*, 12\)"),
+        ({"calibration": X[0]}, r"calibration: x has the shape \(12,\)"),
+        ({"calibration": X[:8] * torch.tensor(float("nan"))}, "calibration: x holds numbers that are not finite"),
+        ({"calibration": torch.zeros(8, 12, dtype=torch.int64)}, "calibration of the shapes .* is torch.int64"),
+        ({"dynamic_shapes": {"x": {0: "n"}}}, "dynamic_shapes: an ONNX file says by itself"),
+        ({"train": lambda module: None}, r"train: is called as train\(module, phase\), which it does not take"),
+        ({"evaluate": lambda module, phase: 0.5}, r"evaluate: is called as evaluate\(module\)"),
+        ({"share": "most"}, "share='most': give a number"),
+        ({"change": None}, "change=None: give a number"),
+        ({"round_to": "x"}, "round_to='x': give 'auto' or a positive number"),
+        ({"round_to": 2.5}, "round_to=2.5"),
+        ({"weights": "some"}, "weights='some': give a number"),
+        ({"steps": 1.5}, "steps=1.5"),
+        ({"device": 3.5}, "device='3.5': cannot be used"),
+        ({"example_inputs": 3, "model": nn.Linear(12, 4)}, "the example inputs hold no tensor"),
     ],
 )
 def test_arguments_that_cannot_be_followed(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -157,6 +172,52 @@ def test_arguments_that_cannot_be_followed(tmp_path: Path, changes: dict[str, An
         begun(tmp_path, **changes)
     one_line(error)
     assert not SqueezeRelease.can_resume(tmp_path)
+
+
+def test_calibration_data_of_other_kinds(tmp_path: Path) -> None:
+    for number, given in enumerate((X.numpy(), X.double(), [{"x": X[:64]}], [(X[:64], X[:64, 0])])):
+        begun(tmp_path / str(number), criterion="units", calibration=given).run(cycles=1, target_ratio=1.5)
+
+
+def test_a_folder_is_wanted() -> None:
+    for given in (3, None, ""):
+        with pytest.raises(UsageError, match=f"workdir={given!r}: give the path of a folder"):
+            SqueezeRelease(dense(), None, train, evaluate, given)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_another_one_by_now(tmp_path: Path) -> None:
+    begun(tmp_path).run(cycles=1)
+    for name in ("cycle-01/network.onnx", "dense.onnx"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[-1] ^= 1
+        (tmp_path / name).write_bytes(bytes(content))
+        with pytest.raises(UsageError, match=f"{name}: is not the file that the run was going on with") as error:
+            started(tmp_path)
+        one_line(error)
+        content[-1] ^= 1
+        (tmp_path / name).write_bytes(bytes(content))
+    started(tmp_path).run(cycles=2)
+
+
+@pytest.mark.parametrize(
+    ("loop", "said"),
+    [
+        (lambda module, phase: copy.deepcopy(module), "returned another module, which does not count"),
+        (lambda module, phase: None, "changed no parameter; make an optimizer"),
+    ],
+)
+def test_a_loop_that_trains_nothing_is_warned_of(tmp_path: Path, loop: Any, said: str) -> None:
+    with pytest.warns(UserWarning, match=f"train, cycle 1, squeeze phase: {said}"):
+        begun(tmp_path, train=loop, criterion="units").run(cycles=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loop_that_trains_is_not_warned_of(tmp_path: Path) -> None:
+    def returning(module: nn.Module, phase: Phase) -> nn.Module:
+        train(module, phase)
+        return module
+
+    begun(tmp_path, train=returning).run(cycles=1)
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:

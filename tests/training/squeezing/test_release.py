@@ -44,7 +44,7 @@ def test_the_outputs_change_as_much_as_asked(change: float) -> None:
     measured = float((outputs(module) - before).norm() / before.norm())
     assert measured == pytest.approx(change, rel=0.02)
     assert report.change == pytest.approx(measured, rel=1e-6)
-    assert report.evaluations <= 20
+    assert report.evaluations <= (5 if change < 0.5 else 20)  # in proportion, as long as noise is small
 
 
 def test_all_zeros_and_only_they_become_noise_of_the_tensors_own_spread() -> None:
@@ -91,6 +91,17 @@ def test_without_zeros_nothing_happens_and_the_report_says_so() -> None:
     report = release(module, 0.01, BATCHES, generator())
     assert report == ReleaseReport({}, 0.0, 0.0, 0.01, 0, "there are no exact zeros")
     assert torch.equal(outputs(module), before)
+
+
+def test_a_chance_zero_is_not_worth_an_evaluation() -> None:
+    module = from_onnx(perceptron([12, 20, 5]))
+    with torch.no_grad():
+        module.initializers["fc0.weight"][3, 4] = 0
+    before = outputs(module)
+    report = release(module, 0.01, [], generator(), least=2)
+    assert report == ReleaseReport({}, 0.0, 0.0, 0.01, 0, "exact zeros: 1, which are too few to be worth it")
+    assert torch.equal(outputs(module), before)
+    assert release(module, 0.01, BATCHES, generator(), least=1).total == 1
 
 
 def test_zeros_that_no_output_depends_on_stay_zeros() -> None:
