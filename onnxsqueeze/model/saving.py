@@ -21,6 +21,7 @@ from onnxsqueeze.model.model import MAX_PROTO_BYTES, Model
 from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.model.sparse import in_sparse_form
 from onnxsqueeze.model.temporary import put_on_disk, remove, replacing, sync_folder, temporary_file
+from onnxsqueeze.processes.mapping import copied
 
 _EXTERNAL_FROM = 1024  # bytes: smaller tensors stay in the model file, as the onnx package does it
 _ALIGNMENTS = (4096, 64, 1)
@@ -245,7 +246,8 @@ def _write_data(file: BinaryIO, stored: Iterable[_Stored]) -> int:
 def _write_raw(file: BinaryIO, initializer: Initializer) -> None:
     raw = initializer.raw
     if raw is not None:
-        file.write(raw.data)
+        if not copied(raw, file):
+            file.write(raw.data)
         initializer.let_go()
 
 

@@ -10,6 +10,7 @@ Only Linux says where a reader failed in a way that is known here; elsewhere fil
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -17,7 +18,7 @@ import sys
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,33 @@ def place_of(array: Array) -> tuple[str, int] | None:
     if not isinstance(owner, np.memmap) or not isinstance(owner.base, mmap.mmap) or owner.filename is None:
         return None
     return os.path.abspath(owner.filename), int(owner.offset) + start - owner.__array_interface__["data"][0]
+
+
+def copied(array: Array, file: BinaryIO) -> bool:
+    """Let the system append an array to a file by itself, from the file that it is mapped from; whether it did.
+
+    Where it did so in part, or not at all, the file is as it was.
+    """
+    mapping = _mapping_of(array)
+    if mapping is None or array.nbytes < _WORTHWHILE or not array.flags.c_contiguous:
+        return False
+    file.flush()
+    start, begun = array.__array_interface__["data"][0] - mapping.start, file.tell()
+    done = 0
+    try:
+        while done < array.nbytes:
+            moved = os.copy_file_range(mapping.descriptor, file.fileno(), array.nbytes - done, start + done)
+            if not moved:
+                break
+            done += moved
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+    whole = done == array.nbytes
+    file.seek(begun + array.nbytes if whole else begun)
+    if done and not whole:
+        file.truncate()
+    return whole
 
 
 def let_go(array: Array | None) -> None:

@@ -144,6 +144,8 @@ class Comparison:
         except RefusedError as error:
             reason = f"cannot verify: onnxruntime refuses the original: {error}"
             raise FailedError(reason) from None
+        if session.in_blocks:
+            self._notes.append("run block by block, since it is large for the memory")
         found = CaseFinder(self._original, session, request).find()
         self._record.sizes += found.sizes
         self._notes += found.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from onnxsqueeze.errors import one_line
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.model.model import MAX_PROTO_BYTES
 from onnxsqueeze.model.saving import save
+from onnxsqueeze.verification.blocks import Blocks, WholeError
 from onnxsqueeze.verification.model_source import Source
 
 Values = dict[str, Any]
@@ -31,6 +33,9 @@ _FATAL = 4  # onnxruntime's log severity: errors come as exceptions, so that not
 
 
 _FROM_A_FILE = 1 << 28  # bytes of weights from which on onnxruntime is given a file: in memory it would copy them
+IN_BLOCKS_FROM = 1 << 30
+"""Bytes of weights from which on a model runs block by block."""
+
 _UNREADABLE = "strings that are not UTF-8"
 
 
@@ -56,16 +61,28 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         self._folder: TemporaryDirectory[str] | None = None  # holds what a session may map for as long as it lives
+        self._source = source
+        self._load = partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+        self._blocks: Blocks | None = None
+        if _bytes(source) >= IN_BLOCKS_FROM:
+            self._blocks = Blocks(source.model(), lambda encoded: self._load(encoded).run)
+        else:
+            self._open()
 
-        def load(model: str | bytes) -> onnxruntime.InferenceSession:
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the model runs block by block, as one that is large for the memory does."""
+        return self._blocks is not None
 
+    def _open(self) -> None:
+        """Load the model as a whole."""
+        source = self._source
         try:
             if isinstance(source.given, Path) and source.has_data_file:
                 with suppress(Exception):  # it follows no link to a data file
-                    self._session = load(str(source.given))
+                    self._session = self._load(str(source.given))
                     return
-            self._session = load(self._loadable(source))
+            self._session = self._load(self._loadable(source))
         except Exception as error:  # its exceptions have no common base
             raise refusal(error) from None
 
@@ -89,7 +106,15 @@ class Session:
         Raises:
             RefusedError: when onnxruntime does not run it on these inputs.
         """
-        names = names or [output.name for output in self._session.get_outputs()]
+        names = names or [output.name for output in self._source.skeleton.graph.output]
+        if self._blocks is not None:
+            try:
+                return self._blocks.run(feeds, names)
+            except (WholeError, UnicodeDecodeError):
+                self._blocks = None
+                self._open()
+            except Exception as error:  # its exceptions have no common base
+                raise refusal(error) from None
         try:
             return dict(zip(names, self._session.run(list(names), feeds), strict=True))
         except UnicodeDecodeError:  # strings that are not UTF-8, which its Python interface cannot hand out

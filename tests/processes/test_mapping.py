@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.processes.handing_over import dump
-from onnxsqueeze.processes.mapping import CAN_MAP, changed, let_go, mapped_file, place_of
+from onnxsqueeze.processes.mapping import CAN_MAP, changed, copied, let_go, mapped_file, place_of
 from onnxsqueeze.processes.spilling import spilled
 
 pytestmark = pytest.mark.skipif(not CAN_MAP, reason="files are read here, not mapped")
@@ -55,6 +55,24 @@ def test_pages_are_given_back_and_can_be_read_again(tmp_path: Path) -> None:
     let_go(part)
     assert held - _resident() > 0.9 * part.nbytes
     assert part.sum() == total
+
+
+def test_arrays_are_appended_by_the_system_or_not_at_all(tmp_path: Path) -> None:
+    path = _file(tmp_path, np.arange(float(_PAGES)))
+    part = _mapped(path)[80:-80]
+    with open(tmp_path / "out", "wb") as file:
+        file.write(b"before")
+        assert copied(part, file)
+        file.write(b"behind")
+        assert not copied(np.ones(_PAGES), file), "in memory"
+        assert not copied(part[::2], file), "not in one piece"
+    assert (tmp_path / "out").read_bytes() == b"before" + part.tobytes() + b"behind"
+    os.truncate(path, _PAGES)
+    with open(tmp_path / "out", "wb") as file:
+        file.write(b"before")
+        assert not copied(part, file)
+        file.write(b"behind")
+    assert (tmp_path / "out").read_bytes() == b"beforebehind"
 
 
 def test_what_another_program_cuts_off_reads_as_zeros_and_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -141,10 +141,20 @@ def _sliced(matrix: Array, kept_out: Bools, kept_in: Bools) -> Array:
     """Return the kept part [groups, out, in, taps]; each kept group keeps equally many of its own."""
     groups = np.nonzero(kept_out.any(axis=1))[0]
     if len(matrix) == 1:
-        part = matrix if kept_out.all() else matrix[:, kept_out[0]]
-        return part if kept_in.all() else part[:, :, kept_in[0]]
+        return _compressed(matrix, {1: kept_out[0], 2: kept_in[0]})
     out, inner = (np.nonzero(kept[groups])[1].reshape(len(groups), -1) for kept in (kept_out, kept_in))
     return matrix[groups[:, None, None], out[:, :, None], inner[:, None, :]]
+
+
+def _compressed(array: Array, kept: Mapping[int, Bools]) -> Array:
+    """Return what is kept along some axes, in the order of memory, so that it need not be copied once more."""
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    part = array.transpose(order)
+    for axis, mask in kept.items():
+        if not mask.all():
+            part = np.compress(mask, part, axis=order.index(axis))
+    compressed: Array = part.transpose(np.argsort(order))
+    return compressed
 
 
 def _behind_representative(
