@@ -94,6 +94,7 @@ def layers_of(
             if any(parameter.role is Role.WEIGHT for parameter in parameters):
                 row = _Row(analysis, plan, node, rule, output, parameters, stays, needed, shapes)
                 found.append((node.index, row.layer()))
+                analysis.graph.let_go(node)
         except RuleFailed as error:  # the model may be written already
             if failures is None:
                 raise
