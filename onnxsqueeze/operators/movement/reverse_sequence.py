@@ -19,24 +19,29 @@ def _steps(node: Node) -> int:
     return int(node.attributes.get("time_axis", 0))
 
 
+def _batch(node: Node) -> int:
+    return int(node.attributes.get("batch_axis", 1))
+
+
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Any step may come to stand at any other."""
     return [collapse(context.interval(node.inputs[0]), (_steps(node),))]
 
 
 def _link(node: Node, context: Context) -> None:
+    """All of a batch stays, heads that lie in one axis with it as well: each has a length of its own."""
     elements, name = context.elements, node.inputs[0]
-    elements.ids[node.outputs[0]] = elements.merge(context.ids(name), (_steps(node),))
+    elements.ids[node.outputs[0]] = elements.merge(context.ids(name), (_steps(node), _batch(node)))
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     everything = np.full((), True)
     lengths = Demand(everything, everything, Reason.CONSTANT_READ, f"lengths of {node.op}")
-    return [Demand(any_along(outputs[0], _steps(node), keepdims=True)), lengths]
+    return [Demand(any_along(outputs[0], (_steps(node), _batch(node)), keepdims=True)), lengths]
 
 
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
-    return axis if position == 0 and axis != _steps(node) else None
+    return axis if position == 0 and axis not in (_steps(node), _batch(node)) else None
 
 
 register(
