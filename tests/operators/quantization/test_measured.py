@@ -49,6 +49,38 @@ def test_of_constants_at_the_end_one_that_is_read_stays(read: bool) -> None:
     assert sorted(shapes(net.minimized(encoded(net, hidden, outer)).model)) == [(6, 7), (7, 4)]
 
 
+def test_constants_that_others_reach_leave() -> None:
+    """Nothing is less than 2, so that no constant of 2 is needed beside what varies and sets the scale itself."""
+    net = Net()
+    inner, bias, outer = net.random.standard_normal((6, 9)), np.zeros(9), net.codes(9, 4)
+    inner[:, [1, 4, 7]], bias[[1, 4, 7]] = 0, -50
+    outer[[1, 4, 7]] = 0
+    hidden = net.add("Clip", net.add("Gemm", "x", net.store(inner, "f"), net.store(bias, "f")), *bounds(net, 2, 6))
+    assert sorted(shapes(net.minimized(encoded(net, hidden, outer)).model)) == [(6, 4), (6, 6)]
+
+
+def test_zeros_leave_where_nothing_is_bounded() -> None:
+    """The range holds 0 whatever it is measured of."""
+    net = Net()
+    inner = net.random.standard_normal((6, 8))
+    inner[:, [0, 3]] = 0
+    y = encoded(net, net.add("MatMul", "x", net.store(inner, "f")), net.codes(8, 4))
+    assert sorted(shapes(net.minimized(y).model)) == [(6, 4), (6, 6)]
+
+
+def test_a_scale_counts_whatever_else_is_read() -> None:
+    """Codes whose zero point nobody reads: they hang on the scale all the same."""
+    net = Net()
+    inner, outer = net.random.standard_normal((6, 8)), net.codes(8, 4)
+    inner[:, 5] *= 100
+    outer[5] = 0
+    hidden = net.add("Relu", net.add("MatMul", "x", net.store(inner, "f")))
+    codes, scale, _ = net.add("DynamicQuantizeLinear", hidden, outputs=3)
+    sums = net.add("MatMulInteger", codes, net.store(outer, np.int8))
+    result = net.minimized(net.add("Mul", net.add("Cast", sums, to=TensorProto.FLOAT), scale))
+    assert sorted(shapes(result.model)) == [(6, 8), (8, 4)]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_varies_within_what_others_reach_leaves(sign: int) -> None:
     """Between 0 and what one sigmoid moved by 3 reaches at least lie all the others."""
