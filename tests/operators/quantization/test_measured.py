@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.operators.quantization.dynamic import measured
 from tests.operators.quantization.test_traps import Net, dynamic, reasons
 from tests.support.quantized import shapes
 
@@ -174,3 +176,14 @@ def test_fused_products_stay_whole() -> None:
     net.model = lambda y: model  # type: ignore[method-assign]
     result = net.minimized(y)
     assert [node.op_type for node in result.model.graph.node] == ["Gemm", "Relu", "DynamicQuantizeMatMul", "MatMul"]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_bounds_are_those_of_float32(sign: float) -> None:
+    """What is measured is in float32: the next number beyond what others reach could set the scale, nothing between."""
+    above = float(np.nextafter(np.float32(2), np.float32(3)))
+    ends = np.array([[2.0, 2.0], [0.0, 2.0], [0.0, (2 + above) / 2], [0.0, above], [-5e-324, 0.0]])
+    lower, upper = (ends if sign > 0 else -ends[:, ::-1]).T
+    extreme, witnesses = measured(Interval(lower, upper))
+    np.testing.assert_array_equal(extreme, [False, False, False, True, False])
+    np.testing.assert_array_equal(witnesses, [True, False, False, False, False])
