@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 LIVE = "live"  # random weights, and read
 DEAD = "dead"  # random weights that nobody reads
 ZERO = "zero"  # weights at their zero point and no bias
-CONST = "const"  # weights at their zero point and a positive bias, which is read by small weights
+CONST = "const"  # weights at their zero point and a positive bias, which is read
 OFF = "off"  # weights at their zero point and a negative bias in front of a ReLU
 
 MICROSOFT = "com.microsoft"
@@ -112,11 +112,15 @@ class Codes:
         group: int = 1,
         bias: bool = True,
         relu: bool = True,
+        small: bool = False,
         **attributes: Any,
     ) -> Tensor:
-        """Add a layer of codes with a bias of int32, a ReLU and the codes of what comes out."""
+        """Add a layer of codes with a bias of int32, a ReLU and the codes of what comes out.
+
+        ``small``: whether the weights that read constants are.
+        """
         out, inner = len(kinds), len(x.kinds) // group
-        codes, zeros = self._weight(kinds, x.kinds if group == 1 else None, (out, inner, *kernel))
+        codes, zeros = self._weight(kinds, x.kinds if group == 1 else None, (out, inner, *kernel), small)
         scales = self.random.uniform(0.005, 0.01, out if self.form.per_channel else ()).astype("f")
         transposed = op == "MatMul"
         axis = {"axis": int(transposed)} if self.form.per_channel else {}
@@ -137,7 +141,9 @@ class Codes:
         y = self.add(op, *inputs, **given)
         return self.coded(self.add("Relu", y) if relu else y, kinds)
 
-    def _weight(self, kinds: Array, read: Array | None, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def _weight(
+        self, kinds: Array, read: Array | None, shape: tuple[int, ...], small: bool = False
+    ) -> tuple[Array, Array]:
         info = np.iinfo(self.form.weights)
         middle = (info.max + info.min + 1) // 2
         shift = self.random.integers(-9, 9) if self.form.shifted else 0
@@ -147,8 +153,10 @@ class Codes:
         codes[np.isin(kinds, (ZERO, CONST, OFF))] = zeros[0]
         if read is not None:
             codes[:, read == DEAD] = zeros[0]
-            small = codes[:, read == CONST].shape
-            codes[:, read == CONST] = zeros[0] + self.random.integers(1, 4, small) * self.random.choice([-1, 1], small)
+            if small:
+                shape = codes[:, read == CONST].shape
+                signs = self.random.choice([-1, 1], shape)
+                codes[:, read == CONST] = zeros[0] + self.random.integers(1, 4, shape) * signs
         return codes.astype(self.form.weights), zeros
 
     def _bias(self, kinds: Array) -> Array:

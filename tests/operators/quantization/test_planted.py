@@ -88,7 +88,7 @@ MANY = KINDS | {"const": 8}
 def test_of_constants_beside_padding_a_few_stay(form: Form, operators: bool) -> None:
     net = Codes(form, 3)
     x = net.layer("Conv", net.input("N", 3, 5, 5), net.units(**MANY), (3, 3))
-    y = net.layer("Conv", x, net.units(live=4), (3, 3), pads=[1, 1, 1, 1], relu=False)
+    y = net.layer("Conv", x, net.units(live=4), (3, 3), pads=[1, 1, 1, 1], relu=False, small=True)
     found = sizes(minimized(net, y, operators))
     left = 8 if form.per_channel else 7
     assert found == sorted([(left, 3, 3, 3), (4, left, 3, 3)])
@@ -99,7 +99,7 @@ def test_of_constants_beside_padding_a_few_stay(form: Form, operators: bool) -> 
 def test_of_constants_that_no_bias_can_hold_a_few_stay(form: Form, operators: bool) -> None:
     net = Codes(form, 4)
     x = net.layer("Gemm", net.input("N", 12), net.units(**MANY))
-    y = net.layer("MatMul", x, net.units(live=4), bias=False, relu=False)
+    y = net.layer("MatMul", x, net.units(live=4), bias=False, relu=False, small=True)
     left = 8 if form.per_channel else 7
     assert sizes(minimized(net, y, operators)) == sorted([(left, 12), (left, 4)])
 
