@@ -185,7 +185,7 @@ class Context:
 
 Evaluate = Callable[[Node, Sequence[Any]], Sequence[Any]]
 Infer = Callable[[Node, Context], "Sequence[Shape | None]"]
-ElementType = Callable[[Node, Context], "int | None"]
+ElementType = Callable[[Node, Context], "int | None | Sequence[int | None]"]
 Applies = Callable[[Node, Context], "Refusal | None"]
 Forward = Callable[[Node, Context], Sequence[Interval]]
 SpecialValues = Callable[[Node, Context], "Sequence[Specials | None]"]
@@ -265,7 +265,8 @@ class OpRule:
         op, domain: the operator. since, until: the opset versions (inclusive) at which the rule holds.
         evaluate: numpy semantics on constant inputs (None where absent); folds constants and sizes.
         infer: output shapes where onnx's own inference cannot see symbolic sizes; an entry None leaves it to onnx.
-        element_type: the TensorProto.DataType of the outputs where onnx has no schema, if not that of the first input.
+        element_type: the TensorProto.DataType of the outputs, of all or of each, where onnx has no schema, if not that
+            of the first input.
         applies: a refusal, where the rule cannot hold for this node.
         forward: intervals of the outputs from those of the inputs.
         specials: where the outputs may be infinite or NaN, None for nowhere: what becomes of such inputs, and, before a

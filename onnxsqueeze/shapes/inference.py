@@ -85,6 +85,8 @@ class ShapeInference:
             node.inputs and node.inputs[0] in self._context.dtypes
         ):  # operators with a shape of their own keep the type, unless they say otherwise
             own = rule.element_type and rule.element_type(node, self._context)
+            if isinstance(own, Sequence):
+                own = own[node.outputs.index(name)]
             self._context.dtypes[name] = own or self._context.dtypes[node.inputs[0]]
         if shape is not None and name in self._context.dtypes:
             self._set(name, self._context.dtypes[name], shape)

@@ -21,13 +21,15 @@ from onnxsqueeze.rules.contract import Context, Refusal
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of one operand, in a tensor [batch, heads, positions, size] or [batch, positions, channels].
+    """The heads of one operand, in a tensor [batch, heads, positions, size], [batch, positions, channels] or
+    [positions, channels], the positions of all of a batch one after another.
 
     Attributes:
         name: the tensor. position: the input that it is.
         heads, size: how many heads there are, and how many elements each has at one position.
         channels: the length of the last axis, where the heads stand one after another; 0 where they have an own axis.
         start: the channel at which they start, since queries, keys and values may be packed in one tensor.
+        rank: that of the tensor.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Heads:
     size: int
     channels: int = 0
     start: int = 0
+    rank: int = 3
 
     def table(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a compact array, the same for all of the batch and all positions, as [heads, size]."""
@@ -50,7 +53,7 @@ class Heads:
             return table[None, :, None, :]
         row = np.zeros(self.channels, table.dtype)
         row[self.start : self.start + table.size] = table.ravel()
-        return row[None, None, :]
+        return row.reshape((1,) * (self.rank - 1) + (-1,))
 
     def bounds(self, context: Context) -> Interval:
         """Return what is known of each element, whatever the position, as [heads, size]."""
@@ -65,17 +68,21 @@ class Heads:
         return self.table(ids)
 
     @property
-    def _others(self) -> tuple[int, int]:
-        return (0, 1) if self.channels else (0, 2)
+    def _others(self) -> tuple[int, ...]:
+        return tuple(range(self.rank - 1)) if self.channels else (0, 2)
 
 
 def heads_of(context: Context, name: str, position: int, heads: int | None) -> Heads | None:
-    """Return the heads of a tensor of rank 4, or of rank 3 if their number is given; None where a size is not known."""
+    """Return the heads of a tensor of rank 4, or of a lower one if their number is given.
+
+    None where a size is not known.
+    """
     shape = context.shapes.get(name, ())
     if len(shape) == 4 and isinstance(shape[1], int) and isinstance(shape[3], int):
-        return Heads(name, position, shape[1], shape[3])
-    if len(shape) == 3 and isinstance(shape[2], int) and heads and shape[2] % heads == 0:
-        return Heads(name, position, heads, shape[2] // heads, shape[2])
+        return Heads(name, position, shape[1], shape[3], rank=4)
+    width = shape[-1] if len(shape) in (2, 3) else None
+    if isinstance(width, int) and heads and width % heads == 0:
+        return Heads(name, position, heads, width // heads, width, rank=len(shape))
     return None
 
 

@@ -64,6 +64,43 @@ def _multi_head(node: Node, context: Context) -> Attention | Refusal:
     )
 
 
+def _packed(node: Node, context: Context) -> Attention | Refusal:
+    """PackedMultiHeadAttention: of the tokens of all sequences in one row, without those that only fill them up."""
+    if not node.input(1) or not node.input(2):
+        return _unknown(node, "queries, keys and values in one tensor")
+    heads = int(node.attributes["num_heads"])
+    query, key, value = (heads_of(context, node.inputs[place], place, heads) for place in range(3))
+    output = heads_of(context, node.outputs[0], 0, heads)
+    if query is None or key is None or value is None or output is None or query.rank != _PACKED_RANK:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
+    if node.input(3) and not _is_finite(context, node.inputs[3]):
+        return Refusal(Reason.COMPUTED_WEIGHT, node.inputs[3])
+    return Attention(
+        query,
+        key,
+        value,
+        output,
+        None,
+        scores=per_head(context, node, 6, 3),
+        bias=3 if node.input(3) else -1,
+        counts=("num_heads", ""),
+        scaled=bool(node.attributes.get("scale", 0.0)),
+        cancels=True,
+        averages=True,
+        alike=True,
+    )
+
+
+_PACKED_RANK = 2
+
+
+def _packed_shapes(node: Node, context: Context) -> Sequence[Shape | None]:
+    query, value = (context.shapes.get(node.input(position)) for position in (0, 2))
+    if query is None or value is None or len(query) != _PACKED_RANK or len(value) != _PACKED_RANK:
+        return [None]
+    return [(query[0], value[1])]
+
+
 def _is_finite(context: Context, name: str) -> bool:
     array = context.value(name)
     return array is not None and bool(np.isfinite(array.astype(np.float64)).all())
@@ -162,5 +199,12 @@ register(
         domain=_MICROSOFT,
         infer=_group_query_shapes,
         specials=masked_specials(10),
+    ),
+    attention_rule(
+        "PackedMultiHeadAttention",
+        _packed,
+        domain=_MICROSOFT,
+        infer=_packed_shapes,
+        specials=masked_specials(6),
     ),
 )

@@ -1,4 +1,7 @@
-"""Attention of com.microsoft, which projects its input to queries, keys and values by a weight of its own."""
+"""Attention of com.microsoft, which projects its input to queries, keys and values by a weight of its own.
+
+PackedAttention does the same for the tokens of all sequences in one row, without those that only fill up sequences.
+"""
 
 from __future__ import annotations
 
@@ -94,12 +97,21 @@ class Products(Constraint):
         kept.add(self.products[heads[:, None] & self.matters], Reason.NEEDED)
 
 
+_PACKED = "PackedAttention"
+
+
+def _rank(node: Node) -> int:
+    """Return the rank of what it reads and writes: without an axis for sequences where tokens are packed."""
+    return 2 if node.op == _PACKED else 3
+
+
 def _restore(array: Array) -> Array:
     return np.asarray(array[0, :, :, 0].T)
 
 
 @per_node
 def _view(node: Node, context: Context) -> Projected | Refusal:
+    rank, packed = _rank(node), node.op == _PACKED
     if node.attributes.get("do_rotary", 0) or node.input(6):
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} with rotation or a shared cache")
     weight = constant_weight(node, context, 1)
@@ -113,21 +125,21 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
     heads = int(node.attributes["num_heads"])
     sizes = [int(size) for size in node.attributes.get(_SIZES, [weight.shape[-1] // 3] * 3)]
     fits = weight.ndim == 2 and bias.shape == (sum(sizes),) and weight.shape[1] == sum(sizes) and sizes[0] == sizes[1]
-    if not fits or any(size % heads for size in sizes) or context.rank(node.inputs[0]) != 3:
+    if not fits or any(size % heads for size in sizes) or context.rank(node.inputs[0]) != rank:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
     linear = Linear(
         data=node.inputs[0],
         weight=node.inputs[1],
         bias=node.inputs[2],
         position=1,
-        data_axis=2,
-        output_axis=2,
+        data_axis=rank - 1,
+        output_axis=rank - 1,
         matrix=weight.T[None, :, :, None],
         zero_padded=False,
         restore=_restore,
     )
-    cached = bool(node.input(4)) or any(node.outputs[1:])
-    alike = _SIZES not in node.attributes and codes_of(context, node.inputs[1]) is not None
+    cached = not packed and (bool(node.input(4)) or any(node.outputs[1:]))
+    alike = packed or (_SIZES not in node.attributes and codes_of(context, node.inputs[1]) is not None)
     return Projected(linear, heads, sizes[0] // heads, sizes[2] // heads, cached, per_head(context, node, 5, 3), alike)
 
 
@@ -158,16 +170,18 @@ def _cancelled(node: Node, context: Context) -> Bools:
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Values are averaged."""
     result = mean(_bounds(node, context)[2], True, slack(context, node.inputs[0]))
-    output = Interval(result.lower.reshape(1, 1, -1), result.upper.reshape(1, 1, -1))
-    return [top(3) if node.input(4) else output, *(top(context.rank(name)) for name in node.outputs[1:])]
+    row = (1,) * (_rank(node) - 1) + (-1,)
+    output = Interval(result.lower.reshape(row), result.upper.reshape(row))
+    past = node.op != _PACKED and node.input(4)
+    return [top(3) if past else output, *(top(context.rank(name)) for name in node.outputs[1:])]
 
 
 def _link(node: Node, context: Context) -> None:
     """Queries and keys get classes as a tensor would: [heads, size], the two of one product in one class."""
     view, elements = _viewed(node, context), context.elements
     inputs = channel_ids(context, view.linear.data, view.linear.data_axis)
-    fixed = (1, 1, 1) if view.cached else (1, 1, view.heads * view.value_size)
-    output = elements.ids[node.outputs[0]] = elements.fresh(fixed)
+    width = 1 if view.cached else view.heads * view.value_size
+    output = elements.ids[node.outputs[0]] = elements.fresh((1,) * (_rank(node) - 1) + (width,))
     for name in node.outputs[1:]:
         elements.ids[name] = elements.fresh((1,) * context.rank(name))
     products = elements.fresh((view.heads, view.size))
@@ -245,17 +259,19 @@ def _parameters(node: Node, context: Context) -> Sequence[Parameter]:
 
 def _shapes(node: Node, context: Context) -> Sequence[Shape | None]:
     shape, weight = context.shapes.get(node.inputs[0]), context.shapes.get(node.inputs[1])
-    if shape is None or weight is None or len(shape) != 3 or not isinstance(weight[-1], int):
+    if shape is None or weight is None or len(shape) != _rank(node) or not isinstance(weight[-1], int):
         return [None] * len(node.outputs)
     heads = int(node.attributes["num_heads"])
     sizes = node.attributes.get(_SIZES, [weight[-1] // 3] * 3)
+    if node.op == _PACKED:
+        return [(shape[0], int(sizes[2]))]
     present = (2, shape[0], heads, symbol(f"{node.outputs[-1]}:3"), sizes[2] // heads)
     return [(shape[0], shape[1], int(sizes[2])), present][: len(node.outputs)]
 
 
-register(
-    OpRule(
-        "Attention",
+def _rule(op: str) -> OpRule:
+    return OpRule(
+        op,
         domain="com.microsoft",
         infer=_shapes,
         applies=refusal_of(_view),
@@ -271,4 +287,6 @@ register(
             _viewed(node, context).linear, node, position, axis
         ),
     )
-)
+
+
+register(_rule("Attention"), _rule(_PACKED))

@@ -15,6 +15,10 @@ NEWEST = 25
 WITHOUT: dict[tuple[str, str], str] = {
     ("", "Constant"): "its value is known before anything is traced",
     ("", "DeformConv"): "torch has none without torchvision",
+    **{
+        ("com.microsoft", op): "onnxruntime has it for GPUs alone, so that a lowering has nothing to be compared with"
+        for op in ("PackedAttention", "PackedMultiHeadAttention", "RemovePadding", "RestorePadding")
+    },
 }
 """Operators with a rule that need no lowering, and why."""
 
