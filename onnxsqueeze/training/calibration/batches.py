@@ -57,20 +57,28 @@ def device_of(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def small_batches(batches: Sequence[tuple[Tensor, ...]], module: OnnxModule, size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield batches cut into pieces of at most ``size`` samples, where the model takes batches of any size."""
+def small_batches(
+    batches: Sequence[tuple[Tensor, ...]], module: OnnxModule, size: int, axes: Sequence[int] | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield batches cut into pieces of at most ``size`` samples, where the model takes batches of any size.
+
+    Args:
+        axes: along which each input has its samples; by default the first.
+    """
+    axes = axes or [0] * len(module.input_names)
     for batch in batches:
-        lengths = {value.shape[0] if value.dim() else 0 for value in batch}
-        if len(lengths) == 1 and max(lengths) > size and _any_batch(module):
-            yield from zip(*(torch.split(value, size) for value in batch), strict=True)
+        lengths = {value.shape[axis] if value.dim() else 0 for value, axis in zip(batch, axes, strict=True)}
+        if len(lengths) == 1 and max(lengths) > size and _any_batch(module, axes):
+            parts = (torch.split(value, size, axis) for value, axis in zip(batch, axes, strict=True))
+            yield from zip(*parts, strict=True)
         else:
             yield batch
 
 
-def _any_batch(module: OnnxModule) -> bool:
+def _any_batch(module: OnnxModule, axes: Sequence[int]) -> bool:
     values = {value.name: value for value in module.model.skeleton.graph.input}
     dims = [values[name].type.tensor_type.shape.dim for name in module.input_names]
-    return all(bool(dim) and not dim[0].dim_value for dim in dims)
+    return all(len(dim) > axis and not dim[axis].dim_value for dim, axis in zip(dims, axes, strict=True))
 
 
 @contextmanager

@@ -68,11 +68,13 @@ def unit_scores(
     sites, measured = _sites(units, module.tensor_names + module.input_names)
     if not sites:  # nothing that is read could be told apart
         return np.full(len(units), np.inf)
+    axes = _input_axes(units, module.input_names)
     total = np.zeros(len(units))
     samples = 0
     with measuring(module):
-        for inputs in small_batches(prepared(batches, module), module, _AT_ONCE):
-            gates = _gates(module, units, sites, inputs, likelihood, generator)
+        for inputs in small_batches(prepared(batches, module), module, _AT_ONCE, axes):
+            count = max((value.shape[axis] for value, axis in zip(inputs, axes, strict=True) if value.dim()), default=1)
+            gates = _gates(module, units, sites, inputs, count, likelihood, generator)
             total += gates.square().sum(0).cpu().numpy()
             samples += gates.shape[0]
     return np.where(measured, total / samples, np.inf)
@@ -83,6 +85,7 @@ def _gates(
     units: Units,
     sites: Sequence[_Site],
     inputs: tuple[Tensor, ...],
+    samples: int,
     likelihood: Likelihood,
     generator: torch.Generator,
 ) -> Tensor:
@@ -101,7 +104,7 @@ def _gates(
         for name, gradient in zip(names, gradients, strict=True)
         if gradient is not None
     }
-    samples, device = inputs[0].shape[0], loss.device
+    device = loss.device
     by_class = torch.zeros(2, samples, units.classes, dtype=torch.float64, device=device)
     for site in sites:
         if site.tensor in products:
@@ -166,10 +169,28 @@ def _sites(units: Units, known: Iterable[str]) -> tuple[list[_Site], npt.NDArray
 
 
 def _batch_names(units: Units) -> set[str]:
-    """Return the names of the sizes that the first axis of the inputs has."""
-    shapes = units.analysis.context.shapes
-    first = [shapes[name][0] for name in units.analysis.graph.inputs if shapes.get(name)]
-    return {name for size in first if isinstance(size, Symbolic) for name in size.names}
+    """Return the names of the sizes that count samples: those of an output's first axis that an input has, too.
+
+    Inputs need not begin with the batch: sequences may come as [steps, batch, features].
+    """
+    shapes, graph = units.analysis.context.shapes, units.analysis.graph
+    of_inputs = _names(size for name in graph.inputs for size in shapes.get(name, ()))
+    of_output = _names(shapes.get(graph.outputs[0], ())[:1])
+    return of_inputs & of_output or _names(size for name in graph.inputs for size in shapes.get(name, ())[:1])
+
+
+def _names(sizes: Iterable[object]) -> set[str]:
+    return {name for size in sizes if isinstance(size, Symbolic) for name in size.names}
+
+
+def _input_axes(units: Units, names: Sequence[str]) -> tuple[int, ...]:
+    """Return along which axis each input has its samples; the first where that is not known."""
+    batch, shapes = _batch_names(units), units.analysis.context.shapes
+    found = []
+    for name in names:
+        sizes = shapes.get(name, ())
+        found.append(next((axis for axis, size in enumerate(sizes) if _names([size]) & batch), 0))
+    return tuple(found)
 
 
 def _sample_axis(units: Units, reading: Reading, batch: set[str]) -> int | None:

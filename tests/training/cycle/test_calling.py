@@ -128,6 +128,25 @@ def test_sizes_that_may_vary(tmp_path: Path) -> None:
     assert [dim.dim_param for dim in declared] == ["batch", "steps", ""]
 
 
+class StepsFirst(Sequences):
+    """Takes [steps, batch, features]."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.hidden(x).mean(0))
+
+
+@pytest.mark.parametrize("axes", [{1: "batch"}, {0: "steps", 1: "batch"}])
+def test_a_batch_that_does_not_come_first(tmp_path: Path, axes: dict[int, str]) -> None:
+    """Units are scored by samples, of which there are 32, not five."""
+    inputs = samples().transpose(0, 1).contiguous()
+
+    def call(module: nn.Module, x: Tensor) -> Tensor:
+        return module(x.transpose(0, 1))  # type: ignore[no-any-return]
+
+    options: dict[str, Any] = {"dynamic_shapes": {"x": axes}, "calibration": inputs}
+    assert run(tmp_path, StepsFirst(), inputs[:, :2], samples(), call, **options).ratio >= 1.5
+
+
 def test_the_loop_of_another_network(tmp_path: Path) -> None:
     run(tmp_path, Sequences(), samples()[:2], samples())
     with pytest.raises(UsageError, match=r"input 'x' has the shape \[16, 5, 4\]; the model takes \['batch', 5, 6\]"):
