@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxsqueeze.training.modules.compensated_layer_norm import CompensatedLayerNorm
     from onnxsqueeze.training.squeezing.distillation import Distillation, distilled
     from onnxsqueeze.training.squeezing.learning import Learning
+    from onnxsqueeze.training.squeezing.lessons import augmented, lessons
     from onnxsqueeze.training.squeezing.release import ReleaseReport, release
     from onnxsqueeze.training.squeezing.squeeze import SqueezeOutcome, SqueezeSettings, squeeze
     from onnxsqueeze.training.units import Units, unit_scores, units_of
@@ -37,12 +38,14 @@ __all__ = [
     "SqueezeRelease",
     "SqueezeSettings",
     "Units",
+    "augmented",
     "criteria_names",
     "criterion",
     "describe_export_failure",
     "distilled",
     "export_masked",
     "from_onnx",
+    "lessons",
     "release",
     "squeeze",
     "unit_scores",
@@ -64,12 +67,14 @@ _HOMES = {
     "SqueezeRelease": "cycle.squeeze_release",
     "SqueezeSettings": "squeezing.squeeze",
     "Units": "units",
+    "augmented": "squeezing.lessons",
     "criteria_names": "criteria",
     "criterion": "criteria",
     "describe_export_failure": "export.failure",
     "distilled": "squeezing.distillation",
     "export_masked": "export.export",
     "from_onnx": "module",
+    "lessons": "squeezing.lessons",
     "release": "squeezing.release",
     "squeeze": "squeezing.squeeze",
     "unit_scores": "units",

@@ -55,7 +55,8 @@ class Loop:
             module, images: what learns, and from what.
             seed: of the order of the images and of what is done to them.
             checkpoint: a file that takes up the state every minute, and from which a stopped training goes on.
-            taught: what a teacher says, to be learnt as much as the labels; see `lessons`. In each epoch the images
+            taught: what a teacher says, to be learnt as much as the labels; see
+                `onnxsqueeze.training.lessons`. In each epoch the images
                 are changed as they were for one of its copies.
         """
         state = _State(self, module, images, seed, taught)
@@ -127,6 +128,8 @@ class _State:
 
     def _take(self, copy: int) -> None:
         if copy >= 0 and self._loop.augment:
+            from onnxsqueeze.training import augmented
+
             self._inputs = augmented(self._images.inputs, self._loop.augment, copy)
         self._copy = copy
 
@@ -170,22 +173,6 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     columns = torch.where(mirrored, columns.flip(1), columns)
     samples = torch.arange(count, device=device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
-def augmented(inputs: Tensor, augment: Augment, copy: int) -> Tensor:
-    """Return one of many changed copies of all images; the same number gives the same copy."""
-    generator = torch.Generator(inputs.device).manual_seed(copy)
-    return torch.cat([augment(part, generator) for part in inputs.split(_IMAGES_AT_ONCE)])
-
-
-def lessons(module: nn.Module, images: Images, augment: Augment | None = None, copies: int = 1) -> Tensor:
-    """Return what a module says of copies of all images, float32 [copies, samples, classes].
-
-    A dense teacher takes longer for an image than the small network that learns. A few copies of all images, changed as
-    in training, are enough for many epochs, and the teacher sees each but once.
-    """
-    inputs = (images.inputs if augment is None else augmented(images.inputs, augment, copy) for copy in range(copies))
-    return torch.stack([scores(module, found) for found in inputs])
 
 
 @torch.no_grad()

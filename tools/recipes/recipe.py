@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tools.recipes.data import Data, Images
-from tools.recipes.fitting import Loop, accuracy, lessons, written
+from tools.recipes.fitting import Loop, accuracy, written
 
 if TYPE_CHECKING:
     from onnxsqueeze.training import Phase, SqueezeRelease
@@ -127,12 +127,10 @@ class Recipe:
 
     def _lessons(self, module: nn.Module, place: Path) -> Tensor:
         """Return what the dense network teaches, found once and kept."""
-        kept = place / "lessons.pt"
-        if not kept.exists():
-            found = lessons(module, self.data.training, self.dense.augment, self.copies)
-            written(kept, lambda path: torch.save(found, path))
-        taught: Tensor = torch.load(kept, weights_only=True)
-        return taught
+        from onnxsqueeze.training import lessons
+
+        inputs, kept = self.data.training.inputs, place / "lessons.pt"
+        return lessons(module, inputs, augment=self.dense.augment, copies=self.copies, path=kept)
 
     def _squeezed(self, module: nn.Module, place: Path, seed: int, start: float) -> Outcome:
         from onnxsqueeze.training import SqueezeRelease
