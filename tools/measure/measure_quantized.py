@@ -4,7 +4,7 @@ Small networks are masked, exported and quantized by onnxruntime's own tools; ha
 with their biases or (``--biases``) without them, so that they are constants. A row says which share of the elements of
 matrices and kernels stays, and whether what is left gives the same bits with all optimizations on.
 
-    python -m tools.measure.measure_quantized            # about two minutes on two cores
+    python -m tools.measure.measure_quantized            # five to ten minutes on a busy machine
     python -m tools.measure.measure_quantized --form "QDQ" --network residual --biases
 """
 
