@@ -64,8 +64,8 @@ def main(graphs: int, seed: int, jobs: int, only: tuple[str, ...], keep: Path | 
     for found in verdicts(seed, graphs, jobs, only or NAMES):
         for verdict in found:
             count = counts[verdict.variation]
-            count.update(graphs=1, smaller=verdict.smaller, failed=bool(verdict.failure))
-            count.update(compared=verdict.compared)
+            count.update(graphs=1, smaller=int(verdict.smaller), failed=int(bool(verdict.failure)))
+            count.update(compared=int(verdict.compared))
             if verdict.failure:
                 failed.append(verdict)
                 console.print(f"[bold]seed {verdict.seed}, {verdict.variation}[/]: {verdict.failure}", highlight=False)

@@ -1,0 +1,81 @@
+"""The fuzzers themselves: what they make, and what they say of what goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxsqueeze.errors import InvalidModelError
+from tests.support.mutants import mutant
+from tools.fuzz import ending, mutate_rules, surviving
+from tools.fuzz.checking import NAMES, RUNNING, Verdict, written
+from tools.fuzz.codes import FORMS
+
+Told = Callable[[str | Verdict], None]
+ON_CODES = {"DynamicQuantizeLinear", "QuantizeLinear", "QLinearMatMul", "MatMulNBits", "MatMulInteger"}
+
+
+@pytest.mark.parametrize("step", [RUNNING, "minimizing"])
+def test_a_process_that_dies_is_one_verdict(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the original it says nothing; of anything else it is a failure. The other variations go on."""
+
+    def dies(seed: int, names: Collection[str], tell: Told) -> None:
+        for name in names:
+            tell(step)
+            if name == "extreme":
+                os._exit(9)
+            tell(Verdict(seed, name, ""))
+
+    monkeypatch.setattr(surviving, "judged", dies)
+    found = surviving.judged_apart(0, NAMES[:3])
+    assert [each.variation for each in found] == list(NAMES[:3])
+    failures = [each.failure for each in found]
+    assert failures == ["", "" if step == RUNNING else f"{step}: the process died, exit code 9", ""]
+    assert not found[1].compared
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_quantized_forms_hold_codes(form: str) -> None:
+    model, feeds = written(20, form)
+    assert model is not None
+    assert len(feeds) > 2
+    assert ON_CODES.intersection(node.op_type for node in model.graph.node)
+
+
+def test_how_damaged_files_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, *_ = ending.networks()
+    endings = ending.Endings(tmp_path)
+    assert endings.of(sound.SerializeToString()) == "written"
+    assert endings.of(b"\x00\x01") == "refused"
+    assert {endings.of(mutant(sound, seed).SerializeToString()) for seed in range(10)} <= set(ending.GOOD)
+
+    def failing(*_: object, **__: object) -> None:
+        raise InvalidModelError("two\nlines")
+
+    monkeypatch.setattr(ending.onnxsqueeze, "minimize", failing)
+    assert endings.of(sound.SerializeToString()).startswith("refused oddly")
+    monkeypatch.setattr(ending, "_megabytes", lambda: 5000)
+    assert endings.of(sound.SerializeToString()) == "5000 MB of memory"
+
+
+def test_what_is_written_must_be_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, *_ = ending.networks()
+    monkeypatch.setattr(ending, "save", lambda model, path: onnx.save(onnx.ModelProto(), path))
+    assert ending.Endings(tmp_path).of(sound.SerializeToString()).startswith("written, and not valid")
+
+
+def test_rules_are_broken_in_each_way() -> None:
+    source = "def f(a, b):\n    if a and b:\n        g(1)\n    return min(a, b) if a | b else any(a)\n"
+    broken = list(mutate_rules.mutants(source))
+    assert {said.partition(":")[0] for _, said, _ in broken} == {"dropped", "turned around", "off by one", "exchanged"}
+    assert len({text for *_, text in broken} - {source.strip()}) == len(broken)
+
+
+def test_the_tests_of_a_file_of_rules() -> None:
+    found = mutate_rules.tests_for(mutate_rules.ROOT / "onnxsqueeze/operators/movement/grid_sample.py")
+    assert "tests/operators/movement/test_grid_sample.py" in found
+    assert all((mutate_rules.ROOT / name).is_file() for name in found)
