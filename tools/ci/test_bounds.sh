@@ -32,7 +32,7 @@ for python in ${PYTHONS:-python3.10 python3.11 python3.12 python3.13 python3.14}
     "$python" -c "" 2>/dev/null || { said+=("$python: not here"); continue; }
     for bound in ${BOUNDS:-lowest newest}; do
         name="$python, $bound"
-        rm -rf "$folder/venv"
+        rm -rf "$folder/venv" "$folder/lowest.txt"  # uv would keep what an earlier file says
         "$python" -m venv "$folder/venv" && source "$folder/venv/bin/activate" || { said+=("$name: no venv, FAILED"); continue; }
         if ! installed "$bound" >"$folder/log" 2>&1; then
             tail -5 "$folder/log"
