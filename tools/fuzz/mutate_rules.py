@@ -7,16 +7,15 @@
 A mutant drops one term of an ``and``, ``or``, ``&`` or ``|`` (a liveness term, a coupling, a guard), drops a statement
 that only calls something (a constraint, a pin), turns a condition around, moves an integer by one (an axis, a place),
 or exchanges ``any`` and ``all``, ``min`` and ``max``. The package is copied once into a temporary folder, and each
-mutant is one changed file there. The tests are those of the file's family and those that name one of its operators; of
-them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more than --allowed percent
-survive.
+mutant is one changed file there. The tests are those of the file's family and those that are named after it, unless
+others are given; of them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more
+than --allowed percent survive.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -31,9 +30,7 @@ from tools.fuzz.covering import LOG, Reached, passes, reached
 
 ROOT = Path(__file__).resolve().parents[2]
 _EXCHANGED = {"any": "all", "all": "any", "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"}
-_NAME = re.compile(r'"([A-Z][A-Za-z0-9]{3,})"')  # an operator's, as it stands in a file
 _TAIL = 3000  # characters of what tests say that fail
-_PARTS = ("operators", "canonicalization", "end_to_end/blocks")
 
 
 def mutants(source: str) -> Iterator[tuple[int, str, str]]:
@@ -112,13 +109,11 @@ def _still_compiles(tree: ast.AST) -> bool:
 
 
 def tests_for(file: Path) -> list[str]:
-    """Return the tests of the family that a file of rules belongs to, and others that name one of its operators."""
+    """Return the tests of the family that a file of rules belongs to, and others that are named after the file."""
     family = ROOT / "tests" / "operators" / file.resolve().parent.name
     own = sorted(family.glob("test_*.py")) if family.is_dir() else []
-    named = set(_NAME.findall(file.read_text(encoding="utf-8")))
-    others = sorted(path for part in _PARTS for path in (ROOT / "tests" / part).rglob("test_*.py") if path not in own)
-    naming = [path for path in others if named.intersection(_NAME.findall(path.read_text(encoding="utf-8")))]
-    return [str(path.relative_to(ROOT)) for path in (*own, *naming)]
+    others = sorted(path for path in (ROOT / "tests").rglob(f"test_{file.stem}*.py") if path not in own)
+    return [str(path.relative_to(ROOT)) for path in (*own, *others)]
 
 
 Mutants = Sequence[tuple[int, str, str]]
