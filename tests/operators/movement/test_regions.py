@@ -90,9 +90,11 @@ def test_center_crop_pad_to_a_size_that_is_asked_for() -> None:
         assert deviation(run(model, feeds), run(result, feeds)) <= SINGLE
 
 
-def test_a_constant_that_is_padded_stays() -> None:
+@pytest.mark.parametrize("sizes", [(2, 3, 8, 8), ("N", 3, "H", "W"), ("N", 3, 8, "W")])
+def test_a_constant_that_is_padded_stays(sizes: tuple[int | str, ...]) -> None:
+    """Or may be: the image may be smaller than what is asked for."""
     twin = Twin(seed=1, opset=18)
-    x = image(twin, 2, 2, 3, 8, 8)
+    x = image(twin, 2, *sizes)
     varying = 7 + int((x.fill > 0).sum())  # four live ones, the dead ones that are read now, and constants
     wide = read_everywhere(read(twin, twin.op("CenterCropPad", x, twin.integers(9, 4), axes=[2, 3])).wide)
     result = minimize(wide)
