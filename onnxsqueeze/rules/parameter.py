@@ -50,7 +50,7 @@ class Parameter:
     classes: tuple[Classes, ...] = ()
     data: tuple[str, tuple[int, ...]] | None = None
     zero_point: str = ""
-    zero_axes: tuple[int, ...] = ()
+    zero_axes: tuple[int, ...] = (0,)
     packed: int = 1
 
     def _separate(self) -> list[int] | None:
