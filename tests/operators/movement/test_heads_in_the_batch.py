@@ -109,6 +109,22 @@ def attention(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
     ]
 
 
+def causal(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
+    """Linear attention: no softmax, and zeros above the diagonal of the scores."""
+    return [
+        node("Transpose", ["q"], "turned", perm=[0, 2, 1]),
+        node("MatMul", ["q", "turned"], "scores"),
+        node("Trilu", ["scores"], "past", upper=0),
+        node("MatMul", ["past", "p"], "met"),
+    ]
+
+
+def triangle_of_channels(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
+    """Channels lie in the matrices themselves."""
+    tensors["one"] = np.int64(1)
+    return [node("Trilu", ["p", "one"], "past", upper=0), node("Add", ["past", "q"], "met")]
+
+
 def state(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
     """Each head has an initial state of its own."""
     random = np.random.default_rng(1)
@@ -136,6 +152,8 @@ def over_the_batch(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
         (grid_sample, True),
         (grid_from_outside, False),
         (attention, True),
+        (causal, True),
+        (triangle_of_channels, False),
         (gather_elements, True),
         (reverse_sequence, False),
         (state, False),
