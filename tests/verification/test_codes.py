@@ -23,19 +23,9 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNXSQUEEZE_IN_PROCESS", "1")  # many small verifications
 
 
-class Coarse(Random):
-    """A random network in which constants are read by weights of any size."""
-
-    def _weight(self, kinds: Any, read: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-        codes, zeros = super()._weight(kinds, None, shape)
-        if read is not None:
-            codes[:, read == "dead"] = zeros[0]
-        return codes, zeros
-
-
 def both(form: Form, seed: int, length: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Return a random network of codes and its minimized form, which is narrower nearly everywhere."""
-    model = Coarse(form, seed).network(length)
+    model = Random(form, seed).network(length)
     with files_of_any_length():
         return model, sq.minimize(model, round_to=1, verify=False).model
 
