@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -82,11 +82,11 @@ def _spread(
 
     None where the size is not known or too much.
     """
-    periods = _periods(source[before.start : before.stop], target[after.start : after.stop])
+    lengths = array.shape[before.start : before.stop]
+    periods = _periods(source[before.start : before.stop], target[after.start : after.stop], lengths)
     if periods is None:
         return None
     full, made = periods
-    lengths = array.shape[before.start : before.stop]
     shape = (*array.shape[: before.start], *full, *array.shape[before.stop :])
     if np.prod(shape, dtype=np.float64) > _MOST_ELEMENTS or any(a % b for a, b in zip(full, lengths, strict=True)):
         return None
@@ -96,15 +96,18 @@ def _spread(
     return np.broadcast_to(np.tile(array, repeats) if max(repeats) > 1 else array, shape), made
 
 
-def _periods(source: Shape, target: Shape) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _periods(source: Shape, target: Shape, lengths: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return by how many elements along each axis a block's pattern repeats, before and after; known sizes are whole.
 
     Of sizes as ``4*batch`` the factor 4 can be told apart, if such an axis comes first: batches and heads in one axis.
+    Axes in front of it do not matter if nothing is told apart along them (``lengths`` of 1, before): the pattern that
+    begins with the factor is then repeated all over the block.
     """
     symbolic = [[size for size in shape if isinstance(size, Symbolic)] for shape in (source, target)]
     if not symbolic[0] and not symbolic[1]:
         return _numbers(source), _numbers(target)
-    heads = [next((size for size in shape if size != 1), 1) for shape in (source, target)]
+    told = [size for size, length in zip(source, lengths, strict=True) if length > 1 or isinstance(size, Symbolic)]
+    heads = [next((size for size in shape if size != 1), 1) for shape in (told, target)]
     alone = all(len(found) == 1 and found[0] is head for found, head in zip(symbolic, heads, strict=True))
     first, second = (as_symbolic(head) for head in heads)
     if not alone or first.offset or second.offset or sorted(first.names) != sorted(second.names):

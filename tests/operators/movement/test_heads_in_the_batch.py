@@ -21,8 +21,11 @@ def node(op: str, inputs: Sequence[str], output: str, **attributes: object) -> N
     return helper.make_node(op, inputs, [output], **attributes)
 
 
-def network(meet: Meeting, dead: Sequence[int]) -> onnx.ModelProto:
-    """Return a network of p and q, each [batch * heads, steps, dims]; of p the ``dead`` heads are zero."""
+def network(meet: Meeting, dead: Sequence[int], steps_first: bool = False) -> onnx.ModelProto:
+    """Return a network of p and q, each [batch * heads, steps, dims]; of p the ``dead`` heads are zero.
+
+    With ``steps_first`` the last layer reads [steps * batch, heads * dims], as nn.MultiheadAttention is exported.
+    """
     random = np.random.default_rng(0)
     tensors = {f"w{name}": (random.standard_normal((16, WIDTH)) / 2).astype(np.float32) for name in "pq"}
     for head in dead:
@@ -38,15 +41,19 @@ def network(meet: Meeting, dead: Sequence[int]) -> onnx.ModelProto:
             node("Transpose", [f"{name}1"], f"{name}2", perm=[0, 2, 1, 3]),
             node("Reshape", [f"{name}2", "merged"], name),
         ]
-    nodes += [
-        *meet(tensors),
-        node("Reshape", ["met", "again"], "o1"),
-        node("Transpose", ["o1"], "o2", perm=[0, 2, 1, 3]),
-        node("Reshape", ["o2", "flat"], "o3"),
-        node("MatMul", ["o3", "last"], "y"),
-    ]
+    nodes += meet(tensors)
+    if steps_first:
+        tensors["flat"] = np.array([-1, WIDTH])
+        nodes += [node("Transpose", ["met"], "o2", perm=[1, 0, 2]), node("Reshape", ["o2", "flat"], "o3")]
+    else:
+        nodes += [
+            node("Reshape", ["met", "again"], "o1"),
+            node("Transpose", ["o1"], "o2", perm=[0, 2, 1, 3]),
+            node("Reshape", ["o2", "flat"], "o3"),
+        ]
+    nodes.append(node("MatMul", ["o3", "last"], "y"))
     inputs = [helper.make_tensor_value_info(f"x{name}", TensorProto.FLOAT, ["N", STEPS, 16]) for name in "pq"]
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", STEPS, 7])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M", 7] if steps_first else ["N", STEPS, 7])
     kept = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "g", inputs, [output], kept)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -160,8 +167,9 @@ def over_the_batch(tensors: dict[str, np.ndarray]) -> list[NodeProto]:
         (over_the_batch, False),
     ],
 )
-def test_both_lose_a_head_or_neither(meet: Meeting, leaves: bool, dead: tuple[int, ...]) -> None:
-    model = network(meet, dead)
+@pytest.mark.parametrize("steps_first", [False, True])
+def test_both_lose_a_head_or_neither(meet: Meeting, leaves: bool, dead: tuple[int, ...], steps_first: bool) -> None:
+    model = network(meet, dead, steps_first)
     result = sq.minimize(model, round_to=1, verify=False)
     assert_equal_outputs(model, result.model, double=False)
     left = {tuple(tensor.dims) for tensor in result.model.graph.initializer}
