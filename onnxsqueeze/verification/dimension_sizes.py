@@ -112,12 +112,25 @@ class SizePlan:
         return None if any(size < 0 for shape in found.values() for size in shape) else found
 
     def first_choices(self) -> Iterator[Sizes]:
-        """Yield sizes for all free dimensions, the likeliest first; those of one role are equal."""
+        """Yield sizes for all free dimensions, the likeliest first; those of one role are equal.
+
+        Where a dimension that nobody named may hold the batch of a state, each choice is followed by one where it does.
+        """
         roles = [role for role in Role if role in self.roles.values()]
         places = itertools.product(*(range(len(_FIRST[role])) for role in roles))
+        states = self._states() if Role.BATCH in roles else []
         for choice in sorted(places, key=sum):
             by_role = {role: _FIRST[role][place] for role, place in zip(roles, choice, strict=True)}
-            yield {name: by_role[role] for name, role in self.roles.items()}
+            sizes = {name: by_role[role] for name, role in self.roles.items()}
+            yield sizes
+            if states:
+                yield {**sizes, **dict.fromkeys(states, by_role[Role.BATCH])}
+
+    def _states(self) -> list[str]:
+        """Return the dimensions without a name that are second of several, as in states [layers, batch, units]."""
+        found = (dims[1] for dims in self.dims.values() if len(dims) > 2)
+        unnamed = {f"{name}[1]" for name in self.dims}
+        return [dim for dim in found if isinstance(dim, str) and dim in unnamed and self.roles.get(dim) is Role.LENGTH]
 
     def second_choices(self, first: Sizes, largest_batch: int) -> Iterator[tuple[list[str], Sizes]]:
         """Yield other sizes for some of the free dimensions: for all at once, for one role, for one dimension.
@@ -135,6 +148,10 @@ class SizePlan:
         groups = [list(self.roles)] + [[name for name in self.roles if self.roles[name] is role] for role in Role]
         if self.roles:
             yield groups[0], {name: values[places[name] % len(values)] for name, values in others.items()}
+        batch = [name for name, role in self.roles.items() if role is Role.BATCH]
+        states = [name for name in self._states() if first[name] in (first[other] for other in batch)]
+        for size in others[batch[0]] if states else ():
+            yield [*batch, *states], dict.fromkeys((*batch, *states), size)
         for group in [*groups, *([name] for name in self.roles)]:
             for index in range(max((len(others[name]) for name in group), default=0)):
                 yield group, {name: others[name][min(index, len(others[name]) - 1)] for name in group}

@@ -34,3 +34,27 @@ def test_images_need_not_be_square() -> None:
 def test_the_analysis_does_not_take_them_for_equal() -> None:
     height, width = analyse(load(network())).context.shape("x")[2:]
     assert height != width
+
+
+def test_a_state_without_names_has_the_batch_of_the_input() -> None:
+    """As in voice detectors: the length has no name either, and must be long enough for the padding."""
+    random = np.random.default_rng(1)
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> voice
+        (float[n,t] x, float[1,m,6] state) => (float[1,n,6] y) {
+        p = Pad <mode = "reflect"> (x, pads) u = Unsqueeze(p, one) c = Conv (u, w) r = Relu(c)
+        steps = Transpose <perm = [2, 0, 1]> (r) all, y = GRU <hidden_size = 6> (steps, k, h, , , state) }""")
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
+    arrays = {
+        "w": random.normal(size=(4, 1, 4)),
+        "k": random.normal(size=(1, 18, 4)),
+        "h": random.normal(size=(1, 18, 6)),
+    }
+    stored = {name: array.astype(np.float32) for name, array in arrays.items()}
+    stored |= {"pads": np.array([0, 20, 0, 20]), "one": np.array([1])}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    sizes = sq.verify(model, model).sizes
+    batches = [(each["x[0]"], each["state[1]"]) for each in sizes]
+    assert batches[0] == (1, 1) and batches[1][0] > 1  # both vary together
+    assert all(one == other for one, other in batches) and all(each["x[1]"] > 20 for each in sizes)
