@@ -13,6 +13,7 @@ from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context
+from onnxsqueeze.rules.score_rows import LARGEST_CANCELLED
 from onnxsqueeze.rules.traits import Trait
 
 
@@ -54,7 +55,9 @@ def _of_layer(node: Node, context: Context, classes: Classes) -> Iterator[tuple[
     if _alike(bias, classes):
         yield node.index, 2
     elif rule.narrows and not node.input(2) and len(np.unique(classes)) == classes.size:
-        yield node.index, -1
+        folded = context.interval(node.inputs[0])
+        if (np.abs(folded.lower[folded.constant]) <= LARGEST_CANCELLED).all():
+            yield node.index, -1
 
 
 def _moved_or_scaled(node: Node, context: Context) -> str | None:
@@ -72,10 +75,10 @@ def _summand(node: Node, context: Context) -> int | None:
 
 
 def _alike(summand: Array | None, classes: Classes) -> bool:
-    """Whether a summand, not all 0, has one finite value for each class of what it is added to."""
+    """Whether a summand, not all 0 and nowhere too large, has one value for each class of what it is added to."""
     if summand is None or summand.dtype.kind not in "fV" or not summand.any():
         return False
-    if not np.isfinite(summand.astype(np.float64)).all():
+    if not (np.abs(summand.astype(np.float64)) <= LARGEST_CANCELLED).all():
         return False
     shape = (1,) * (classes.ndim - summand.ndim) + summand.shape
     fits = all(length in (1, own) for length, own in zip(shape, classes.shape, strict=True))

@@ -14,6 +14,10 @@ from onnxsqueeze.rules.memo import per_tensor
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
+LARGEST_CANCELLED = 2.0**16
+"""A number that all scores of a row have in common cancels in a softmax; a larger one hides, by rounding, what they
+differ by, so that it does not. Biases of keys in use are of some hundreds."""
+
 _FLOATING = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 
 

@@ -106,6 +106,14 @@ def test_bias_of_keys_goes(layer: Any, scores: Change) -> None:
     assert minimize(once).plan.empty
 
 
+@pytest.mark.parametrize("layer", [gemm, matmul, conv])
+def test_a_bias_that_hides_by_rounding_what_scores_differ_by_stays(layer: Any) -> None:
+    """In float32 all scores of a query are the same number then, and its probabilities as well."""
+    net = Network(1)
+    model, once = minimized(net, attention(net, layer, np.where(np.arange(WIDTH) == 2, 1e30, 0.5))[0])
+    assert vectors(once) == vectors(model)
+
+
 def test_two_biases_of_keys_go() -> None:
     net = Network(2)
     model, once = minimized(

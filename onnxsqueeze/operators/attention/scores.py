@@ -21,6 +21,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, SpecialValues
 from onnxsqueeze.rules.rewriter import Rewriter
+from onnxsqueeze.rules.score_rows import LARGEST_CANCELLED
 
 Scores = tuple[tuple[int, int], ...]
 """(input position, axis) of each input that has one entry for each head."""
@@ -29,7 +30,8 @@ Scores = tuple[tuple[int, int], ...]
 def cancelled_products(queries: Interval, keys: Interval, groups: tuple[int, int], cancels: bool) -> Bools:
     """Return which products q k make no difference to the probabilities, as [groups, heads per group, size]."""
     zero = (queries.lower == 0) & (queries.upper == 0)
-    alike = keys.constant if cancels else (keys.lower == 0) & (keys.upper == 0)
+    moderate = keys.constant & (np.abs(keys.lower) <= LARGEST_CANCELLED)
+    alike = moderate if cancels else (keys.lower == 0) & (keys.upper == 0)
     return np.asarray(zero.reshape(*groups, -1) | alike[:, None, :])
 
 

@@ -23,7 +23,7 @@ from onnxsqueeze.rules.channels import own_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.memo import view_or_error
 from onnxsqueeze.rules.rewriter import Rewriter
-from onnxsqueeze.rules.score_rows import cancels_in_softmax, row_sums
+from onnxsqueeze.rules.score_rows import LARGEST_CANCELLED, cancels_in_softmax, row_sums
 
 _MOST_ELEMENTS = 1 << 20  # a constant with more is not told apart
 _ROUNDING = 2.0**-7  # of a sum in half precision, relative to its largest term
@@ -295,7 +295,7 @@ def _level(view: Contraction, node: Node, context: Context, position: int, inter
         return nothing
     axis = len(view.output) - 1
     low, high = interval.lower.min(axis=axis, keepdims=True), interval.upper.max(axis=axis, keepdims=True)
-    alike: Bools = (low == high) & np.isfinite(low)
+    alike: Bools = (low == high) & (np.abs(low) <= LARGEST_CANCELLED)
     return alike
 
 
