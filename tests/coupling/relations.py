@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from onnxsqueeze.coupling.constraints import (
 from onnxsqueeze.operators.attention.heads import HeadSizes
 from onnxsqueeze.operators.attention.packed_attention import Products
 from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
+from onnxsqueeze.operators.linear.stand_ins import Constants, StandIns
 from onnxsqueeze.operators.normalization.local_response import Contiguous
 from onnxsqueeze.operators.normalization.removed import Earlier
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
+from onnxsqueeze.operators.recurrent.measured import Extremes
 
 PROPERTY = settings(
     deadline=None,
@@ -148,6 +151,20 @@ def _norm_representatives(draw: Any, fresh: Fresh) -> Constraint:
     )
 
 
+def _extremes(draw: Any, fresh: Fresh) -> Constraint:
+    units = draw(st.integers(1, 5))
+    return Extremes(fresh(units), draw(arrays(np.bool_, (units,))), "a recurrence")
+
+
+def _stand_ins(draw: Any, fresh: Fresh) -> Constraint:
+    """Few inputs and small weights, so that all ways to stand in can be tried."""
+    ids = fresh(draw(st.integers(1, 2)), draw(st.integers(1, 4)))
+    steps = draw(arrays(np.int64, ids.shape, elements=st.sampled_from((0, 1, 2, 3, -5))))
+    shape = (len(ids), draw(st.integers(1, 2)), ids.shape[1], 1)
+    weights = draw(arrays(np.int64, shape, elements=st.integers(-2, 2)))
+    return StandIns(TENSOR, ids, Constants(steps, weights, np.ones((1, 1, 1, 1)), -2, 2))
+
+
 DRAWN: dict[type[Constraint], Callable[[Any, Fresh], Constraint]] = {
     Box: _box,
     Broadcast: _broadcast,
@@ -163,6 +180,8 @@ DRAWN: dict[type[Constraint], Callable[[Any, Fresh], Constraint]] = {
     Products: _products,
     Recurrence: _recurrence,
     NormRepresentatives: _norm_representatives,
+    Extremes: _extremes,
+    StandIns: _stand_ins,
 }
 
 
@@ -363,6 +382,26 @@ def _norm_representatives_hold(it: NormRepresentatives, stays: Bools, kept: Kept
     return gap > 0 and 4 * gap >= reach
 
 
+def _extremes_hold(it: Extremes, stays: Bools, kept: Kept) -> bool:
+    extreme = [stays[each] for each, sets in zip(it.units, it.extreme, strict=True) if sets]
+    return not any(stays[each] for each in it.units) or all(extreme)
+
+
+def _stand_ins_hold(it: StandIns, stays: Bools, kept: Kept) -> bool:
+    """What all constants of a group add up to is what some weights of those that stay do, where one was lost."""
+    for group, ids in enumerate(it.ids):
+        steps = it.constants.steps[group]
+        gone = [each for each, step in zip(ids, steps, strict=True) if step and not stays[each]]
+        if not gone or not kept.live.get(TENSOR, np.array([False])).any():
+            continue
+        here = [int(step) for each, step in zip(ids, steps, strict=True) if step and stays[each]]
+        weights = product(range(it.constants.least, it.constants.most + 1), repeat=len(here))
+        sums = {sum(w * step for w, step in zip(own, here, strict=True)) for own in weights}
+        if not set(it.constants.totals[group].ravel().tolist()) <= sums:
+            return False
+    return True
+
+
 _HOLDS: dict[type[Constraint], Callable[[Any, Bools, Kept], bool]] = {
     Box: _box_holds,
     Broadcast: _broadcast_holds,
@@ -378,4 +417,6 @@ _HOLDS: dict[type[Constraint], Callable[[Any, Bools, Kept], bool]] = {
     Products: _products_hold,
     Recurrence: _recurrence_holds,
     NormRepresentatives: _norm_representatives_hold,
+    Extremes: _extremes_hold,
+    StandIns: _stand_ins_hold,
 }

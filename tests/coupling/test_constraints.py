@@ -20,6 +20,7 @@ from onnxsqueeze.operators.attention.packed_attention import Products
 from onnxsqueeze.operators.attention.rotary_embedding import SameInEachHead
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives
 from onnxsqueeze.operators.recurrent.lstm_gru_rnn import Recurrence
+from onnxsqueeze.operators.recurrent.measured import Extremes
 from tests.coupling.relations import (
     DRAWN,
     PROPERTY,
@@ -35,7 +36,7 @@ from tests.coupling.relations import (
 )
 
 FORCED = [kind for kind in DRAWN if kind.phase is Phase.FORCED]
-MONOTONE = [*FORCED, Products, Recurrence]
+MONOTONE = [*FORCED, Products, Recurrence, Extremes]
 """Where more stays before, no less stays after: what is added follows from what is there, without a choice."""
 
 each_kind = pytest.mark.parametrize("kind", DRAWN, ids=lambda kind: kind.__name__)
