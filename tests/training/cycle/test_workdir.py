@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.cycle.settings import Goal
 from onnxsqueeze.training.cycle.state import Underway
-from onnxsqueeze.training.cycle.workdir import Workdir, named
+from onnxsqueeze.training.cycle.workdir import Workdir, named, networks
 from tests.training.cycle.test_targets import record, state
 
 STATE = replace(
@@ -19,6 +20,10 @@ STATE = replace(
     calibration="underway/1-batches.pt",
     underway=Underway(2, 1, 0.4, 3600, "squeezed", "underway/2-squeezed-0.onnx"),
 )
+
+
+READ = replace(STATE, digests={name: hashlib.sha256(b"").hexdigest() for name in networks(STATE)})
+"""The state as it comes back: it knows what the files held that are not written again."""
 
 
 def filled(folder: Path) -> Workdir:
@@ -34,7 +39,7 @@ def filled(folder: Path) -> Workdir:
 
 
 def test_a_state_comes_back(tmp_path: Path) -> None:
-    assert filled(tmp_path).load_state() == STATE
+    assert filled(tmp_path).load_state() == READ
 
 
 @pytest.mark.parametrize("name", named(STATE))
@@ -43,6 +48,13 @@ def test_a_state_whose_file_is_gone_is_refused(tmp_path: Path, name: str) -> Non
     workdir.path(name).unlink()
     with pytest.raises(UsageError, match=f"{name}: is gone"):
         workdir.load_state()
+
+
+def test_a_network_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    workdir = filled(tmp_path)
+    workdir.path("dense.onnx").write_bytes(b"another")
+    with pytest.raises(UsageError, match="dense.onnx: is not the file that the run was going on with"):
+        Workdir(tmp_path).load_state()
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
@@ -74,7 +86,7 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
         half.write_bytes(b"half")
     workdir.prepare()
     assert not any(half.exists() for half in halves)
-    assert workdir.load_state() == STATE
+    assert workdir.load_state() == READ
 
 
 def test_only_what_the_state_names_stays_underway(tmp_path: Path) -> None:
@@ -83,7 +95,7 @@ def test_only_what_the_state_names_stays_underway(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "underway" / name).write_bytes(b"")
     workdir.sweep(STATE)
-    assert workdir.load_state() == STATE
+    assert workdir.load_state() == READ
     assert [(tmp_path / "underway" / name).exists() for name in names] == [False, True, False]
 
 
