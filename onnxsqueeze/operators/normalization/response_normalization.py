@@ -152,9 +152,9 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     if not removed:
         _rescale(node, context, rewriter, epsilon, kept, (scaled, bias))
         return
-    factors = np.ones(len(kept))
-    factors[chosen] += removed / abs(constants[chosen])
-    _write(node, context, rewriter, epsilon, factors[kept], scaled[kept], bias[kept])
+    share = removed / abs(constants[chosen]) / float(kept.sum())
+    beside = int(kept[:chosen].sum()), share
+    _write(node, context, rewriter, epsilon, beside, scaled[kept], bias[kept])
 
 
 def _rescale(
@@ -181,9 +181,20 @@ def _reconstruction(
 
 
 def _write(
-    node: Node, context: Context, rewriter: Rewriter, epsilon: float, factors: Floats, weight: Floats, bias: Floats
+    node: Node,
+    context: Context,
+    rewriter: Rewriter,
+    epsilon: float,
+    beside: tuple[int, float],
+    weight: Floats,
+    bias: Floats,
 ) -> None:
-    """Spell it out as exporters do, in float32 at least; the norms are weighed before their mean is taken."""
+    """Spell it out as exporters do, in float32 at least.
+
+    Args:
+        beside: which of the channels that are left stands for those that are not, and how much of its norm their norms
+            add to the mean.
+    """
     name, dtype = node.inputs[0], rewriter.dtype(node.inputs[0])
     half = dtype.itemsize < np.dtype(np.float32).itemsize
     kind = np.dtype(np.float32) if half else dtype
@@ -193,8 +204,10 @@ def _write(
 
     data: Any = rewriter.compute(node, "Cast", [name], to=1) if half else name
     norm = compute_norm(rewriter, node, data, _space(node, context))
-    weighed = norm if (factors == 1).all() else rewriter.compute(node, "Mul", [norm, placed(factors)])
-    mean = compute_mean(rewriter, node, weighed, _axis(node, context))
+    axis = _axis(node, context)
+    own = rewriter.compute(node, "Gather", [norm, np.array([beside[0]])], axis=axis)
+    others = rewriter.compute(node, "Mul", [own, np.asarray(beside[1], dtype=kind)])
+    mean = rewriter.compute(node, "Add", [compute_mean(rewriter, node, norm, axis), others])
     divisor = rewriter.compute(node, "Add", [mean, np.asarray(epsilon, dtype=kind)])
     ratio = rewriter.compute(node, "Div", [norm, divisor])
     scaled = rewriter.compute(node, "Mul", [rewriter.compute(node, "Mul", [data, ratio]), placed(weight)])
