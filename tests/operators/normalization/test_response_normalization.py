@@ -100,7 +100,7 @@ def test_one_constant_stands_for_all_others(first: bool, end: str, opset: int) -
     assert_equal_outputs(model, result)
     assert not [shape for shape in weights(result) if CHANNELS in shape]
     stays = LIVE + 1
-    # beside the channels: what constants add to the last layer's bias, epsilon, and the share of their norms in the mean
+    # beside the channels: what constants add to the last bias, epsilon, and the share of their norms in the mean
     assert stays * channel() <= size(result) <= stays * channel() + OUTPUTS + 3
 
 
