@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.canonicalization.inlining import Names
 from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.model.initializer import Initializer
@@ -71,7 +72,7 @@ class _Plain:
             _NotPlain: where that cannot be done.
         """
         self._graph, self._block, self._lengths = graph, block, lengths
-        self._taken = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)} | set(graph.initializers)
+        self._names = Names(graph.proto, graph.model.initializers)
         self._channels: dict[str, int | None] = {}
         self._new: dict[str, Initializer] = {}
         self.entered: dict[str, int] = {}
@@ -130,7 +131,7 @@ class _Plain:
         filled = not all(_sums(reader) and place == 0 for reader, place in self._graph.readers.get(output, ()))
         missing = -self._lengths.get(name, 0) % self._block if filled else 0
         if last:
-            plain = output if not missing else self._fresh(f"{output}.plain")
+            plain = output if not missing else self._names.new(f"{output}.plain")
             yield helper.make_node("Transpose", [name], [plain], node.label, perm=[0, 3, 1, 2])
             name = plain
         if missing:
@@ -151,7 +152,7 @@ class _Plain:
                 self._constant(f"{output}.{what}", np.array([at]))
                 for what, at in (("from", 0), ("to", count), ("axis", 1))
             ]
-            plain = self._fresh(f"{output}.plain") if last else output
+            plain = self._names.new(f"{output}.plain") if last else output
             yield helper.make_node("Slice", [name, *bounds], [plain], f"{node.label}.Slice")
             name = plain
         if last:
@@ -209,14 +210,8 @@ class _Plain:
     # -- names --------------------------------------------------------------------------------------------------------
 
     def _constant(self, name: str, value: Array) -> str:
-        name = self._fresh(name)
+        name = self._names.new(name)
         self._new[name] = Initializer.from_array(name, value)
-        return name
-
-    def _fresh(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
         return name
 
 

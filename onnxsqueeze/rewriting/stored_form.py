@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -101,8 +102,12 @@ class _Forms:
     """Finds forms, each part of a constant once: paths through what computes a constant can multiply."""
 
     def __init__(self, context: Context, wanted: str) -> None:
-        self._context, self._owned = context, owned(context.graph, wanted)
+        self._context, self._wanted = context, wanted
         self._known: dict[tuple[str, bytes], Form] = {}
+
+    @cached_property
+    def _owned(self) -> set[str]:
+        return owned(self._context.graph, self._wanted)
 
     def form(self, name: str, kept: Kept, depth: int) -> Form:
         """Return the form of fewest bytes of a part of a constant."""

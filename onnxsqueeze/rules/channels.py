@@ -19,6 +19,12 @@ def channel_bounds(context: Context, name: str, axis: int) -> tuple[Floats, Floa
     return interval.lower.min(axis=others), interval.upper.max(axis=others)
 
 
+def channel_constants(context: Context, name: str, axis: int) -> Floats:
+    """Return the value of each channel that is one constant at all positions, NaN elsewhere; [C], or [1] if alike."""
+    lower, upper = channel_bounds(context, name, axis)
+    return np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
+
+
 def channel_ids(context: Context, name: str, axis: int) -> npt.NDArray[np.int64]:
     """Return the classes along one axis of a tensor, the elements along all others made to share theirs; [C] or [1]."""
     others = tuple(other for other in range(context.rank(name)) if other != axis)

@@ -54,6 +54,18 @@ def in_a_branch() -> onnx.ModelProto:
     return scored(nodes, ENDS, far=np.float32(-1e9))
 
 
+def looped(nodes: list[onnx.NodeProto], **stored: np.ndarray) -> onnx.ModelProto:
+    """Return scores that a Loop carries on, as what ``nodes`` make of its state, and what is selected on the way."""
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [declared("number", INT64), declared("going", BOOL), declared("state", FLOAT, 2)],
+        [declared("goes_on", BOOL), declared("next", FLOAT, 2), declared("bi", INT64, 2)],
+    )
+    ends = [tensor("v", "N", None), tensor("i", None, "N", None, elem_type=INT64)]
+    return scored([node("Loop", "most - l", "v i", body=body)], ends, **stored)
+
+
 def in_a_loop() -> onnx.ModelProto:
     """Scores rise with each iteration by what was selected."""
     nodes = [
@@ -63,15 +75,7 @@ def in_a_loop() -> onnx.ModelProto:
         node("Mul", "m step", "by"),
         node("Add", "state by", "next"),
     ]
-    body = helper.make_graph(
-        nodes,
-        "body",
-        [declared("number", INT64), declared("going", BOOL), declared("state", FLOAT, 2)],
-        [declared("goes_on", BOOL), declared("next", FLOAT, 2), declared("bi", INT64, 2)],
-    )
-    ends = [tensor("v", "N", None), tensor("i", None, "N", None, elem_type=INT64)]
-    step = np.full((1, CLASSES), 0.1, np.float32)
-    return scored([node("Loop", "most - l", "v i", body=body)], ends, step=step, most=np.array(3))
+    return looped(nodes, step=np.full((1, CLASSES), 0.1, np.float32), most=np.array(3))
 
 
 def in_a_branch_in_a_loop() -> onnx.ModelProto:
@@ -84,14 +88,7 @@ def in_a_branch_in_a_loop() -> onnx.ModelProto:
         node("ReduceMean", "bv", "m", axes=[1]),
         node("Add", "state m", "next"),
     ]
-    body = helper.make_graph(
-        nodes,
-        "body",
-        [declared("number", INT64), declared("going", BOOL), declared("state", FLOAT, 2)],
-        [declared("goes_on", BOOL), declared("next", FLOAT, 2), declared("bi", INT64, 2)],
-    )
-    ends = [tensor("v", "N", None), tensor("i", None, "N", None, elem_type=INT64)]
-    return scored([node("Loop", "most - l", "v i", body=body)], ends, half=np.float32(0.5), most=np.array(2))
+    return looped(nodes, half=np.float32(0.5), most=np.array(2))
 
 
 def in_a_scan() -> onnx.ModelProto:

@@ -46,21 +46,34 @@ def _multi_head(node: Node, context: Context) -> Attention | Refusal:
     separate = not key.channels  # keys and values of an encoder, which come with an axis for the heads
     if separate and (_has(node, 3) or caches is not None):
         return _unknown(node, "keys by head and a bias or a cache")
+    return _viewed(node, context, (query, key, value, output), caches, 5, separate or caches is not None)
+
+
+def _viewed(
+    node: Node,
+    context: Context,
+    heads: tuple[Heads, Heads, Heads, Heads],
+    caches: tuple[Heads, Heads] | None,
+    scores: int,
+    alike: bool,
+) -> Attention | Refusal:
+    """Return the view of a node whose queries, keys, values and outputs have heads that are known.
+
+    Args:
+        scores: the position of what is added to the scores. caches, alike: see `Attention`.
+    """
     if node.input(3) and not _is_finite(context, node.inputs[3]):
         return Refusal(Reason.COMPUTED_WEIGHT, node.inputs[3])
     return Attention(
-        query,
-        key,
-        value,
-        output,
+        *heads,
         caches,
-        scores=per_head(context, node, 5, 3),
+        scores=per_head(context, node, scores, 3),
         bias=3 if node.input(3) else -1,
         counts=("num_heads", ""),
         scaled=bool(node.attributes.get("scale", 0.0)),
         cancels=True,
         averages=True,
-        alike=separate or caches is not None,
+        alike=alike,
     )
 
 
@@ -73,22 +86,7 @@ def _packed(node: Node, context: Context) -> Attention | Refusal:
     output = heads_of(context, node.outputs[0], 0, heads)
     if query is None or key is None or value is None or output is None or query.rank != _PACKED_RANK:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)
-    if node.input(3) and not _is_finite(context, node.inputs[3]):
-        return Refusal(Reason.COMPUTED_WEIGHT, node.inputs[3])
-    return Attention(
-        query,
-        key,
-        value,
-        output,
-        None,
-        scores=per_head(context, node, 6, 3),
-        bias=3 if node.input(3) else -1,
-        counts=("num_heads", ""),
-        scaled=bool(node.attributes.get("scale", 0.0)),
-        cancels=True,
-        averages=True,
-        alike=True,
-    )
+    return _viewed(node, context, (query, key, value, output), None, 6, alike=True)
 
 
 _PACKED_RANK = 2

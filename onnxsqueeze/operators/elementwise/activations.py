@@ -158,17 +158,14 @@ def _cast_like_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.replace(node, "Identity", [value])
 
 
-_TESTS: dict[str, Callable[[Array], Array]] = {"Not": np.logical_not, "IsNaN": np.isnan, "IsInf": np.isinf}
-
-
-_TRAITS = {
-    "Not": (Trait.NEGATES,),
-    "IsNaN": (Trait.TESTS_NAN, Trait.TESTS_FINITE),
-    "IsInf": (Trait.TESTS_FINITE,),
+_TESTS: dict[str, tuple[Callable[[Array], Array], frozenset[Trait]]] = {
+    "Not": (np.logical_not, frozenset({Trait.NEGATES})),
+    "IsNaN": (np.isnan, frozenset({Trait.TESTS_NAN, Trait.TESTS_FINITE})),
+    "IsInf": (np.isinf, frozenset({Trait.TESTS_FINITE})),
 }
 
 
-def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
+def _test_rule(op: str, function: Callable[[Array], Array], traits: frozenset[Trait]) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         return [function(inputs[0])]
 
@@ -178,7 +175,6 @@ def _test_rule(op: str, function: Callable[[Array], Array]) -> OpRule:
         at = function(np.where(constant, interval.lower, 0.0)).astype(np.float64)
         return [Interval(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
-    traits = frozenset(_TRAITS.get(op, ()))
     return OpRule(
         op,
         evaluate=evaluate,
@@ -195,7 +191,7 @@ _ROWS = {"Neg": ScoreRows(finite=all_finite_inputs)}
 
 register(*(replace(elementwise_rule(op, curve), rows=_ROWS.get(op, ScoreRows())) for op, curve in _CURVES.items()))
 register(*(replace(elementwise_rule(op, _CURVES[op]), domain=PATTERN_DOMAIN) for op in ("Gelu", "Swish")))
-register(*(_test_rule(op, function) for op, function in _TESTS.items()))
+register(*(_test_rule(op, *given) for op, given in _TESTS.items()))
 register(
     OpRule(
         "Identity",

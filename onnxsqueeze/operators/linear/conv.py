@@ -93,12 +93,17 @@ def _conv_shape(node: Node, context: Context) -> Sequence[Shape | None]:
     return [None] if shape is None else window_shape(node, context, shape[0], kernel)
 
 
+def _window(node: Node, linear: Linear) -> tuple[list[int], list[int], list[int]]:
+    """Return the strides and dilations of a kernel, and over how many places it reaches along each axis of space."""
+    kernel = linear.restore(linear.matrix).shape[2:]
+    strides, dilations = (list(node.attributes.get(name, [1] * len(kernel))) for name in ("strides", "dilations"))
+    return strides, dilations, [step * (size - 1) + 1 for step, size in zip(dilations, kernel, strict=True)]
+
+
 def _patches(node: Node, linear: Linear, data: Array) -> Array:
     """Return what the kernel sees at each place of images [N, C, *space], as a view [N, *places, C, *kernel]."""
-    kernel = linear.restore(linear.matrix).shape[2:]
-    rank = len(kernel)
-    strides, dilations = (list(node.attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
-    extents = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
+    strides, dilations, extents = _window(node, linear)
+    rank = len(extents)
     pads = _pads(node, data.shape[2:], extents, strides)
     padded = np.pad(data, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else data
     axes = tuple(range(2, 2 + rank))
@@ -126,10 +131,8 @@ def _pads(node: Node, space: Sequence[int], extents: Sequence[int], strides: Seq
 
 def _transposed_patches(node: Node, linear: Linear, data: Array) -> Array:
     """Return what each place of the output sums up, as `_patches` does of Conv: between the inputs there are zeros."""
-    kernel = linear.restore(linear.matrix).shape[2:]
-    rank, space = len(kernel), data.shape[2:]
-    strides, dilations = (list(node.attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
-    extents = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
+    strides, dilations, extents = _window(node, linear)
+    rank, space = len(extents), data.shape[2:]
     stuffed = np.zeros(
         (*data.shape[:2], *((n - 1) * step + 1 for n, step in zip(space, strides, strict=True))), data.dtype
     )

@@ -14,7 +14,7 @@ import numpy as np
 from onnxsqueeze.abstract.compact import Array, Floats, all_finite
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.rules.channels import channel_bounds
+from onnxsqueeze.rules.channels import channel_constants
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.memo import per_node
 from onnxsqueeze.rules.weight_source import codes_of
@@ -64,5 +64,4 @@ def _finite_bias(linear: Linear, context: Context) -> bool:
 
 def constants(linear: Linear, context: Context) -> Floats:
     """Return the value of each input channel that is one constant at all positions, NaN elsewhere; [groups, in]."""
-    lower, upper = channel_bounds(context, linear.data, linear.data_axis)
-    return linear.per_group(np.where((lower == upper) & np.isfinite(lower), lower, np.nan), False)
+    return linear.per_group(channel_constants(context, linear.data, linear.data_axis), False)

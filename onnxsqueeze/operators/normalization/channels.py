@@ -15,7 +15,7 @@ from onnxsqueeze.abstract.compact import Bools, Floats, all_finite, fit_all
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import OVER_CHANNELS, Node
-from onnxsqueeze.rules.channels import channel_bounds
+from onnxsqueeze.rules.channels import channel_constants
 from onnxsqueeze.rules.contract import Context, Demand, Refusal
 from onnxsqueeze.rules.queries import constant_vector
 
@@ -53,6 +53,13 @@ def placed(node: Node, context: Context, vector: npt.NDArray[Any]) -> npt.NDArra
     return vector.reshape((-1,) + (1,) * (context.rank(node.inputs[0]) - 1 - axis_of(node, context)))
 
 
+def along_axis(node: Node, context: Context, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a vector along the normalised axis of an array of the input's rank."""
+    shape = [1] * context.rank(node.inputs[0])
+    shape[axis_of(node, context)] = -1
+    return vector.reshape(shape)
+
+
 def width_of(node: Node, context: Context) -> int | None:
     """Return the length of the normalised axis, None if it is known only at run time."""
     shape = context.shape(node.inputs[0])
@@ -70,12 +77,9 @@ def parameter(node: Node, context: Context, position: int, default: float) -> Fl
 
 def constants_of(node: Node, context: Context) -> Floats:
     """Return the value of each channel that is one constant everywhere, NaN elsewhere; [N]."""
-    name, axis = node.inputs[0], axis_of(node, context)
-    lower, upper = channel_bounds(context, name, axis)
-    length = context.shape(name)[axis]
-    found = np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
-    assert isinstance(length, int)
-    return np.broadcast_to(found, (length,))
+    width = width_of(node, context)
+    assert width is not None
+    return np.broadcast_to(channel_constants(context, node.inputs[0], axis_of(node, context)), (width,))
 
 
 def link_channels(node: Node, context: Context) -> bool:

@@ -22,7 +22,7 @@ from onnxsqueeze.coupling.constraints import Groups
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, Node
 from onnxsqueeze.operators.normalization.writing import compute_mean
-from onnxsqueeze.rules.channels import channel_bounds, channel_ids
+from onnxsqueeze.rules.channels import channel_constants, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import channel_parameters
@@ -76,8 +76,7 @@ def _parameter(node: Node, context: Context, position: int, default: float) -> F
 
 def _constants(node: Node, context: Context) -> Floats:
     """Return the value of each channel that is one constant at all positions, NaN elsewhere; [groups, n]."""
-    lower, upper = channel_bounds(context, node.inputs[0], 1)
-    values = np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
+    values = channel_constants(context, node.inputs[0], 1)
     return np.broadcast_to(values, (_channels(node, context) or 0,)).reshape(_groups(node), -1)
 
 

@@ -19,7 +19,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.normalization.channels import keeps_shape
 from onnxsqueeze.operators.normalization.compensated import Narrowed, compute_definition
 from onnxsqueeze.operators.normalization.removed import Removed
-from onnxsqueeze.rules.channels import channel_bounds, channel_ids
+from onnxsqueeze.rules.channels import channel_constants, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
@@ -57,10 +57,9 @@ def _parameter(node: Node, context: Context, position: int, default: float) -> A
 
 def _constants(node: Node, context: Context) -> npt.NDArray[np.float64]:
     """Return the value of each channel that is one constant everywhere, NaN elsewhere; [N]."""
-    lower, upper = channel_bounds(context, node.inputs[0], _CHANNELS)
     width = context.shape(node.inputs[0])[_CHANNELS]
     assert isinstance(width, int)
-    return np.broadcast_to(np.where((lower == upper) & np.isfinite(lower), lower, np.nan), (width,))
+    return np.broadcast_to(channel_constants(context, node.inputs[0], _CHANNELS), (width,))
 
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:

@@ -15,6 +15,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
 from onnxsqueeze.model.compensated_function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm
 from onnxsqueeze.operators.normalization.channels import (
+    along_axis,
     axis_of,
     constants_of,
     keeps_shape,
@@ -66,15 +67,12 @@ def _applies(node: Node, context: Context) -> Refusal | None:
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """A channel without scale is its bias. What a constant became follows from the representatives."""
-    name = node.inputs[0]
     scale, bias = parameter(node, context, 1, 1.0), parameter(node, context, 2, 0.0)
-    shape = [1] * context.rank(name)
-    shape[axis_of(node, context)] = -1
-    lower, upper = np.where(scale == 0, bias, -np.inf), np.where(scale == 0, bias, np.inf)
+    lower, upper = (along_axis(node, context, np.where(scale == 0, bias, bound)) for bound in (-np.inf, np.inf))
     reconstructible = ~np.isnan(constants_of(node, context))
     if widens(node, context) or not reconstructible.any():
-        return [Interval(lower.reshape(shape), upper.reshape(shape))]
-    return [Interval(lower.reshape(shape), upper.reshape(shape), reconstructible.reshape(shape))]
+        return [Interval(lower, upper)]
+    return [Interval(lower, upper, along_axis(node, context, reconstructible))]
 
 
 def _link(node: Node, context: Context) -> None:

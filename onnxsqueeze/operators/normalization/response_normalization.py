@@ -21,12 +21,19 @@ import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools, Floats, all_finite, fit_all
 from onnxsqueeze.abstract.interval import Interval
-from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraints import Representative, choose_representatives
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import PATTERN_DOMAIN, RESPONSE_NORM, Node
+from onnxsqueeze.operators.normalization.channels import (
+    along_axis,
+    axis_of,
+    constants_of,
+    keeps_shape,
+    parameter,
+    width_of,
+)
 from onnxsqueeze.operators.normalization.writing import compute_mean, compute_norm
-from onnxsqueeze.rules.channels import channel_bounds, channel_ids
+from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.lessons import FoldOverflow, KeepWhole
 from onnxsqueeze.rules.parameter import Role
@@ -37,55 +44,23 @@ from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
 
-def _axis(node: Node, context: Context) -> int:
-    """Return the axis of the channels, counted from the front."""
-    return int(node.attributes["axis"]) % context.rank(node.inputs[0])
-
-
 def _space(node: Node, context: Context) -> list[int]:
     """Return the axes over which each channel's norm is taken."""
     return [int(axis) % context.rank(node.inputs[0]) for axis in node.attributes["space"]]
 
 
-def _width(node: Node, context: Context) -> int:
-    width = context.shape(node.inputs[0])[_axis(node, context)]
-    assert isinstance(width, int)
-    return width
-
-
 def _applies(node: Node, context: Context) -> Refusal | None:
-    axis, name = _axis(node, context), node.inputs[0]
-    width = context.shape(name)[axis]
-    if not isinstance(width, int) or axis in _space(node, context):
+    axis, name, width = axis_of(node, context), node.inputs[0], width_of(node, context)
+    if width is None or axis in _space(node, context):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} over axes of unknown length")
-    for parameter in node.inputs[1:3]:
-        vector, shape = constant_vector(context, parameter), context.shape(parameter)
+    for given in node.inputs[1:3]:
+        vector, shape = constant_vector(context, given), context.shape(given)
         rank = context.rank(name)
         if vector is None or not all_finite(vector):
-            return Refusal(Reason.NOT_FINITE if vector is not None else Reason.COMPUTED_WEIGHT, parameter)
+            return Refusal(Reason.NOT_FINITE if vector is not None else Reason.COMPUTED_WEIGHT, given)
         if vector.size not in (1, width) or (vector.size > 1 and shape[axis - rank] != width):
             return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with parameters of another shape")
     return None
-
-
-def _parameter(node: Node, context: Context, position: int) -> Floats:
-    """Return weight (1) or bias (2) as float64 [N]."""
-    vector = constant_vector(context, node.inputs[position])
-    assert vector is not None
-    return np.broadcast_to(vector, (_width(node, context),))
-
-
-def _constants(node: Node, context: Context) -> Floats:
-    """Return the value of each channel that is one constant everywhere, NaN elsewhere; [N]."""
-    lower, upper = channel_bounds(context, node.inputs[0], _axis(node, context))
-    found = np.where((lower == upper) & np.isfinite(lower), lower, np.nan)
-    return np.broadcast_to(found, (_width(node, context),))
-
-
-def _placed(node: Node, context: Context, vector: Any) -> Any:
-    shape = [1] * context.rank(node.inputs[0])
-    shape[_axis(node, context)] = -1
-    return np.asarray(vector).reshape(shape)
 
 
 def _whole(node: Node, context: Context) -> bool:
@@ -95,23 +70,23 @@ def _whole(node: Node, context: Context) -> bool:
 
 def _unchanged(node: Node, context: Context) -> Bools:
     """Return the constant channels to which nothing but the bias is added."""
-    constants = _constants(node, context)
-    return np.asarray((_parameter(node, context, 1) * constants == 0) & ~np.isnan(constants))
+    constants = constants_of(node, context)
+    return np.asarray((parameter(node, context, 1, 1.0) * constants == 0) & ~np.isnan(constants))
 
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """What another constant became follows from a representative."""
-    constants, fixed = _constants(node, context), _unchanged(node, context)
-    known = np.where(fixed, constants + _parameter(node, context, 2), np.nan)
+    constants, fixed = constants_of(node, context), _unchanged(node, context)
+    known = np.where(fixed, constants + parameter(node, context, 2, 0.0), np.nan)
     lower, upper = (np.where(fixed, known, bound) for bound in (-np.inf, np.inf))
-    reconstructible = None if _whole(node, context) else _placed(node, context, ~np.isnan(constants))
-    return [Interval(_placed(node, context, lower), _placed(node, context, upper), reconstructible)]
+    reconstructible = None if _whole(node, context) else along_axis(node, context, ~np.isnan(constants))
+    return [Interval(along_axis(node, context, lower), along_axis(node, context, upper), reconstructible)]
 
 
 def _link(node: Node, context: Context) -> None:
     """Channels go on; where some that are no 0 leave, one of them stays."""
-    name, read = node.inputs[0], np.nan_to_num(_constants(node, context))
-    ids = channel_ids(context, name, _axis(node, context))
+    name, read = node.inputs[0], np.nan_to_num(constants_of(node, context))
+    ids = channel_ids(context, name, axis_of(node, context))
     context.elements.ids[node.outputs[0]] = context.ids(name)
     if ids.size > 1 and read.any() and not _whole(node, context):
         context.elements.constraints.append(Representative(name, ids.reshape(1, -1), read[None]))
@@ -119,31 +94,32 @@ def _link(node: Node, context: Context) -> None:
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """The mean reads all channels; a constant that differs from place to place cannot leave."""
-    name, axis = node.inputs[0], _axis(node, context)
-    ids, constants = context.ids(name), _constants(node, context)
+    name, axis = node.inputs[0], axis_of(node, context)
+    ids, constants = context.ids(name), constants_of(node, context)
     live = np.broadcast_to(outputs[0].any(axis=axis, keepdims=True), np.broadcast_shapes(outputs[0].shape, ids.shape))
     constant, uneven = fit_all(context.interval(name).constant, ids.shape), np.isnan(constants)
     if ids.size == 1:
         uneven = np.full(1, True)
     elif _whole(node, context):
         uneven = uneven | (constants != 0)
-    hold = live & constant & _placed(node, context, uneven)
+    hold = live & constant & along_axis(node, context, uneven)
     return [Demand(live, hold, Reason.CONSTANT_VARIES, node.operator), *(None for _ in node.inputs[1:])]
 
 
 def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
-    name, output, width = node.inputs[0], node.outputs[0], _width(node, context)
-    kept = np.broadcast_to(rewriter.kept(name, _axis(node, context)), (width,))
+    name, output, width = node.inputs[0], node.outputs[0], width_of(node, context)
+    assert width is not None
+    kept = np.broadcast_to(rewriter.kept(name, axis_of(node, context)), (width,))
     if kept.all():
         return
-    constants = np.nan_to_num(_constants(node, context))
-    weight, bias = (_parameter(node, context, position).copy() for position in (1, 2))
+    constants = np.nan_to_num(constants_of(node, context))
+    weight, bias = (parameter(node, context, *which).copy() for which in ((1, 1.0), (2, 0.0)))
     chosen = int(choose_representatives(kept[None], constants[None])[0])
     live = np.broadcast_to(rewriter.live(output).ravel(), (width,))
     if (live & ~kept & (weight * constants != 0)).any():
-        if not absorbed_by_readers(context, output, _axis(node, context), deferred=True):
+        if not absorbed_by_readers(context, output, axis_of(node, context), deferred=True):
             raise KeepWhole(output)
-        found = _reconstruction(_axis(node, context), kept, constants, weight, bias, chosen)
+        found = _reconstruction(axis_of(node, context), kept, constants, weight, bias, chosen)
         rewriter.defer_reconstruction(output, found)
         weight[chosen], bias[chosen] = 1.0, -constants[chosen]
     growth, removed = width / float(kept.sum()), float(np.abs(constants[~kept]).sum())
@@ -200,11 +176,11 @@ def _write(
     kind = np.dtype(np.float32) if half else dtype
 
     def placed(vector: Any) -> Any:
-        return _placed(node, context, vector).astype(kind)
+        return along_axis(node, context, vector).astype(kind)
 
     data: Any = rewriter.compute(node, "Cast", [name], to=1) if half else name
     norm = compute_norm(rewriter, node, data, _space(node, context))
-    axis = _axis(node, context)
+    axis = axis_of(node, context)
     own = rewriter.compute(node, "Gather", [norm, np.array([beside[0]])], axis=axis)
     others = rewriter.compute(node, "Mul", [own, np.asarray(beside[1], dtype=kind)])
     mean = rewriter.compute(node, "Add", [compute_mean(rewriter, node, norm, axis), others])
@@ -218,10 +194,6 @@ def _write(
         rewriter.replace(node, "Add", operands)
 
 
-def _shape(node: Node, context: Context) -> Sequence[Shape | None]:
-    return [context.shapes.get(node.inputs[0])]
-
-
 register(
     OpRule(
         RESPONSE_NORM,
@@ -231,7 +203,7 @@ register(
         link=_link,
         need=_need,
         repair=_repair,
-        infer=_shape,
+        infer=keeps_shape,
         parameters=operand_parameters(Role.FACTOR),
     )
 )

@@ -19,6 +19,7 @@ from onnxsqueeze.coupling.constraints import Representative, choose_representati
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
 from onnxsqueeze.operators.normalization.channels import (
+    along_axis,
     axis_of,
     constants_of,
     keeps_shape,
@@ -51,13 +52,10 @@ def _applies(node: Node, context: Context) -> Refusal | None:
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """Zero stays zero; what another constant became follows from a representative."""
-    name = node.inputs[0]
     scale, constants = parameter(node, context, 1, 1.0), constants_of(node, context)
-    shape = [1] * context.rank(name)
-    shape[axis_of(node, context)] = -1
-    zero = ((scale == 0) | (constants == 0)).reshape(shape)
+    zero = along_axis(node, context, (scale == 0) | (constants == 0))
     lower, upper = np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)
-    reconstructible = ~np.isnan(constants).reshape(shape)
+    reconstructible = along_axis(node, context, ~np.isnan(constants))
     if widens(node, context) or not (reconstructible & ~zero).any():
         return [Interval(lower, upper)]
     return [Interval(lower, upper, reconstructible)]
