@@ -258,3 +258,52 @@ def test_what_is_made_is_valid() -> None:
     onnx.checker.check_model(made, full_check=True)
     names = {value.name for value in made.graph.value_info}
     assert len(names) == 2 and names <= {name for node in made.graph.node for name in node.output}
+
+
+# -- conditions known only at run time, of which one outcome alone survives -------------------------------------------
+
+
+def squeezed(reader: str = "Gemm", needed: bool = True) -> onnx.ModelProto:
+    """`layer(x.squeeze(-1))` as scripted modules write it: an `If` on the last size, whose branches differ in rank."""
+    random = np.random.default_rng(3)
+    first, last = (random.standard_normal(shape).astype(np.float32) for shape in ((HIDDEN, IN, 1), (HIDDEN, OUT)))
+    first[LEFT:] = 0
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, inputs, [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, None)]
+        )
+        for op, inputs, name in (("Squeeze", ["h", "last"], "s"), ("Identity", ["h"], "i"))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["h"]),
+        helper.make_node("Shape", ["h"], ["size"], start=2),
+        helper.make_node("Equal", ["size", "one"], ["c"]),
+        chosen("c", branches[0], branches[1], "r"),
+        helper.make_node(reader, ["r", "v"], ["y" if needed else "unused"]),
+    ]
+    if not needed:
+        nodes.append(helper.make_node("MatMul", ["r", "v"], ["y"]))
+    last = last if reader != "Conv" else last.reshape(HIDDEN, OUT, 1, 1)
+    stored = {"first": first, "v": last, "last": np.array([2]), "one": np.array([1])}
+    return model(nodes, stored, x=["N", IN, "T"])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_rank_that_a_reader_refuses(swapped: bool) -> None:
+    """A Gemm takes no batch of matrices: every run that ends well has taken the Squeeze."""
+    given = squeezed()
+    if swapped:
+        then, other = given.graph.node[3].attribute
+        then.name, other.name = other.name, then.name
+        given.graph.node[2].op_type = "Greater"
+    result = sq.minimize(given, round_to=1, input_shapes={"x": (2, IN, 1)})
+    assert weights(result.model) == [(LEFT, OUT), (LEFT, IN, 1)] and operators(result.model)["If"] == 0
+    onnx.checker.check_model(result.model, full_check=True)
+    assert_equal_outputs(given, result.model, extents=(1, 1), double=False)
+
+
+@pytest.mark.parametrize(("reader", "needed"), [("MatMul", True), ("Conv", True), ("Gemm", False)])
+def test_conditions_that_nobody_decides_stay(reader: str, needed: bool) -> None:
+    """Both ranks survive, or neither does; or what refuses one is not needed, so that runtimes leave it out."""
+    loaded = load(squeezed(reader, needed))
+    assert without_constant_branches(loaded) is loaded
