@@ -16,6 +16,7 @@ from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
 from onnxsqueeze.squeezing.reader import Arrays, Reader
+from onnxsqueeze.squeezing.refitting import masked
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from onnxsqueeze.units.units import Units
@@ -56,10 +57,7 @@ class Network:
 
     def masked(self, arrays: Arrays, removed: Bools) -> dict[str, Array]:
         """Return weights without those of removed units."""
-        found = dict(arrays)
-        for name, mask in self.units.masks(removed).items():
-            found[name] = np.where(mask, found[name], np.zeros((), found[name].dtype))
-        return found
+        return masked(arrays, self.units.masks(removed))
 
 
 @dataclass(frozen=True, eq=False)

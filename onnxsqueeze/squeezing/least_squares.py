@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 RIDGES = (1e-10, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Relative to the mean of the diagonal; the one that errs least on samples that were not fitted is taken."""
@@ -269,28 +270,31 @@ class Repaired:
     unrepaired: float
 
 
-def repaired(fitted: Problem, checked: Problem, kept: Numbers) -> Repaired | None:
+def repaired(fitted: Problem, checked: Problem, stays: Bools) -> Repaired | None:
     """Return the repair that errs least on samples that were not fitted; None if none errs less than no repair.
 
     Besides least squares at several ridges, the weights as they are with the bias moved count.
 
     Args:
-        fitted, checked: the same matrix on two sets of samples. kept: the columns that stay.
+        fitted, checked: the same matrix on two sets of samples. stays: which of its weights may be other than zero,
+            [out, n]. Least squares are over whole columns; zeros inside of them are put back before it is judged.
     """
-    plain = np.zeros_like(fitted.weight)
-    plain[:, kept] = fitted.weight[:, kept]
+    plain = np.where(stays, fitted.weight, 0.0)
     unrepaired = checked.error(plain, fitted.bias)
     best, error = None, unrepaired
     for ridge in (None, *RIDGES):
-        weight, bias = _candidate(fitted, kept, plain, ridge)
+        weight, bias = _candidate(fitted, stays, plain, ridge)
         found = checked.error(weight, bias) if np.isfinite(weight).all() else np.inf
         if found < error:
             best, error = (ridge,), found
     if best is None:
         return None
     both = Problem(fitted.weight, fitted.bias, fitted.moments.plus(checked.moments))
-    return Repaired(*_candidate(both, kept, plain, best[0]), best[0], error, unrepaired)
+    return Repaired(*_candidate(both, stays, plain, best[0]), best[0], error, unrepaired)
 
 
-def _candidate(problem: Problem, kept: Numbers, plain: Floats, ridge: float | None) -> tuple[Floats, Floats | None]:
-    return (plain, problem.shift(plain)) if ridge is None else solved(problem, kept, ridge)
+def _candidate(problem: Problem, stays: Bools, plain: Floats, ridge: float | None) -> tuple[Floats, Floats | None]:
+    if ridge is None:
+        return plain, problem.shift(plain)
+    weight = np.where(stays, solved(problem, np.flatnonzero(stays.any(axis=0)), ridge)[0], 0.0)
+    return weight, problem.shift(weight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Part:
         whole: inputs that are the same for all samples. batch: how many rows are fed at once.
         single: inputs of which a row is fed as it stands, without an axis for the batch.
         labels: of these samples, if there are any.
+        axes: along which axis an input is fed its samples, where that is not the first.
     """
 
     arrays: Mapping[str, Array]
@@ -50,6 +51,7 @@ class Part:
     batch: int
     single: bool = False
     labels: Array | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,7 +69,11 @@ class Part:
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
                     where = int(rows[~np.isfinite(array.reshape(len(rows), -1)).all(axis=1)][0])
                     raise UsageError(f"--data: sample {where} of '{name}' holds NaN or infinity; leave it out")
-            yield {**{name: array[0] if self.single else array for name, array in found.items()}, **self.whole}
+            fed = {name: array[0] if self.single else self._turned(name, array) for name, array in found.items()}
+            yield {**fed, **self.whole}
+
+    def _turned(self, name: str, array: Array) -> Array:
+        return np.ascontiguousarray(np.moveaxis(array, 0, self.axes.get(name, 0)))
 
     def sizes(self, inputs: Sequence[ValueInfoProto]) -> dict[str, int]:
         """Return the sizes of the model's dynamic dimensions in these samples, by name."""

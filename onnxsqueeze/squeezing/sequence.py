@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
-from onnxsqueeze.squeezing.least_squares import repaired
 from onnxsqueeze.squeezing.ordering import Removal
 from onnxsqueeze.squeezing.reader import Reader
+from onnxsqueeze.squeezing.refitting import refitted
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -79,17 +79,5 @@ class FrontToBack:
         if not self._changed:
             return
         problems = problems or self._gather([reader])[reader.name]
-        kept = np.append(self._network.units.kept(self.removed), True)  # what is no unit's stays
-        weight = reader.weight(self._network.arrays())
-        bias = reader.bias(self._network.arrays())
-        for group, classes in enumerate(reader.column_classes()):
-            columns = np.nonzero(kept[classes])[0]
-            found = repaired(problems.fitted[group], problems.checked[group], columns)
-            gone = np.delete(np.arange(len(classes)), columns)
-            weight[group][:, gone] = 0.0
-            if found is not None:
-                weight[group] = found.weight
-                if bias is not None and found.bias is not None:
-                    bias[group] = found.bias
-        self.arrays.update(reader.written(self.arrays, weight, bias))
+        self.arrays = refitted(reader, problems, self._network.arrays(), self.arrays)
         self.arrays = self._network.masked(self.arrays, self.removed)

@@ -68,7 +68,7 @@ def unit_scores(
     sites, measured = _sites(units, module.tensor_names + module.input_names)
     if not sites:  # nothing that is read could be told apart
         return np.full(len(units), np.inf)
-    axes = _input_axes(units, module.input_names)
+    axes = input_axes(units, module.input_names)
     total = np.zeros(len(units))
     samples = 0
     with measuring(module):
@@ -183,7 +183,7 @@ def _names(sizes: Iterable[object]) -> set[str]:
     return {name for size in sizes if isinstance(size, Symbolic) for name in size.names}
 
 
-def _input_axes(units: Units, names: Sequence[str]) -> tuple[int, ...]:
+def input_axes(units: Units, names: Sequence[str]) -> tuple[int, ...]:
     """Return along which axis each input has its samples; the first where that is not known."""
     batch, shapes = _batch_names(units), units.analysis.context.shapes
     found = []
