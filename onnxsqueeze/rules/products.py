@@ -18,17 +18,22 @@ class Product:
     """One matrix for each of several groups, as the directions of a recurrent layer.
 
     Attributes:
-        data: the tensor that it is multiplied by. weight: the constant, [groups, out, columns] as it is stored.
+        data: the tensor that it is multiplied by. weight, out: the constant, [groups, out, columns] as it is stored,
+            and which positions along its second axis.
         bias, part: the constant that is added, and which positions along its last axis; "" where there is none.
         columns: identifiers of the classes of its columns, [groups, columns].
-        rows: from a value of the data to what each matrix is multiplied by, [groups, places, columns].
+        rows: from a value of the data, and of what is ``beside`` it, to what each matrix is multiplied by,
+            [groups, places, columns].
         recurs: whether the data is what the node itself writes, one step before.
+        beside: another tensor that this depends on, "" without.
     """
 
     data: str
     weight: str
+    out: slice
     bias: str
     part: slice
     columns: Classes
-    rows: Callable[[Array], Array]
+    rows: Callable[..., Array]
     recurs: bool = False
+    beside: str = ""

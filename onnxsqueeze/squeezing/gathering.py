@@ -74,7 +74,7 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
     given = {value.name for value in model.skeleton.graph.input}  # what a layer reads of them is never another
     same = {reader.name for reader in readers if now is None or reader.recurs or reader.data in given}
     sums = {reader.name: _empty(reader, reader.name not in same) for reader in readers}
-    tensors = list(dict.fromkeys(reader.data for reader in readers))
+    tensors = list(dict.fromkeys(name for reader in readers for name in reader.tensors))
     part = part.first(_wanted_samples(readers, model, part))
     count = -(-len(part) // part.batch)
     before = Runner(model, tensors).run(part)
@@ -84,10 +84,10 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
         for place, reader in enumerate(readers):
             most = -(-_wanted_rows(reader) // count)
             state = [seed, place, number]
-            rows = reader.rows(found[reader.data], most, np.random.default_rng(state))
+            rows = reader.rows(found, most, np.random.default_rng(state))
             other = rows
             if changed is not None and reader.name not in same:
-                other = reader.rows(changed[reader.data], most, np.random.default_rng(state))
+                other = reader.rows(changed, most, np.random.default_rng(state))
             _add(sums[reader.name], rows, other, weights[reader.name], number, count)
     return {reader.name: _problems(reader, sums[reader.name], weights[reader.name], arrays) for reader in readers}
 

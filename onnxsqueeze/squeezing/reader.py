@@ -23,6 +23,7 @@ class Reader(ABC):
         name: of its own. data: the tensor that it reads. groups: how many matrices. columns: how many each has.
         classes: the class of each of its input channels; -1 for what is no unit's. stored: its weights' initializers.
         recurs: whether it reads what its own node writes, so that it is repaired for what the original wrote.
+        beside: another tensor that what it reads depends on, "" without.
     """
 
     name: str
@@ -32,17 +33,23 @@ class Reader(ABC):
     classes: Numbers
     stored: frozenset[str]
     recurs: bool = False
+    beside: str = ""
+
+    @property
+    def tensors(self) -> list[str]:
+        """The tensors that `rows` looks at."""
+        return [self.data, *([self.beside] if self.beside else [])]
 
     @abstractmethod
     def places(self, shape: Sequence[int]) -> int:
         """Return at how many places a batch of data of a shape is read."""
 
     @abstractmethod
-    def rows(self, data: Array, most: int, generator: np.random.Generator) -> Floats:
+    def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:
         """Return what the layer multiplies by, [groups, places, columns], float64, at some places drawn at random.
 
         Args:
-            data: a batch of the tensor that it reads. most: how many places to take at most.
+            given: a batch of the tensors that it reads, by name. most: how many places to take at most.
             generator: draws them; from the same state it draws the same.
         """
 

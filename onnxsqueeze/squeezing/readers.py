@@ -40,9 +40,9 @@ class LinearReader(Reader):
         """Return at how many places a batch of data of a shape is read."""
         return int(np.prod(shape)) // max(1, shape[self.use.linear.data_axis])
 
-    def rows(self, data: Array, most: int, generator: np.random.Generator) -> Floats:
+    def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:
         """Return the data of all channels at places, or patches."""
-        linear = self.use.linear
+        linear, data = self.use.linear, given[self.data]
         if self.rule.patches is not None:
             seen = self.rule.patches(self.use.node, linear, data)
             front = seen.shape[: seen.ndim - (data.ndim - 1)]
@@ -105,7 +105,7 @@ def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Rea
         if _repairable(use, rule, counts, analysis) and classes is not None:
             found.append(LinearReader(use, rule, classes))
     order = {node.outputs[0]: node.index for node in analysis.graph.nodes if node.outputs[0]}
-    products = product_readers(units, floating.difference(keep))
+    products = product_readers(analysis, units, floating.difference(keep))
     return sorted([*found, *products], key=lambda reader: order.get(reader.name.partition(":")[0], 0))
 
 

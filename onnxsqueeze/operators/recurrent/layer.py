@@ -50,15 +50,22 @@ class Activation:
     curve: ElementwiseFunction
     parameters: tuple[tuple[str, float], ...]
 
+    @property
+    def _given(self) -> list[float | None]:
+        given = dict(self.parameters)
+        return [given.get(name, default) for name, default in self.curve.parameters]
+
+    def value(self, x: Floats, clip: float) -> Floats:
+        """Return the function's values, its argument clipped to ``[-clip, clip]`` unless that is 0."""
+        return np.asarray(self.curve.value(np.clip(x, -clip, clip) if clip else x, *self._given))
+
     def interval_of(self, interval: Interval, clip: float) -> Interval:
-        """Return the interval of the function's values, its argument clipped to ``[-clip, clip]`` unless that is 0."""
+        """Return the interval of the function's values, clipped likewise."""
         if clip:
             interval = Interval(np.clip(interval.lower, -clip, clip), np.clip(interval.upper, -clip, clip))
-        given = dict(self.parameters)
-        values = [given.get(name, default) for name, default in self.curve.parameters]
-        falls = any(value < 0 for value in values)
+        falls = any(value is not None and value < 0 for value in self._given)
         return interval_of(
-            interval, lambda x: self.curve.value(x, *values), self.curve, 0 if falls else self.curve.direction
+            interval, lambda x: self.curve.value(x, *self._given), self.curve, 0 if falls else self.curve.direction
         )
 
 

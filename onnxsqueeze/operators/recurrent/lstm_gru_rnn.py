@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, constant_interval, hull
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraint import Classes, Constraint, Kept
@@ -23,6 +23,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.recurrent.coded_weight import KERNEL, NUMBERS, RECURRENT
 from onnxsqueeze.operators.recurrent.layer import BIAS, CELL, CODED, DATA, HIDDEN, LENGTHS, PEEPHOLE, Layer, layer_of
 from onnxsqueeze.operators.recurrent.measured import Extremes, demand, setting_scale, signs
+from onnxsqueeze.operators.recurrent.products import products_of
 from onnxsqueeze.operators.recurrent.repair import repair
 from onnxsqueeze.operators.recurrent.state_bounds import ReachableStates, State, reachable_states
 from onnxsqueeze.rules.channels import channel_bounds, channel_ids
@@ -226,55 +227,10 @@ def _coded(node: Node, context: Context, weight: Parameter, rows: Classes) -> li
 
 
 def _products(node: Node, context: Context) -> Sequence[Product]:
-    """Features and states are multiplied by the kernel and by the recurrent weights.
-
-    Of states that the reset multiplies first, that start from something given, or that end at lengths of their own,
-    it is not known here what the weights read; nor of what is encoded first, by weights that are codes.
-    """
+    """What is known of states that begin at zero, and go on to the last step."""
     layer = _viewed(node, context)
-    if layer.codes:
-        return ()
-    directions, gates, units = layer.kernel.shape[:3]
-    features = np.broadcast_to(along(context, node.inputs[DATA], _INPUT_AXIS), (directions, layer.features))
-    bias, width = node.input(BIAS), gates * units
-    found = [
-        Product(
-            node.inputs[DATA],
-            node.inputs[KERNEL],
-            bias,
-            slice(0, width),
-            features,
-            lambda data: np.stack([data.reshape(-1, layer.features)] * directions),
-        )
-    ]
-    plain = layer.op != "GRU" or layer.linear_before_reset
-    if plain and node.outputs[0] and not _states(node, context) and not node.input(LENGTHS):
-        ids = layer.by_unit(context.ids(node.outputs[0]))
-        backward = [str(_direction(node)) == "reverse"] if directions == 1 else [False, True]
-        found.append(
-            Product(
-                node.outputs[0], node.inputs[RECURRENT], bias, slice(width, 2 * width), ids,
-                lambda data: _one_step_before(data, layer, backward), recurs=True,
-            )
-        )  # fmt: skip
-    return found
-
-
-def _direction(node: Node) -> str:
-    given = node.attributes.get("direction", "forward")
-    return given.decode() if isinstance(given, bytes) else str(given)
-
-
-def _one_step_before(states: Array, layer: Layer, backward: Sequence[bool]) -> Array:
-    """Return the states that are multiplied at each step, [D, steps * batch, H]; the first are zeros."""
-    ordered = states.transpose(2, 1, 0, 3) if layer.batch_first else states.transpose(1, 0, 2, 3)  # [D, T, B, H]
-    found = np.zeros_like(ordered)
-    for direction, reverse in enumerate(backward):
-        if reverse:
-            found[direction, :-1] = ordered[direction, 1:]
-        else:
-            found[direction, 1:] = ordered[direction, :-1]
-    return np.asarray(found.reshape(len(backward), -1, layer.units))
+    free = bool(node.outputs[0]) and not _states(node, context) and not node.input(LENGTHS)
+    return [] if layer.codes else products_of(node, context, layer, free)
 
 
 def _constants(interval: Interval) -> Floats:
