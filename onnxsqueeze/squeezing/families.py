@@ -96,7 +96,7 @@ def _name(units: Units, classes: Bools, readers: Sequence[Reader]) -> str:
     for reading in (*units.writings, *units.readings):
         if classes[reading.classes].any():
             return reading.tensor
-    return readers[0].data if readers else ""
+    return readers[0].tensors[0] if readers else ""
 
 
 def _named(units: Units, patterns: Sequence[str]) -> Bools:
@@ -115,9 +115,8 @@ def _measured(units: Units, readers: Sequence[Reader]) -> Bools:
     """Return the units that something reads which is no repairable layer, so that algebra does not say their worth."""
     counts: dict[str, int] = {}
     for reader in readers:
-        if reader.recurs:  # what a node reads of its own is no reading of another
-            continue
-        counts[reader.data] = counts.get(reader.data, 0) + 1
+        for tensor in reader.contracted:
+            counts[tensor] = counts.get(tensor, 0) + 1
     found = np.zeros(units.classes, dtype=bool)
     for reading in units.readings:
         if sum(other.tensor == reading.tensor for other in units.readings) > counts.get(reading.tensor, 0):

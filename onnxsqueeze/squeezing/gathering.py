@@ -72,7 +72,7 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
     arrays = {name: initializer.array for name, initializer in model.initializers.items()}
     weights = {reader.name: reader.weight(arrays) for reader in readers}
     given = {value.name for value in model.skeleton.graph.input}  # what a layer reads of them is never another
-    same = {reader.name for reader in readers if now is None or reader.recurs or reader.data in given}
+    same = {each.name for each in readers if now is None or each.recurs or given.issuperset(each.tensors)}
     sums = {reader.name: _empty(reader, reader.name not in same) for reader in readers}
     tensors = list(dict.fromkeys(name for reader in readers for name in reader.tensors))
     part = part.first(_wanted_samples(readers, model, part))
@@ -99,10 +99,11 @@ def _wanted_rows(reader: Reader) -> int:
 def _wanted_samples(readers: Sequence[Reader], model: Model, part: Part) -> int:
     """Return how many samples give enough rows; layers that read images have many of each."""
     first = replace(part, rows=part.rows[: part.batch])
-    found = next(iter(Runner(model, [reader.data for reader in readers]).run(first)))
+    found = next(iter(Runner(model, [name for reader in readers for name in reader.tensors]).run(first)))
+    shapes = {name: array.shape for name, array in found.items()}
     wanted = _LEAST_SAMPLES
     for reader in readers:
-        each = reader.places(found[reader.data].shape) / len(first)
+        each = reader.places(shapes) / len(first)
         wanted = max(wanted, int(_wanted_rows(reader) / max(each, 1e-9)))
     return wanted
 

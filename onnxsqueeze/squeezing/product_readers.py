@@ -19,15 +19,17 @@ class ProductReader(Reader):
     """One matrix of a node that has several."""
 
     def __init__(self, name: str, product: Product, weight: Origin, bias: Origin | None, classes: Numbers) -> None:
-        self.name, self.data, self.recurs, self.beside = name, product.data, product.recurs, product.beside
+        self.name, self.recurs = name, product.recurs
+        self.tensors = tuple(filter(None, (product.data, product.beside)))
+        self.contracted = () if product.recurs else self.tensors
         self._product, self._weight, self._bias = product, weight, bias
         self.groups, self.columns = classes.shape
         self.classes = classes.ravel()
         self.stored = frozenset(weight.starts)
 
-    def places(self, shape: Sequence[int]) -> int:
+    def places(self, shapes: Mapping[str, Sequence[int]]) -> int:
         """Return how many places there are for each direction."""
-        return int(np.prod(shape)) // max(1, self.columns * (self.groups if self.recurs else 1))
+        return int(np.prod(shapes[self._product.data])) // max(1, self.columns * (self.groups if self.recurs else 1))
 
     def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:
         """Return features or states at some steps of some samples."""

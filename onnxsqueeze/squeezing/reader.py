@@ -20,29 +20,24 @@ class Reader(ABC):
     """One matrix, or one for each of several groups, by which a node multiplies what it reads: it can be repaired.
 
     Attributes:
-        name: of its own. data: the tensor that it reads. groups: how many matrices. columns: how many each has.
+        name: of its own. tensors: what `rows` looks at. contracted: of which of those it sums over all channels.
+        groups: how many matrices. columns: how many each has.
         classes: the class of each of its input channels; -1 for what is no unit's. stored: its weights' initializers.
-        recurs: whether it reads what its own node writes, so that it is repaired for what the original wrote.
-        beside: another tensor that what it reads depends on, "" without.
+        recurs: whether what it reads depends on what it writes, so that it is repaired for what the original read.
     """
 
     name: str
-    data: str
+    tensors: tuple[str, ...]
+    contracted: tuple[str, ...]
     groups: int
     columns: int
     classes: Numbers
     stored: frozenset[str]
     recurs: bool = False
-    beside: str = ""
-
-    @property
-    def tensors(self) -> list[str]:
-        """The tensors that `rows` looks at."""
-        return [self.data, *([self.beside] if self.beside else [])]
 
     @abstractmethod
-    def places(self, shape: Sequence[int]) -> int:
-        """Return at how many places a batch of data of a shape is read."""
+    def places(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return at how many places a batch is read, from the shapes of the tensors."""
 
     @abstractmethod
     def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:

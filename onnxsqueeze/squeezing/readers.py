@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from onnxsqueeze.squeezing.product_readers import product_readers
 from onnxsqueeze.squeezing.reader import Array, Arrays, Reader
 from onnxsqueeze.units.probe import FLOATING
 from onnxsqueeze.units.units import Units
-from onnxsqueeze.units.weight_uses import Use, linear_uses
+from onnxsqueeze.units.weight_uses import Use, by_weight, linear_uses
 
 
 class LinearReader(Reader):
@@ -32,17 +32,19 @@ class LinearReader(Reader):
 
     def __init__(self, use: Use, rule: OpRule, classes: Numbers) -> None:
         self.use, self.rule, self.classes = use, rule, classes
-        self.name, self.data, self.groups = use.node.outputs[0], use.linear.data, use.linear.groups
+        self.name, self.groups = use.node.outputs[0], use.linear.groups
+        self.tensors = self.contracted = (use.linear.data,)
         self.columns = int(np.prod(use.linear.matrix.shape[2:]))
         self.stored = frozenset({use.weight})
 
-    def places(self, shape: Sequence[int]) -> int:
-        """Return at how many places a batch of data of a shape is read."""
+    def places(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return at how many places a batch is read: all but the channels."""
+        shape = shapes[self.use.linear.data]
         return int(np.prod(shape)) // max(1, shape[self.use.linear.data_axis])
 
     def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:
         """Return the data of all channels at places, or patches."""
-        linear, data = self.use.linear, given[self.data]
+        linear, data = self.use.linear, given[self.use.linear.data]
         if self.rule.patches is not None:
             seen = self.rule.patches(self.use.node, linear, data)
             front = seen.shape[: seen.ndim - (data.ndim - 1)]
@@ -95,25 +97,99 @@ def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Rea
     analysis = analyse(model)
     floating = {name for name, array in model.initializers.items() if array.dtype.name in FLOATING}
     uses = linear_uses(model, floating.difference(keep), analysis)
-    counts: dict[str, int] = {}
-    for use in uses:
-        counts[use.weight] = counts.get(use.weight, 0) + 1
     found: list[Reader] = []
-    for use in uses:
-        rule = analysis.rules[use.node.index]
-        classes = _classes(use, units)
-        if _repairable(use, rule, counts, analysis) and classes is not None:
-            found.append(LinearReader(use, rule, classes))
+    for name, own in by_weight(uses).items():
+        readers = [_linear_reader(use, units, analysis) for use in own]
+        known = [reader for reader in readers if reader is not None]
+        if len(known) == use_count(analysis.graph, name, shapes=False) == len(own):
+            found += [shared] if (shared := shared_reader(known, analysis, floating)) else []
     order = {node.outputs[0]: node.index for node in analysis.graph.nodes if node.outputs[0]}
     products = product_readers(analysis, units, floating.difference(keep))
     return sorted([*found, *products], key=lambda reader: order.get(reader.name.partition(":")[0], 0))
 
 
-def _repairable(use: Use, rule: OpRule, counts: Mapping[str, int], analysis: Analysis) -> bool:
-    linear = use.linear
-    alone = counts[use.weight] == 1 and use_count(analysis.graph, use.weight, shapes=False) == 1
+def _linear_reader(use: Use, units: Units, analysis: Analysis) -> LinearReader | None:
+    """Return a layer as a reader, None if it is of a kind that cannot be repaired."""
+    linear, rule = use.linear, analysis.rules[use.node.index]
     known = linear.matrix.shape[3] == 1 and not linear.zero_padded or rule.patches is not None
-    return alone and known and not linear.depthwise and not linear.is_table and bool(linear.scale)
+    classes = _classes(use, units)
+    if not known or linear.depthwise or linear.is_table or not linear.scale or classes is None:
+        return None
+    return LinearReader(use, rule, classes)
+
+
+class SharedReader(Reader):
+    """One weight by which several layers multiply, each what it reads: one matrix that is to be best for all of them.
+
+    A bias is theirs as well, or there is none to be repaired.
+    """
+
+    def __init__(self, layers: Sequence[LinearReader], recurs: bool) -> None:
+        first = layers[0]
+        self.name, self.groups, self.columns, self.classes = first.name, first.groups, first.columns, first.classes
+        self.tensors = self.contracted = tuple(layer.use.linear.data for layer in layers)
+        self.stored, self.recurs, self._layers = first.stored, recurs, layers
+
+    def places(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return at how many places all layers read."""
+        return sum(layer.places(shapes) for layer in self._layers)
+
+    def rows(self, given: Mapping[str, Array], most: int, generator: np.random.Generator) -> Floats:
+        """Return what each layer reads, one after the other."""
+        each = -(-most // len(self._layers))
+        return np.concatenate([layer.rows(given, each, generator) for layer in self._layers], axis=1)
+
+    def weight(self, arrays: Arrays) -> Floats:
+        """Return the weight of each of the layers."""
+        return self._layers[0].weight(arrays)
+
+    def bias(self, arrays: Arrays) -> Floats | None:
+        """Return the bias of each of the layers."""
+        return self._layers[0].bias(arrays)
+
+    def written(self, arrays: Arrays, weight: Floats, bias: Floats | None) -> dict[str, Array]:
+        """Return what is stored for all of the layers."""
+        return self._layers[0].written(arrays, weight, bias)
+
+    def column_classes(self) -> Numbers:
+        """Return the classes in what the first of the layers reads; others have others, which leave with them."""
+        return self._layers[0].column_classes()
+
+
+def shared_reader(layers: Sequence[LinearReader], analysis: Analysis, changed: Collection[str]) -> Reader | None:
+    """Return what is repaired for all layers that share a weight; None where they do not multiply by it alike."""
+    first = layers[0].use
+    if len(layers) == 1:
+        return layers[0]
+    if any(_multiplies(layer.use) != _multiplies(first) for layer in layers):
+        return None
+    biases = {layer.use.added for layer in layers}
+    name = biases.pop() if len(biases) == 1 else ""
+    own = name in changed and use_count(analysis.graph, name) == len(layers) and name not in analysis.graph.outputs
+    uses = [replace(layer.use, bias=name if own else "") for layer in layers]
+    return SharedReader(
+        [LinearReader(use, layer.rule, layer.classes) for use, layer in zip(uses, layers, strict=True)],
+        _feed_each_other(uses, analysis),
+    )
+
+
+def _multiplies(use: Use) -> tuple[object, ...]:
+    """Return all that has to be alike where one matrix is to serve two layers."""
+    linear = use.linear
+    return use.read.tobytes(), use.written.tobytes(), linear.matrix.shape, linear.scale, linear.bias_scale
+
+
+def _feed_each_other(uses: Sequence[Use], analysis: Analysis) -> bool:
+    """Whether what one of several layers reads depends on what another writes."""
+    nodes = {use.node.index for use in uses}
+    behind: set[str] = set()
+    for node in analysis.graph.nodes:
+        reached = not behind.isdisjoint(node.inputs)
+        if reached and node.index in nodes:
+            return True
+        if reached or node.index in nodes:
+            behind.update(node.outputs)
+    return False
 
 
 def _classes(use: Use, units: Units) -> Numbers | None:
@@ -134,6 +210,7 @@ def with_biases(model: Model) -> Model:
     analysis = analyse(model)
     new: dict[str, Initializer] = {}
     places: dict[str, tuple[str, int]] = {}
+    shared: dict[tuple[str, int], str] = {}  # layers with one weight get one bias
     for node, rule in zip(analysis.graph.nodes, analysis.rules, strict=True):
         if rule.linear is None or node.group is not None:
             continue
@@ -141,8 +218,11 @@ def with_biases(model: Model) -> Model:
         value = analysis.context.value(linear.weight)
         if linear.bias or linear.bias_position < 0 or linear.is_table or value is None:
             continue
-        name = _unused(f"{node.outputs[0]}_bias", model, new)
-        new[name] = Initializer.from_array(name, np.zeros(linear.groups * linear.matrix.shape[1], value.dtype))
+        size = linear.groups * linear.matrix.shape[1]
+        if (linear.weight, size) not in shared:
+            name = shared[linear.weight, size] = _unused(f"{node.outputs[0]}_bias", model, new)
+            new[name] = Initializer.from_array(name, np.zeros(size, value.dtype))
+        name = shared[linear.weight, size]
         places[node.outputs[0]] = name, linear.bias_position
     if not new:
         return model

@@ -33,6 +33,7 @@ class Use:
     Attributes:
         weight: the initializer. node: the layer. linear: the layer's view of what it multiplies by.
         bias: the initializer that is added to the layer's output and to nothing else, "" without one.
+        added: the same where it may be added elsewhere, too.
         rows: the constant numbers of the rows that a lookup reads, None where the run decides.
         stored: the shape of the initializer. places: which stored element stands at each place of what the layer
             multiplies by.
@@ -42,6 +43,7 @@ class Use:
     node: Node
     linear: Linear
     bias: str
+    added: str
     rows: Numbers | None
     stored: tuple[int, ...]
     places: Numbers | None
@@ -114,8 +116,9 @@ def linear_uses(model: Model, trained: Collection[str], analysis: Analysis | Non
             continue
         name, places = origin
         stored = tuple(int(size) for size in analysis.graph.initializers[name].array.shape)
-        bias, rows = _bias(node, linear, analysis, trained), _rows(node, linear, analysis)
-        found.append(Use(name, node, linear, bias, rows, stored, places))
+        added, rows = _bias(node, linear, analysis, trained), _rows(node, linear, analysis)
+        alone = len(analysis.graph.readers.get(added, ())) == 1 and added not in analysis.graph.outputs
+        found.append(Use(name, node, linear, added if alone else "", added, rows, stored, places))
     return found
 
 
@@ -161,14 +164,14 @@ def _origin(name: str, analysis: Analysis) -> tuple[str, Numbers | None] | None:
 
 
 def _bias(node: Node, linear: Linear, analysis: Analysis, trained: Collection[str]) -> str:
-    """Return the initializer that is added to what a layer writes, if a vector added to it changes nothing else."""
+    """Return the trained initializer of one element for each channel that is added to what a layer writes."""
     graph = analysis.graph
     if linear.is_table:
         return ""
     name = _coded(linear.bias, analysis) or _added(node, linear, analysis)
-    alone = name in trained and len(graph.readers.get(name, ())) == 1 and name not in graph.outputs
     channels = linear.groups * linear.matrix.shape[1]
-    return name if alone and linear.bias_scale and graph.initializers[name].array.size == channels else ""
+    whole = name in trained and graph.initializers[name].array.size == channels
+    return name if whole and linear.bias_scale else ""
 
 
 def _coded(name: str, analysis: Analysis) -> str:

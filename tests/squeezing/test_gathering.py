@@ -74,7 +74,9 @@ def test_the_repair_is_least_squares_over_the_samples(name: str) -> None:
     dense = load(source)
     x = np.random.default_rng(2).normal(size=(300, 2, 5, 5)).astype(np.float32)
     part = Part({"x": x}, np.arange(300), {}, 60)
-    reader = next(each for each in readers_of(dense, units_of(dense)) if each.name in ("y", "m") and each.data == "r")
+    reader = next(
+        each for each in readers_of(dense, units_of(dense)) if each.name in ("y", "m") and each.tensors == ("r",)
+    )
     problems = gathered(dense, [reader], part, 0)[reader.name].joined()
     (y,) = outputs_of(dense, part)
     r = np.concatenate([found["r"] for found in Runner(dense, ["r"]).run(part)])

@@ -44,7 +44,7 @@ def check_patches(op: str, weight: np.ndarray, attributes: dict) -> None:
     np.testing.assert_array_equal(given(to_proto(found), x), given(plain, x))
     (reader,) = [each for each in readers_of(found, units_of(found)) if each.name == "y"]
     r = np.maximum(0, np.einsum("oi,nihw->nohw", weights["k0"][:, :, 0, 0], x)).astype(np.float32)
-    rows = reader.rows({reader.data: r}, 10**9, random)
+    rows = reader.rows({reader.tensors[0]: r}, 10**9, random)
     arrays = {name: value.array for name, value in found.initializers.items()}
     y = given(plain, x)
     products = np.einsum("gmn,gon->mgo", rows, reader.weight(arrays)).reshape(y.shape[0], *y.shape[2:], 6)

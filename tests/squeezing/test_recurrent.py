@@ -80,8 +80,8 @@ def test_products_are_what_the_next_state_is_made_of(direction: str) -> None:
     random, total = np.random.default_rng(0), 0.0
     for name, data in (("s:0", x.transpose(1, 0, 2)), ("s:1", given)):
         reader = found[name]
-        rows, bias = reader.rows({reader.data: data}, 10**6, random), reader.bias(arrays)
-        assert bias is not None and rows.shape[1] == reader.places(data.shape)
+        rows, bias = reader.rows({reader.tensors[0]: data}, 10**6, random), reader.bias(arrays)
+        assert bias is not None and rows.shape[1] == reader.places({reader.tensors[0]: data.shape})
         total = total + np.einsum("dpc,dgc->dpg", rows, reader.weight(arrays)) + bias[:, None]
     wanted = given.transpose(1, 0, 2, 3).reshape(total.shape)
     np.testing.assert_allclose(np.tanh(total), wanted, atol=1e-5)

@@ -48,7 +48,7 @@ def _recurrent(node: Node, context: Context, layer: Layer, width: int) -> list[P
     def product(gates: slice, reset: bool = False) -> Product:
         def rows(states: Array, *data: Array) -> Array:
             before = _one_step_before(states, layer, backward)
-            return before * _reset(before, *data, layer) if data else before
+            return before * _reset(before, data[0], layer) if data else before
 
         part, beside = slice(width + gates.start, width + gates.stop), node.inputs[DATA] if reset else ""
         return Product(node.outputs[0], node.inputs[RECURRENT], gates, node.input(BIAS), part, ids, rows, True, beside)
