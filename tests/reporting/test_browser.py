@@ -56,10 +56,6 @@ class Visit:
         self.page.wait_for_selector("svg .block, svg .point")
         self.seconds = time.perf_counter() - started
 
-    def _note(self, request: Any) -> None:
-        if not request.url.startswith("file:"):
-            self.complaints.append(f"loads {request.url}")
-
     def serious(self) -> list[str]:
         """Return what a screen reader's user would stumble over, by axe-core."""
         self.page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))

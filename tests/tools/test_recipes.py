@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,33 +120,32 @@ def test_networks_give_a_score_for_each_class(network: torch.nn.Module, inputs: 
     assert network(inputs).shape == (2, 10)
 
 
-def test_mnist(folder: Path, tmp_path: Path) -> None:
-    from tools.recipes.reproduce_mnist_mlp import main
+def test_mnist(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.recipes import reproduce_mnist_mlp as recipe
 
-    arguments = [
-        "--data",
-        str(folder),
-        "--folder",
-        str(tmp_path / "runs"),
-        "--network",
-        "mlp-300-100",
-        "--scale",
-        "0.03",
-    ]
-    first = _run(main, *arguments)
-    assert "| mlp-300-100 | 0 | 14 |" in first.output
-    assert _rows(_run(main, *arguments)) == _rows(first)  # nothing is trained again
+    few = replace(recipe._NETWORKS["mlp-300-100"], goals=((1, 2.0), (3, 4.0)))
+    monkeypatch.setitem(recipe._NETWORKS, "mlp-300-100", few)
+    data, runs = ["--data", str(folder)], ["--folder", str(tmp_path / "runs")]
+    arguments = [*data, *runs, "--network", "mlp-300-100", "--scale", "0.03"]
+    first = _run(recipe.main, *arguments)
+    assert "| mlp-300-100 | 0 | 3 |" in first.output
+    assert _rows(_run(recipe.main, *arguments)) == _rows(first)  # nothing is trained again
 
 
-def test_convnext(folder: Path, tmp_path: Path) -> None:
-    from tools.recipes.reproduce_convnext import main
+def test_convnext(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.recipes import reproduce_convnext as recipe
 
+    monkeypatch.setitem(recipe._SIZES, "small", {"widths": (8, 16), "depths": (1, 1)})
+    monkeypatch.setitem(recipe._RATIOS, "small", (1.5, 2.0))
     arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--epochs", "0.3"]
-    assert "| convnext-small | 0 | 5 |" in _run(main, *arguments).output
+    assert "| convnext-small | 0 | 2 |" in _run(recipe.main, *arguments).output
 
 
-def test_vit(folder: Path, tmp_path: Path) -> None:
-    from tools.recipes.reproduce_vit import main
+def test_vit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.recipes import reproduce_vit as recipe
 
+    small = VisionTransformer(channels=1, image=28, patch=7, width=24, depth=1, heads=3)
+    monkeypatch.setattr(recipe, "VisionTransformer", lambda **_: copy.deepcopy(small))
+    monkeypatch.setattr(recipe, "_RATIOS", (1.5, 2.0))
     arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--epochs", "0.5"]
-    assert "| vit | 0 | 5 |" in _run(main, *arguments).output
+    assert "| vit | 0 | 2 |" in _run(recipe.main, *arguments).output

@@ -8,5 +8,5 @@ trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
 # shellcheck source=/dev/null
 source "$folder/venv/bin/activate"
-pip install --quiet -e '.[integrations]' pytest pytest-xdist hypothesis
+pip install --quiet -e '.[integrations]' torch==2.13.0 pytest pytest-xdist hypothesis  # the torch of the dev extra
 python -m pytest -n 0 -q -p no:cacheprovider tests/integrations
