@@ -12,8 +12,10 @@ import pytest
 from onnxsqueeze.errors import InvalidModelError
 from tests.support.mutants import mutant
 from tools.fuzz import ending, mutate_rules, surviving
+from tools.fuzz.breaking import mutants
 from tools.fuzz.checking import NAMES, RUNNING, Verdict, written
 from tools.fuzz.codes import FORMS
+from tools.fuzz.covering import reached, unnoticed
 
 Told = Callable[[str | Verdict], None]
 ON_CODES = {"DynamicQuantizeLinear", "QuantizeLinear", "QLinearMatMul", "MatMulNBits", "MatMulInteger"}
@@ -70,9 +72,23 @@ def test_what_is_written_must_be_valid(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_rules_are_broken_in_each_way() -> None:
     source = "def f(a, b):\n    if a and b:\n        g(1)\n    return min(a, b) if a | b else any(a)\n"
-    broken = list(mutate_rules.mutants(source))
-    assert {said.partition(":")[0] for _, said, _ in broken} == {"dropped", "turned around", "off by one", "exchanged"}
-    assert len({text for *_, text in broken} - {source.strip()}) == len(broken)
+    broken = list(mutants(source))
+    ways = {each.said.partition(":")[0] for each in broken}
+    assert ways == {"dropped", "turned around", "off by one", "exchanged"}
+    assert len({each.source for each in broken} - {source.strip()}) == len(broken)
+    assert {each.statement for each in broken} == {2, 3, 4}
+
+
+def test_broken_rules_that_no_test_notices(tmp_path: Path) -> None:
+    """The second place of the sum may be any, since the test has the same numbers there; the constant is not read."""
+    rule = Path("rule.py")
+    (tmp_path / rule).write_text("K = 1\n\ndef f(a):\n    return a[0] + a[1]\n")
+    (tmp_path / "test_rule.py").write_text("from rule import f\n\ndef test_it():\n    assert f([1, 2, 2]) == 3\n")
+    known = reached(tmp_path, [rule], ["test_rule.py"])
+    assert known is not None
+    broken = list(mutants((tmp_path / rule).read_text()))
+    found = list(unnoticed(tmp_path, rule, broken, known[rule], most=9))
+    assert [(each.line, each.said) for each in found] == [(4, "off by one: 2"), (1, "off by one: 2")]
 
 
 def test_the_tests_of_a_file_of_rules() -> None:

@@ -1,7 +1,14 @@
-"""Which tests reach which lines of some files, and running some of them in a process of their own."""
+"""Which tests reach which statements of some files, and running those of a broken one, in a process of its own.
+
+Loading the package and the tests costs more than most tests do. So a process loads them once and forks for each mutant;
+there functions get the code of the changed file. What runs while the package loads is loaded as a whole.
+"""
 
 from __future__ import annotations
 
+import ast
+import builtins
+import gc
 import os
 import resource
 import sys
@@ -10,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FunctionType
 from typing import Any
 
 import hypothesis
@@ -21,11 +28,14 @@ import onnx.reference  # noqa: F401
 import onnxruntime  # noqa: F401
 import pytest
 
+from tools.fuzz.breaking import Mutant
+
 _FORKING = get_context("fork")
 _ALWAYS = ("-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly")
 _PASSED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 LOG = "log.txt"
 _SPARE = 60  # seconds of CPU time beyond what the tests took
+_MARK = "__reached__"
 
 
 def apart(function: Callable[..., Any], *arguments: Any, seconds: int = 0) -> Any:
@@ -56,16 +66,6 @@ def _call(sender: Connection, function: Callable[..., Any], arguments: Sequence[
     sender.send(function(*arguments))
 
 
-def passes(folder: Path, tests: Sequence[str], seconds: float) -> bool:
-    """Whether tests pass for the package in a folder, in about the CPU time that they take."""
-    return apart(_passes, folder, tests, seconds=int(2 * seconds + _SPARE)) is True
-
-
-def _passes(folder: Path, tests: Sequence[str]) -> bool:
-    _stand_in(folder)
-    return pytest.main([*_ALWAYS, *tests]) in _PASSED
-
-
 def _stand_in(folder: Path) -> None:
     os.chdir(folder)
     sys.path.insert(0, str(folder))
@@ -76,72 +76,159 @@ class Reached:
     """What the tests of a file reach.
 
     Attributes:
-        seconds: CPU time of each test, by its name. lines: the lines that it runs.
+        seconds: CPU time of each test, by its name. lines: the first lines of the statements that it runs.
+        loading: those that run before any test does.
     """
 
-    def __init__(self, seconds: dict[str, float], lines: dict[str, set[int]]) -> None:
+    def __init__(self, seconds: dict[str, float], lines: dict[str, set[int]], loading: set[int]) -> None:
         """Hold what one run showed."""
-        self.seconds, self.lines = seconds, lines
+        self.seconds, self.lines, self.loading = seconds, lines, loading
 
-    def tests_of(self, line: int) -> list[str]:
-        """Return the tests that run a line; where none does, as while a module is imported, those that run any.
+    def tests_of(self, line: int, most: float) -> list[str]:
+        """Return tests that run a statement, in so many seconds at most; where none does, those that run any.
 
         One of each function comes first, then the quickest, since the first test to fail ends a run.
         """
-        found = [test for test, lines in self.lines.items() if line in lines] or [
-            t for t, some in self.lines.items() if some
-        ]
+        found = [test for test, lines in self.lines.items() if line in lines] or self.all()
         turns: dict[str, int] = defaultdict(int)
         order: dict[str, tuple[int, float]] = {}
         for test in sorted(found, key=lambda test: self.seconds[test]):
             function = test.partition("[")[0]
             order[test] = (turns[function], self.seconds[test])
             turns[function] += 1
-        return sorted(found, key=order.__getitem__)
+        chosen: list[str] = []
+        for test in sorted(found, key=order.__getitem__):
+            if not chosen or self.taking([*chosen, test]) <= most:
+                chosen.append(test)
+        return chosen
+
+    def all(self) -> list[str]:
+        """Return the tests that run any statement."""
+        return [test for test, some in self.lines.items() if some]
+
+    def taking(self, tests: Sequence[str]) -> float:
+        """Return the CPU time that tests took."""
+        return sum(self.seconds[test] for test in tests)
+
+
+def unnoticed(folder: Path, file: Path, broken: Sequence[Mutant], known: Reached, most: float) -> Iterator[Mutant]:
+    """Yield the mutants of a file of the package in a folder that no test notices."""
+    jobs = [(mutant, known.tests_of(mutant.statement, most)) for mutant in broken]
+    if not known.all():  # without names, pytest would run all tests that there are
+        yield from broken
+        return
+    later = [(mutant, tests) for mutant, tests in jobs if mutant.statement not in (0, *known.loading)]
+    yield from apart(_swapping, folder, file, later, known)
+    source = (folder / file).read_text(encoding="utf-8")
+    for mutant, tests in (job for job in jobs if job not in later):
+        (folder / file).write_text(mutant.source, encoding="utf-8")
+        if apart(_passes, folder, tests, seconds=_limit(known, tests)) is True:
+            yield mutant
+    (folder / file).write_text(source, encoding="utf-8")
+
+
+def _limit(known: Reached, tests: Sequence[str]) -> int:
+    return int(2 * known.taking(tests) + _SPARE)
+
+
+def _swapping(folder: Path, file: Path, jobs: Sequence[tuple[Mutant, list[str]]], known: Reached) -> list[Mutant]:
+    """Return the mutants whose tests pass with the functions of a loaded package exchanged."""
+    _stand_in(folder)
+    if files := sorted({test.partition("::")[0] for _, tests in jobs for test in tests}):
+        pytest.main([*_ALWAYS, "--collect-only", *files])
+    path = str(folder / file)
+    return [
+        mutant
+        for mutant, tests in jobs
+        if apart(_passes_swapped, folder, path, mutant.source, tests, seconds=_limit(known, tests)) is True
+    ]
+
+
+def _passes_swapped(folder: Path, path: str, source: str, tests: Sequence[str]) -> bool:
+    changed = dict(_functions(compile(source, path, "exec")))
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType) and each.__code__.co_filename == path and each.__qualname__ in changed:
+            each.__code__ = changed[each.__qualname__]
+    return pytest.main([*_ALWAYS, *tests]) in _PASSED
+
+
+def _functions(code: CodeType, prefix: str = "") -> Iterator[tuple[str, CodeType]]:
+    """Yield the code of the functions and methods of a module, by their qualified names."""
+    for each in code.co_consts:
+        if isinstance(each, CodeType) and not each.co_name.startswith("<"):
+            yield prefix + each.co_name, each
+            yield from _functions(each, f"{prefix}{each.co_name}.") if not each.co_flags & 2 else ()  # a class
+
+
+def _passes(folder: Path, tests: Sequence[str]) -> bool:
+    _stand_in(folder)
+    return pytest.main([*_ALWAYS, *tests]) in _PASSED
 
 
 def reached(folder: Path, files: Sequence[Path], tests: Sequence[str]) -> dict[Path, Reached] | None:
     """Run tests once and return what they reach of each file; None if one fails."""
+    sources = {file: (folder / file).read_text(encoding="utf-8") for file in files}
+    for number, (file, source) in enumerate(sources.items()):
+        (folder / file).write_text(_marked(source, number), encoding="utf-8")
     found: dict[Path, Reached] | None = apart(_reached, folder, files, tests)
+    for file, source in sources.items():
+        (folder / file).write_text(source, encoding="utf-8")
     return found
+
+
+def _marked(source: str, number: int) -> str:
+    """Return a program each statement of whose functions says that it runs."""
+    tree = ast.parse(source)
+    for node in [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]:
+        for inner in [each for each in ast.walk(node) if isinstance(each, (ast.stmt, ast.ExceptHandler))]:
+            for field in ("body", "orelse", "finalbody"):
+                if isinstance(block := getattr(inner, field, None), list) and not _is_marked(block):
+                    setattr(inner, field, [part for each in block for part in (_mark(number, each.lineno), each)])
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _mark(number: int, line: int) -> ast.stmt:
+    return ast.parse(f"{_MARK}({number}, {line})").body[0]
+
+
+def _is_marked(block: list[ast.stmt]) -> bool:
+    return not block or ast.unparse(block[0]).startswith(_MARK)
 
 
 def _reached(folder: Path, files: Sequence[Path], tests: Sequence[str]) -> dict[Path, Reached] | None:
     _stand_in(folder)
-    paths = {str(folder / file): file for file in files}
-    watch = _Watch(frozenset(paths))
+    watch = _Watch()
     if pytest.main([*_ALWAYS, *tests], [watch]) not in _PASSED:
         return None
     return {
-        file: Reached(watch.seconds, {test: lines.get(path, set()) for test, lines in watch.lines.items()})
-        for path, file in paths.items()
+        file: Reached(
+            watch.seconds,
+            {test: lines.get(number, set()) for test, lines in watch.lines.items()},
+            watch.loading.get(number, set()),
+        )
+        for number, file in enumerate(files)
     }
 
 
 class _Watch:
-    """A plugin of pytest that notes the lines of some files while each test runs."""
+    """A plugin of pytest that notes the marked statements that run during each test, and while the tests are loaded."""
 
-    def __init__(self, files: frozenset[str]) -> None:
-        self._files = files
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.lines: dict[str, dict[str, set[int]]] = {}
-        self._now: dict[str, set[int]] = {}
+        self.lines: dict[str, dict[int, set[int]]] = {}
+        self.loading: dict[int, set[int]] = defaultdict(set)
+        self._now = self.loading
+        setattr(builtins, _MARK, self._runs)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self._now = self.lines[item.nodeid] = defaultdict(set)
         before = os.times()
-        sys.settrace(self._called)
         try:
             return (yield)
         finally:
-            sys.settrace(None)
             after = os.times()
             self.seconds[item.nodeid] = after.user + after.system - before.user - before.system
 
-    def _called(self, frame: FrameType, event: str, _: Any) -> Any:
-        return self._ran if frame.f_code.co_filename in self._files else None
-
-    def _ran(self, frame: FrameType, event: str, _: Any) -> Any:
-        self._now[frame.f_code.co_filename].add(frame.f_lineno)
-        return self._ran
+    def _runs(self, number: int, line: int) -> None:
+        self._now[number].add(line)
