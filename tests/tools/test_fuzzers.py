@@ -83,7 +83,7 @@ def test_broken_rules_that_no_test_notices(tmp_path: Path) -> None:
     """The second place of the sum may be any, since the test has the same numbers there; the constant is not read."""
     rule = Path("rule.py")
     (tmp_path / rule).write_text("K = 1\n\ndef f(a):\n    return a[0] + a[1]\n")
-    (tmp_path / "test_rule.py").write_text("from rule import f\n\ndef test_it():\n    assert f([1, 2, 2]) == 3\n")
+    (tmp_path / "test_rule.py").write_text("def test_it():\n    from rule import f\n    assert f([1, 2, 2]) == 3\n")
     known = reached(tmp_path, [rule], ["test_rule.py"])
     assert known is not None
     broken = list(mutants((tmp_path / rule).read_text()))

@@ -14,6 +14,7 @@ import resource
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -136,6 +137,7 @@ def _swapping(folder: Path, file: Path, jobs: Sequence[tuple[Mutant, list[str]]]
     _stand_in(folder)
     if files := sorted({test.partition("::")[0] for _, tests in jobs for test in tests}):
         pytest.main([*_ALWAYS, "--collect-only", *files])
+    import_module(".".join(file.with_suffix("").parts))  # tests may import it only while they run
     path = str(folder / file)
     return [
         mutant

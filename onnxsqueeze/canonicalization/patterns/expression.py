@@ -59,6 +59,10 @@ class Expression(ABC):
     def at(self, edge: Edge, scope: Scope, match: Match) -> Iterator[Match]:
         """Yield the ways in which what is read at an edge is this expression."""
 
+    @abstractmethod
+    def may_stand(self, edge: Edge, scope: Scope) -> bool:
+        """Whether what is read at an edge may be this expression, by what it is alone: most are refuted so."""
+
     def of(self, node: Node, scope: Scope, match: Match) -> Iterator[Match]:
         """Yield the ways in which what a node computes is this expression."""
         yield from ()
@@ -71,6 +75,10 @@ class Expression(ABC):
 
 class Computed(Expression):
     """An expression that a node computes; Casts behind it are passed."""
+
+    def may_stand(self, edge: Edge, scope: Scope) -> bool:
+        node = scope.producer(edge[0].inputs[edge[1]])
+        return node is not None and (node.op in self.operators or is_cast(node))
 
     def at(self, edge: Edge, scope: Scope, match: Match) -> Iterator[Match]:
         node = scope.producer(edge[0].inputs[edge[1]])
@@ -88,8 +96,11 @@ class Data(Expression):
 
     key: str = "x"
 
+    def may_stand(self, edge: Edge, scope: Scope) -> bool:
+        return edge[0].inputs[edge[1]] not in scope.graph.initializers
+
     def at(self, edge: Edge, scope: Scope, match: Match) -> Iterator[Match]:
-        if edge[0].inputs[edge[1]] in scope.graph.initializers:
+        if not self.may_stand(edge, scope):
             return
         found = match.bound(self.key, edge)
         if found is not None:
@@ -99,8 +110,15 @@ class Data(Expression):
             yield from self.at((node, 0), scope, match.with_member(node))
 
 
+class Stored(Expression):
+    """A constant."""
+
+    def may_stand(self, edge: Edge, scope: Scope) -> bool:
+        return scope.constant(edge[0].inputs[edge[1]]) is not None
+
+
 @dataclass(frozen=True)
-class Weight(Expression):
+class Weight(Stored):
     """A floating-point constant of several elements."""
 
     key: str
@@ -113,7 +131,7 @@ class Weight(Expression):
 
 
 @dataclass(frozen=True)
-class Number(Expression):
+class Number(Stored):
     """A constant of one element with this value."""
 
     value: float
@@ -125,7 +143,7 @@ class Number(Expression):
 
 
 @dataclass(frozen=True)
-class Parameter(Expression):
+class Parameter(Stored):
     """A floating-point constant of one element with any value, which becomes an attribute."""
 
     key: str
@@ -154,7 +172,7 @@ class Operation(Computed):
         edges = [(node, place) for place in range(len(node.inputs))]
         orders = [edges, edges[::-1]] if self.op in ("Add", "Mul") else [edges]
         for order in orders:
-            yield from _all(list(zip(self.operands, order, strict=True)), scope, match.with_member(node))
+            yield from _operands(list(zip(self.operands, order, strict=True)), node, scope, match)
 
 
 @dataclass(frozen=True)
@@ -171,22 +189,27 @@ class Product(Computed):
     def of(self, node: Node, scope: Scope, match: Match) -> Iterator[Match]:
         if len(node.inputs) != 2 or node.op not in self.operators:
             return
-        for left, right in self._divisions() if node.op == "Div" else self._splits():
-            yield from _all([(left, (node, 0)), (right, (node, 1))], scope, match.with_member(node))
+        for left, right in self._divisions if node.op == "Div" else self._splits:
+            yield from _operands([(left, (node, 0)), (right, (node, 1))], node, scope, match)
 
-    def _splits(self) -> Iterator[tuple[Expression, Expression]]:
-        """Yield every way to divide the factors between the two inputs."""
-        count = len(self.factors)
+    @cached_property
+    def _splits(self) -> Sequence[tuple[Expression, Expression]]:
+        """Every way to divide the factors between the two inputs."""
+        count, found = len(self.factors), []
         for chosen in range(1, 2**count - 1):
             left = [factor for place, factor in enumerate(self.factors) if chosen >> place & 1]
             right = [factor for place, factor in enumerate(self.factors) if not chosen >> place & 1]
-            yield _product(left), _product(right)
+            found.append((_product(left), _product(right)))
+        return found
 
-    def _divisions(self) -> Iterator[tuple[Expression, Expression]]:
+    @cached_property
+    def _divisions(self) -> Sequence[tuple[Expression, Expression]]:
+        found: list[tuple[Expression, Expression]] = []
         for place, factor in enumerate(self.factors):
             if isinstance(factor, Number):
                 rest = [other for position, other in enumerate(self.factors) if position != place]
-                yield _product(rest), Number(1 / factor.value)
+                found.append((_product(rest), Number(1 / factor.value)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -273,6 +296,12 @@ def _axes(node: Node, scope: Scope) -> tuple[int, ...]:
         return tuple(sorted(node.attributes["axes"]))
     array: Array | None = scope.constant(node.input(1)) if node.input(1) else None
     return () if array is None else tuple(sorted(int(axis) for axis in array.ravel()))
+
+
+def _operands(pairs: Sequence[tuple[Expression, Edge]], node: Node, scope: Scope, match: Match) -> Iterator[Match]:
+    """Yield the ways in which a node has these operands."""
+    if all(expression.may_stand(edge, scope) for expression, edge in pairs):
+        yield from _all(pairs, scope, match.with_member(node))
 
 
 def _all(pairs: Sequence[tuple[Expression, Edge]], scope: Scope, match: Match) -> Iterator[Match]:
