@@ -25,12 +25,12 @@ def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
         return mask
     axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and mask.shape[axis] != 1)
     reduced = any_along(mask, axes, keepdims=True) if axes else mask
-    return np.broadcast_to(reduced, shape)
+    return reduced if reduced.shape == shape else np.broadcast_to(reduced, shape)
 
 
 def fit_all(mask: Bools, shape: tuple[int, ...]) -> Bools:
     """Like `fit_any`, but an entry of length 1 holds only if it held everywhere along the axis."""
-    return ~fit_any(~mask, shape)
+    return mask if mask.shape == shape else ~fit_any(~mask, shape)
 
 
 def compacted(array: npt.NDArray[_Entry], axes: Iterable[int] | None = None) -> npt.NDArray[_Entry]:

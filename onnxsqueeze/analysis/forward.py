@@ -116,8 +116,8 @@ class Analysis:
                 context.intervals[name] = widened(interval, specials[name]) if name in specials else interval
         stated = len(context.elements.constraints)
         rule.link(node, context)
-        origins = range(stated, len(context.elements.constraints))
-        context.elements.origins.update(dict.fromkeys(origins, node.label))
+        for origin in range(stated, len(context.elements.constraints)):
+            context.elements.origins[origin] = node.label
         self._pin_known(node)
 
     def _pin_known(self, node: Node) -> None:

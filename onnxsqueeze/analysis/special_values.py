@@ -57,7 +57,7 @@ def _tests(node: Node, graph: Graph) -> bool:
     """A comparison looks for NaN where it compares a tensor with itself, and for infinities where with one."""
     traits = rule_for(node).traits
     if Trait.COMPARES not in traits:
-        inner = (graph.node(node.index, proto) for body in subgraphs(node.proto) for proto in graph_nodes(body))
+        inner = (graph.node(node.index, proto) for body in node.bodies for proto in graph_nodes(body))
         return Trait.TESTS_FINITE in traits or any(Trait.TESTS_FINITE in rule_for(each).traits for each in inner)
     stored = [graph.initializers[name] for name in node.inputs if name in graph.initializers]
     infinite = any(each.is_numeric and specials_of(each.array) is not None for each in stored)
@@ -95,11 +95,10 @@ def of_bodies(node: Node, context: Context) -> int:
 
     Minus infinity by itself is a mask that they make, or that they read.
     """
-    bodies = list(subgraphs(node.proto))
-    if not bodies:
+    if not node.bodies:
         return 0
     flags = [context.special(name) for name in (*node.inputs, *node.captured) if name]
-    return _together([*flags, *(specials_of(array) for body in bodies for array in _stored(body))])
+    return _together([*flags, *(specials_of(array) for body in node.bodies for array in _stored(body))])
 
 
 def of_inputs(node: Node, body: onnx.GraphProto, context: Context) -> dict[str, int]:

@@ -18,7 +18,7 @@ from onnxsqueeze.model.loading import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.node_group import Fusion, Group
 from onnxsqueeze.model.overridable import overridable
-from onnxsqueeze.model.walk import captured, read_names
+from onnxsqueeze.model.walk import captured, read_names, subgraphs
 
 ONNX_DOMAIN = ""
 PATTERN_DOMAIN = "onnxsqueeze.pattern"
@@ -59,10 +59,15 @@ class Node:
             return self.group.attributes
         return {attribute.name: _decoded(helper.get_attribute_value(attribute)) for attribute in self.proto.attribute}
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The name to show a user: the node's own, else that of its first output."""
         return self.proto.name or next((name for name in self.outputs if name), f"#{self.index}")
+
+    @cached_property
+    def bodies(self) -> tuple[onnx.GraphProto, ...]:
+        """The graphs in its attributes."""
+        return tuple(subgraphs(self.proto))
 
     @property
     def operator(self) -> str:

@@ -111,7 +111,7 @@ def matrices_hold_zeros(analysis: Analysis) -> bool:
 
 
 def _inside(node: Node, scope: Scope) -> Iterator[Held]:
-    for graph in subgraphs(node.proto):
+    for graph in node.bodies:
         refusal = Refusal(Reason.INSIDE, node.operator)
         for label, inner, here in _nested(graph, node.label, scope):
             kernels = list(_matrices(here, inner.input))

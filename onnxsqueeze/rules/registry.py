@@ -22,8 +22,10 @@ def rule_for(node: Node) -> OpRule:
     """Return the rule of a node's operator at its opset version, or UNKNOWN, also where its rule has failed."""
     if node.failed:
         return UNKNOWN
-    candidates = _RULES.get((node.domain, node.op), ())
-    return next((rule for rule in candidates if rule.since <= node.version <= rule.until), UNKNOWN)
+    for rule in _RULES.get((node.domain, node.op), ()):
+        if rule.since <= node.version <= rule.until:
+            return rule
+    return UNKNOWN
 
 
 def rules() -> list[OpRule]:

@@ -60,11 +60,15 @@ class Linear:
         """Whether one matrix reads all channels, the same at all positions."""
         return self.groups == 1 and not self.zero_padded
 
+    @property
+    def _by_columns(self) -> bool:
+        """Whether the weight is stored column by column."""
+        return bool(self.matrix.strides[1] < self.matrix.strides[2])
+
     def signs(self) -> Iterator[Signs]:
         """Yield part by part where some tap is positive and where some is negative; `reads` is then known, too."""
-        groups, rows, columns = self.matrix.shape[:3]
-        by_columns = self.matrix.strides[1] < self.matrix.strides[2]
-        reads = BitMatrix.none((groups, rows, columns), by_columns)
+        by_columns = self._by_columns
+        reads = BitMatrix.none(self.matrix.shape[:3], by_columns)
         for chosen, lines in _parts(self.matrix.shape):
             positive, negative = _signs(self.matrix[chosen, lines])
             signs = Signs(chosen, lines, BitMatrix.of(positive, by_columns), BitMatrix.of(negative, by_columns))
@@ -75,10 +79,12 @@ class Linear:
     @cached_property
     def reads(self) -> BitMatrix:
         """Which channels each output reads, [groups, out, in]."""
-        for _ in self.signs():
-            pass
-        found: BitMatrix = self.__dict__["reads"]
-        return found
+        reads = BitMatrix.none(self.matrix.shape[:3], self._by_columns)
+        for chosen, lines in _parts(self.matrix.shape):
+            part = self.matrix[chosen, lines]
+            read = part[..., 0] != 0 if part.shape[3] == 1 else (part != 0).any(axis=3)
+            reads.put(chosen, lines, BitMatrix.of(read, self._by_columns))
+        return reads
 
     @property
     def stored_rank(self) -> int:

@@ -21,7 +21,6 @@ from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, sy
 from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.model.protobuf import dimension_name
-from onnxsqueeze.model.walk import subgraphs
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 from onnxsqueeze.rules.lessons import RuleFailed
@@ -123,7 +122,7 @@ class ShapeInference:
         return [(context.dtypes[name], context.shapes.get(name)) if name in context.dtypes else None for name in names]
 
     def _by_schema(self, node: Node) -> dict[str, TypeProto]:
-        branches = list(subgraphs(node.proto))
+        branches = node.bodies
         if branches and all(not body.input and len(body.output) == len(node.outputs) for body in branches):
             return self._by_branches(node, branches)
         dtypes = self._context.dtypes

@@ -75,6 +75,8 @@ def _open(linear: Linear, lower: Floats, upper: Floats) -> tuple[Bools, Bools]:
     no_lower, no_upper = np.isneginf(lower), np.isposinf(upper)
     if not no_lower.any() and not no_upper.any():
         return below, above
+    if no_lower.all() and no_upper.all():  # as of a residual stream: then signs make no difference
+        return linear.reads.rows(), linear.reads.rows()
     for groups, rows, *signs in linear.signs():
         positive, negative = signs if linear.scale >= 0 else reversed(signs)
         above[groups, rows] = positive.rows(no_upper[groups]) | negative.rows(no_lower[groups])
@@ -112,10 +114,16 @@ def _sums(
     linear: Linear, group: int, rows: npt.NDArray[np.int64], lower: Floats, upper: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the least and the most that each row can sum to, and the sums of the magnitudes of their terms."""
-    part = linear.matrix[group, rows].astype(np.float64) * linear.scale
-    positive, negative = np.maximum(part, 0.0).sum(axis=2), np.minimum(part, 0.0).sum(axis=2)
+    part = linear.matrix[group, rows].astype(np.float64)
+    part *= linear.scale
+    positive, negative = _over_taps(np.maximum(part, 0.0)), _over_taps(np.minimum(part, 0.0))
     low, high = np.where(np.isfinite(lower), lower, 0.0), np.where(np.isfinite(upper), upper, 0.0)
     least, most = positive @ low + negative @ high, positive @ high + negative @ low
     least_terms = positive @ np.abs(low) - negative @ np.abs(high)
     most_terms = positive @ np.abs(high) - negative @ np.abs(low)
     return least, most, least_terms, most_terms
+
+
+def _over_taps(parts: Floats) -> Floats:
+    """Add up [rows, in, taps] to [rows, in]; most weights have one tap, which needs no copy."""
+    return parts[:, :, 0] if parts.shape[2] == 1 else np.asarray(parts.sum(axis=2))
