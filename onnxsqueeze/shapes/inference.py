@@ -115,7 +115,7 @@ class ShapeInference:
         """Return the element type and the shape of each output of a branch, None where not even the type is known."""
         try:
             model = as_model(branch, self._graph.model.skeleton, self._context, self._graph.initializers)
-            context = _inferred(Graph(model))
+            context = inferred(Graph(model))
         except (InvalidModelError, RuleFailed):  # whoever runs the model will say so, or the analysis of the branch
             return [None] * len(branch.output)
         names = [value.name for value in branch.output]
@@ -228,8 +228,12 @@ class ShapeInference:
             self._context.shapes[name] = shape
 
 
-def _inferred(graph: Graph) -> Context:
-    """Return what shapes alone say of a graph."""
+def inferred(graph: Graph) -> Context:
+    """Return what shapes alone say of a graph.
+
+    Raises:
+        RuleFailed: when a rule does.
+    """
     context = Context(graph)
     inference = ShapeInference(graph, context)
     for node in graph.nodes:

@@ -3,7 +3,7 @@
 Besides the two operators that ONNX has by now, each of which normalizes over the axes from ``axis`` to the last, there
 are ChannelLayerNormalization and ChannelRMSNormalization, which normalize over ``axis`` alone: the scale is shaped as
 [C, 1, 1] for an image. Without the tensor's rank it cannot be told whether a positive axis is the last, so they also
-stand for the others where no rank is declared.
+stand for the others where no rank is declared. For several axes the rank is inferred.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def _named(op: str, match: Match, scope: Scope) -> Fused | None:
     """Normalize over the last axes, or over one."""
     count = len(match.axes)
     rank = scope.rank(match.tensors["x"])
+    if rank is None and count > 1:
+        rank = scope.inferred_rank(match.tensors["x"])
     axes = tuple(sorted(axis - rank if axis >= 0 and rank is not None else axis for axis in match.axes))
     last = axes == tuple(range(-count, 0))
     for key in ("scale", "bias"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
-from onnxsqueeze.rules.contract import UNKNOWN
+from onnxsqueeze.rules.contract import UNKNOWN, Context
 from onnxsqueeze.rules.lessons import RuleFailed
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
-from onnxsqueeze.shapes.inference import evaluated
+from onnxsqueeze.shapes.inference import evaluated, inferred
 
 FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _BROADCASTS_AS_NUMPY = 7  # the opset since which elementwise operators do
@@ -70,6 +71,18 @@ class Scope:
         """Return a tensor's rank as the file declares it."""
         kind = self._declared.get(name)
         return len(kind.shape.dim) if kind is not None and kind.HasField("shape") else None
+
+    def inferred_rank(self, name: str) -> int | None:
+        """Return a tensor's rank as inference finds it, for which the whole graph is gone through once."""
+        found = self._inferred
+        return None if found is None or name not in found.shapes else found.rank(name)
+
+    @cached_property
+    def _inferred(self) -> Context | None:
+        try:
+            return inferred(self.graph)
+        except RuleFailed:  # the analysis asks again, and learns of it
+            return None
 
     def shape(self, name: str) -> list[int] | None:
         """Return a tensor's shape as the file declares it, None where that leaves a dimension open."""

@@ -1,16 +1,18 @@
-"""LayerNormalization over channels and space together, as of torch.nn.LayerNorm([C, H, W]).
+"""LayerNormalization and RMSNormalization over channels and space together, as of torch.nn.LayerNorm([C, H, W]).
 
 Each image is normalised as a whole, with a scale and a bias for each element. A channel leaves that is a constant and
 that nothing needs behind the norm: what left counts in mean and variance by the formula of a `CompensatedLayerNorm`,
-since all channels have equally many elements.
+since all channels have equally many elements. Of a mean of squares each has its share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto, helper
 
 from onnxsqueeze.abstract.compact import Array, Bools, all_finite, fit_all
 from onnxsqueeze.abstract.interval import Interval, compact
@@ -19,6 +21,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.normalization.channels import keeps_shape
 from onnxsqueeze.operators.normalization.compensated import Narrowed, compute_definition
 from onnxsqueeze.operators.normalization.removed import Removed
+from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.channels import channel_constants, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Role
@@ -29,7 +32,7 @@ _CHANNELS = 1
 
 
 def covers_images(node: Node, context: Context) -> bool:
-    """Whether a LayerNormalization is one over the channels and all axes behind them."""
+    """Whether a norm over an axis and all behind it is one over the channels and space."""
     rank = context.rank(node.inputs[0])
     return rank > _CHANNELS + 1 and int(node.attributes.get("axis", -1)) % rank == _CHANNELS
 
@@ -43,6 +46,8 @@ def _applies(node: Node, context: Context) -> Refusal | None:
         array = context.value(name)
         if array is None:
             return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
+        if array.ndim > context.rank(node.inputs[0]):
+            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with parameters of another rank")
         if not all_finite(array):
             return Refusal(Reason.NOT_FINITE, name)
     return None
@@ -87,7 +92,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
     return [Demand(live, hold, Reason.CONSTANT_VARIES, node.operator), *(None for _ in node.inputs[1:])]
 
 
-def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
+def _repair(node: Node, context: Context, rewriter: Rewriter, centred: bool) -> None:
     name, constants = node.inputs[0], _constants(node, context)
     kept = np.broadcast_to(rewriter.kept(name, _CHANNELS), constants.shape)
     if kept.all():
@@ -97,10 +102,31 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         for position, default in ((1, 1.0), (2, 0.0))
     )
     epsilon, removed = float(node.attributes.get("epsilon", 1e-5)), Removed(kept, constants)
+    axes = range(_CHANNELS, context.rank(name))
+    if not centred:
+        _divide_by_root_mean_square(node, rewriter, removed, epsilon, axes, scale)
+        return
     unused = np.ones(len(kept))
     norm = Narrowed(node, context, rewriter, name, removed, None, unused, unused, epsilon, deferred=False)
-    axes = range(_CHANNELS, context.rank(name))
     compute_definition(norm, axes, scale, bias if node.input(2) else None)
+
+
+def _divide_by_root_mean_square(
+    node: Node, rewriter: Rewriter, removed: Removed, epsilon: float, axes: Sequence[int], scale: Array
+) -> None:
+    """Write out the definition over the original width, in float32 at least."""
+    data, own = node.inputs[0], rewriter.dtype(node.inputs[0])
+    half = own.itemsize < 4
+    kind = np.dtype(np.float32) if half else own
+    source = rewriter.compute(node, "Cast", [data], to=TensorProto.FLOAT) if half else data
+    mean = compute_mean(rewriter, node, rewriter.compute(node, "Mul", [source, source]), *axes)
+    rest = epsilon + float(removed.values @ removed.values) / removed.width
+    present = rewriter.compute(node, "Mul", [mean, np.asarray(removed.share, kind)])
+    root = rewriter.compute(node, "Sqrt", [rewriter.compute(node, "Add", [present, np.asarray(rest, kind)])])
+    unit = rewriter.compute(node, "Div", [source, root])
+    if half:
+        unit = rewriter.compute(node, "Cast", [unit], to=helper.np_dtype_to_tensor_dtype(own))
+    rewriter.replace(node, "Mul", [unit, scale])
 
 
 def _left(parameter: Array, kept: Bools) -> Array:
@@ -109,13 +135,15 @@ def _left(parameter: Array, kept: Bools) -> Array:
     return left.reshape(left.shape[_CHANNELS:])
 
 
-OVER_IMAGES = OpRule(
-    "LayerNormalization",
-    applies=_applies,
-    forward=_forward,
-    link=_link,
-    need=_need,
-    repair=_repair,
-    infer=keeps_shape,
-    parameters=operand_parameters(Role.SUMMAND),
-)
+def over_images(op: str, centred: bool) -> OpRule:
+    """Return the rule of a norm with or without a mean, where it `covers_images`."""
+    return OpRule(
+        op,
+        applies=_applies,
+        forward=_forward,
+        link=_link,
+        need=_need,
+        repair=partial(_repair, centred=centred),
+        infer=keeps_shape,
+        parameters=operand_parameters(Role.SUMMAND if centred else Role.FACTOR),
+    )

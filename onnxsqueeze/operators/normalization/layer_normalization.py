@@ -33,10 +33,11 @@ from onnxsqueeze.operators.normalization.compensated import (
     defer_exact,
     exact_parameters,
 )
-from onnxsqueeze.operators.normalization.image_layer_normalization import OVER_IMAGES, covers_images
+from onnxsqueeze.operators.normalization.image_layer_normalization import covers_images, over_images
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
+from onnxsqueeze.operators.normalization.space_normalization import covers_space, over_space
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import KeepWhole
 from onnxsqueeze.rules.parameter import Role
@@ -172,15 +173,20 @@ _RULE = partial(
 )
 
 _WHOLE = _RULE("LayerNormalization")  # onnxruntime runs and writes it before opset 17 too
+_OVER_IMAGES, _OVER_SPACE = over_images("LayerNormalization", True), over_space("LayerNormalization", True)
 
 
 def _dispatch(node: Node, context: Context) -> OpRule:
-    return OVER_IMAGES if covers_images(node, context) else _WHOLE
+    if covers_images(node, context):
+        return _OVER_IMAGES
+    return _OVER_SPACE if covers_space(node, context) else _WHOLE
 
+
+_EITHER = replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, _OVER_IMAGES, _OVER_SPACE))
 
 register(
-    replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, OVER_IMAGES)),
-    _RULE("LayerNormalization", PATTERN_DOMAIN),
+    _EITHER,
+    replace(_EITHER, domain=PATTERN_DOMAIN),
     _RULE(OVER_CHANNELS["LayerNormalization"], PATTERN_DOMAIN),
     _RULE(NAME, DOMAIN, since=0),
 )

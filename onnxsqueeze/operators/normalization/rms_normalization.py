@@ -9,6 +9,7 @@ constant's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,9 +31,11 @@ from onnxsqueeze.operators.normalization.channels import (
     refusal,
     width_of,
 )
+from onnxsqueeze.operators.normalization.image_layer_normalization import covers_images, over_images
 from onnxsqueeze.operators.normalization.removed import Earlier
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
+from onnxsqueeze.operators.normalization.space_normalization import covers_space, over_space
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import FoldOverflow, KeepWhole
@@ -145,9 +148,21 @@ _RULE = partial(
     parameters=operand_parameters(Role.FACTOR),
 )
 
+_WHOLE = _RULE("RMSNormalization", since=23)
+_OVER_IMAGES, _OVER_SPACE = over_images("RMSNormalization", False), over_space("RMSNormalization", False)
+
+
+def _dispatch(node: Node, context: Context) -> OpRule:
+    if covers_images(node, context):
+        return _OVER_IMAGES
+    return _OVER_SPACE if covers_space(node, context) else _WHOLE
+
+
+_EITHER = replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, _OVER_IMAGES, _OVER_SPACE))
+
 register(
-    _RULE("RMSNormalization", since=23),
-    _RULE("RMSNormalization", PATTERN_DOMAIN),
+    _EITHER,
+    replace(_EITHER, domain=PATTERN_DOMAIN, since=1),
     _RULE(OVER_CHANNELS["RMSNormalization"], PATTERN_DOMAIN),
     _RULE("SimplifiedLayerNormalization"),
 )

@@ -1,4 +1,4 @@
-"""LayerNormalization over channels and space together (torch.nn.LayerNorm([C, H, W])) over fewer channels."""
+"""Norms over channels and space together (torch.nn.LayerNorm([C, H, W])) over fewer channels, also spelt out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def network(
     unread: bool = True,
     places: Any = None,
     kind: str = "float",
+    spelt: str = "",
+    axes: str = "[1, 2, 3]",
 ) -> ModelProto:
     """Return convolutions around the norm, of whose channels the first are constants that nothing reads behind it.
 
     Args:
         constants: at places of no order, or at ``places``. axis, bias: of the norm. unread: whether that holds.
+        spelt: "layer" or "rms" for the norm in elementary operators. axes: of its means.
     """
     random = np.random.default_rng(6)
     first, vector = random.standard_normal((CHANNELS, INPUTS, 3, 3)), random.standard_normal(CHANNELS)
@@ -39,16 +42,27 @@ def network(
     if unread:
         last[:, chosen] = 0
     arrays = {"a": first, "k": vector, "z": last, "scale": scale, "shift": shift if bias else None}
+    norm = f"l = LayerNormalization <axis = {axis}, epsilon = 0.001> (h, scale{', shift' if bias else ''})"
+    if spelt:
+        norm, arrays["epsilon"] = spelling(spelt, axes), np.array(1e-3)
     model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": {opset}]> net
         ({kind}[n,{INPUTS},{SIDE},{SIDE}] x) => ({kind}[n,{OUTPUTS},{SIDE},{SIDE}] y) {{
         h = Conv <pads = [1, 1, 1, 1]> (x, a, k)
-        l = LayerNormalization <axis = {axis}, epsilon = 0.001> (h, scale{", shift" if bias else ""})
+        {norm}
         y = Conv <pads = [1, 1, 1, 1]> (l, z) }}""")
     dtype = np.float32 if kind == "float" else np.float16
     model.graph.initializer.extend(
         numpy_helper.from_array(array.astype(dtype), name) for name, array in arrays.items() if array is not None
     )
     return model
+
+
+def spelling(form: str, axes: str) -> str:
+    """Return a norm from h to l in elementary operators, with a scale and, around a mean, a shift."""
+    centre = f"m = ReduceMean <axes = {axes}> (h) c = Sub (h, m)" if form == "layer" else "c = Identity (h)"
+    last = "l = Add (w, shift)" if form == "layer" else "l = Identity (w)"
+    return f"""{centre} q = Mul (c, c) v = ReduceMean <axes = {axes}> (q) e = Add (v, epsilon)
+        t = Sqrt (e) u = Div (c, t) w = Mul (u, scale) {last}"""
 
 
 def left(model: ModelProto) -> int:
@@ -66,9 +80,22 @@ def test_constants_that_nothing_reads_leave(axis: int, opset: int, bias: bool, c
     assert not any(CHANNELS in shape for shape in weights(result))
 
 
-def test_constants_that_are_read_stay() -> None:
-    """The norm makes of each another number for each image and place."""
-    model = network([0.0, 1.5], unread=False)
+@pytest.mark.parametrize("axes", ["[1, 2, 3]", "[-3, -2, -1]"])
+@pytest.mark.parametrize(("spelt", "kind"), [("layer", "float"), ("rms", "float"), ("rms", "float16")])
+def test_spelt_out(spelt: str, kind: str, axes: str) -> None:
+    """No rank is declared: axes that are counted from the front are the last ones by inference."""
+    model = network([1.5, -2.0, 0.5], spelt=spelt, kind=kind, axes=axes)
+    result = minimize(model).model
+    half = kind == "float16"
+    assert_equal_outputs(model, result, tolerance=1e-2 if half else 2e-5, double=not half)
+    assert left(result) == CHANNELS - 3
+    assert not any(CHANNELS in shape for shape in weights(result))
+
+
+@pytest.mark.parametrize("spelt", ["", "layer", "rms"])
+def test_constants_that_are_read_stay(spelt: str) -> None:
+    """The norm makes of each another number for each image and place, but of zeros without a mean."""
+    model = network([2.5, 1.5], unread=False, spelt=spelt)
     result = minimize(model, narrowing=False).model
     assert_equal_outputs(model, result)
     assert left(result) == CHANNELS
@@ -111,7 +138,8 @@ def test_half_precision() -> None:
     constants=st.lists(st.sampled_from([0.0, 0.5, -1.0, 3.0]), max_size=CHANNELS - 1),
     unread=st.booleans(),
     places=st.permutations(range(CHANNELS)),
+    spelt=st.sampled_from(["", "layer", "rms"]),
 )
-def test_it_is_the_same_function(constants: Any, unread: bool, places: Any) -> None:
-    model = network(constants, unread=unread, places=np.array(places))
+def test_it_is_the_same_function(constants: Any, unread: bool, places: Any, spelt: str) -> None:
+    model = network(constants, unread=unread, places=np.array(places), spelt=spelt)
     assert_equal_outputs(model, minimize(model).model)
