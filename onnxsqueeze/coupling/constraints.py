@@ -238,16 +238,30 @@ class Copies(Constraint):
 
 @dataclass(frozen=True)
 class Groups(Constraint):
-    """A grouped linear map, ids of shape (groups, per group): equal counts per kept group, on both of its sides."""
+    """A grouped linear map, ids of shape (groups, per group): equal counts per kept group, on both of its sides.
+
+    Attributes:
+        spares: whether groups may go of which one side stays and the other does not: from how many these are, how many
+            groups that side keeps, and whether it is that of the outputs. Without it they stay.
+    """
 
     inputs: Classes
     outputs: Classes
+    spares: Callable[[int, int, bool], bool] | None = None
 
     def enforce(self, kept: Kept) -> None:
-        """Add elements to the groups of which anything stays."""
-        rows = any_along(kept.mask[self.inputs], 1) | any_along(kept.mask[self.outputs], 1)
+        """Add elements to the groups of which anything stays, but for those that are spared; never are all."""
+        read, computed = (any_along(kept.mask[side], 1) for side in (self.inputs, self.outputs))
+        rows = read & computed
+        for side, other in ((read, computed), (computed, read)):
+            idle = side & ~other
+            if not (rows.any() and idle.any() and self._spared(idle, side, side is computed)):
+                rows = rows | idle
         fill_rows(kept, self.inputs, rows, least=1)
         fill_rows(kept, self.outputs, rows, least=1)
+
+    def _spared(self, idle: Bools, side: Bools, outputs: bool) -> bool:
+        return self.spares is not None and self.spares(int(idle.sum()), int(side.sum()), outputs)
 
     def rows(self) -> Iterator[list[Row]]:
         """Each group with both of its sides, where there are several groups of several inputs."""

@@ -14,13 +14,10 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
-from onnxsqueeze.rules.plan import Narrowing, Plan, Whole
+from onnxsqueeze.rules.plan import CAN_GATHER, IMAGE, Narrowing, Plan, Whole
 from onnxsqueeze.rules.queries import counted_by
 from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
-
-_IMAGE = 4  # axes
-_FIRST_WITH_INTEGER_CONSTANTS = 9  # the opset since which a Constant can hold them
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def zeros_of(
     """
     if linear.groups > 1 or linear.bias_scale == 0 or not kept_out.any() or not kept_in.any():
         return None
-    if context.graph.opsets.get(ONNX_DOMAIN, 0) < _FIRST_WITH_INTEGER_CONSTANTS:
+    if context.graph.opsets.get(ONNX_DOMAIN, 0) < CAN_GATHER:
         return None
     inner, outer = kept_in[0], kept_out[0]
     if used is None:
@@ -170,5 +167,5 @@ def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) ->
     if found is None:
         return None
     last = [axis == context.rank(name) - 1 for name, axis in sides]
-    image = context.rank(linear.data) == _IMAGE
+    image = context.rank(linear.data) == IMAGE
     return Candidate(linear, found, kept[0][0], kept[1][0], (last[0], last[1]), image)

@@ -16,11 +16,9 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.planning.narrowing import Candidate, NarrowingPolicy
-from onnxsqueeze.rules.plan import Narrowing
+from onnxsqueeze.rules.plan import PRODUCTS_PER_PIXEL, PRODUCTS_PER_POINT, Narrowing
 
 _PRODUCTS_PER_ELEMENT = 512  # that take as long as gathering an element along the last axis, and what follows from it
-_PRODUCTS_PER_PIXEL = 256  # the same along another axis, where whole planes of images are copied
-_PRODUCTS_PER_POINT = 64  # the same of lines and volumes, whose convolutions lose no blocks by it
 _SMALLEST_BLOCK = 16  # channels; below one block onnxruntime copies a tensor before it reads it
 
 
@@ -73,8 +71,8 @@ class _Along(Enum):
 
 _PRODUCTS = {
     _Along.NOTHING: _PRODUCTS_PER_ELEMENT,
-    _Along.PIXELS: _PRODUCTS_PER_PIXEL,
-    _Along.POINTS: _PRODUCTS_PER_POINT,
+    _Along.PIXELS: PRODUCTS_PER_PIXEL,
+    _Along.POINTS: PRODUCTS_PER_POINT,
 }
 
 

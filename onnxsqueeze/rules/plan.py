@@ -11,6 +11,12 @@ import numpy.typing as npt
 from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.coupling.keep_reason import Reason
 
+CAN_GATHER = 9  # the opset since which a Constant can hold indices
+CAN_PAD = 11  # the opset since which Pad reads its sizes
+IMAGE = 4  # axes of a tensor whose channels onnxruntime convolves in blocks
+PRODUCTS_PER_PIXEL = 256  # that take as long as gathering a pixel's channels, where whole planes of images are copied
+PRODUCTS_PER_POINT = 64  # the same of lines and volumes, whose convolutions lose no blocks by it
+
 
 @dataclass(frozen=True)
 class Narrowing:

@@ -91,7 +91,12 @@ def _copies(draw: Any, fresh: Fresh) -> Constraint:
 
 def _groups(draw: Any, fresh: Fresh) -> Constraint:
     groups = draw(lengths)
-    return Groups(fresh(groups, draw(lengths)), fresh(groups, draw(lengths)))
+    spares = draw(st.sampled_from((None, _spares)))
+    return Groups(fresh(groups, draw(lengths)), fresh(groups, draw(lengths)), spares)
+
+
+def _spares(idle: int, staying: int, outputs: bool) -> bool:
+    return idle > 1 or outputs
 
 
 def _not_empty(draw: Any, fresh: Fresh) -> Constraint:
@@ -288,8 +293,13 @@ def _copies_hold(it: Copies, stays: Bools, kept: Kept) -> bool:
 
 def _groups_hold(it: Groups, stays: Bools, kept: Kept) -> bool:
     counts = [(stays[read].sum(), stays[computed].sum()) for read, computed in zip(it.inputs, it.outputs, strict=True)]
-    there = {pair for pair in counts if any(pair)}
-    return len(there) <= 1 and all(all(pair) for pair in there)
+    whole = [pair for pair in counts if all(pair)]
+    for place in (0, 1):
+        side = [pair for pair in counts if pair[place]]
+        idle = sum(not all(pair) for pair in side)
+        if idle and not (whole and it.spares is not None and it.spares(idle, len(side), bool(place))):
+            return False
+    return len(set(whole)) <= 1
 
 
 def _not_empty_holds(it: NotEmpty, stays: Bools, kept: Kept) -> bool:

@@ -35,15 +35,15 @@ def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kep
     return weight[:, rows][:, :, columns]
 
 
-def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
-    """Let a layer read only the channels that it needs, of those that stay in its data [in].
+def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, columns: Bools, kept: Bools) -> None:
+    """Let a layer read only the ``columns`` that it needs, of those that stay in its data; [channels].
 
     Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones; not
     of types that runtimes only decode.
     """
-    if (part.columns == kept).all():
+    if (columns == kept).all():
         return
-    places, position = np.flatnonzero(part.columns[kept]), node.inputs.index(linear.data)
+    places, position = np.flatnonzero(columns[kept]), node.inputs.index(linear.data)
     decoding = decoder_of(context, linear.data)
     if decoding is None:
         rewriter.select(node, position, places, linear.data_axis)
@@ -71,3 +71,27 @@ def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part
     places = np.where(rows, np.cumsum(rows) - 1, np.count_nonzero(rows[:standing]))
     last = counted_by(context, node.outputs[0]) or node
     rewriter.insert_after(last, "Gather", [None, places], axis=linear.output_axis)
+
+
+def widen_groups(node: Node, context: Context, rewriter: Rewriter, linear: Linear, there: Bools) -> None:
+    """Put the constants of groups that read nothing beside what the others make.
+
+    ``there`` [channels] says for each channel that stays of the output whether the layer makes it.
+    """
+    if there.all():
+        return
+    axis, rank = linear.output_axis, context.rank(node.outputs[0])
+    bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
+    if bias is not None:
+        if bias[~there].any():
+            added = np.where(there, np.zeros((), bias.dtype), bias)
+            rewriter.insert_after(node, "Add", [None, added.reshape(-1, *(1,) * (rank - 1 - axis))])
+        rewriter.set_constant(node, linear.bias_position, bias[there])
+    first, last = np.flatnonzero(there)[[0, -1]]
+    beside = (first, len(there) - 1 - last)
+    if not there[first : last + 1].all():
+        beside = (0, 1)
+        rewriter.insert_after(node, "Gather", [None, np.where(there, np.cumsum(there) - 1, there.sum())], axis=axis)
+    pads = np.zeros((2, rank), np.int64)
+    pads[:, axis] = beside
+    rewriter.insert_after(node, "Pad", [None, pads.ravel()])

@@ -13,7 +13,7 @@ from onnxsqueeze.coupling.constraints import choose_representatives
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import read_constants
 from onnxsqueeze.operators.linear.coded import integer_scale, rebias_codes, shifted
-from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen
+from onnxsqueeze.operators.linear.narrowed import narrowed, select, widen, widen_groups
 from onnxsqueeze.operators.linear.stand_ins import constants_of, stand_in
 from onnxsqueeze.operators.linear.view import constants
 from onnxsqueeze.rules.contract import Context
@@ -45,7 +45,8 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
     removed = np.where(kept_in, 0.0, values)
     blame = partial(_heaviest, linear, removed) if taken is None or removed.any() else taken.lesson
     linear, values = _with_stand_ins(node, context, linear, kept_in, kept_out, values)
-    _reweight(node, context, rewriter, linear, kept_out, kept_in, values, blame)
+    made, read = _computing(linear, kept_out, kept_in)
+    _reweight(node, context, rewriter, linear, made, read, values, blame)
     if taken is not None:
         values[kept_in] = np.broadcast_to(taken.vector, (int(kept_in.sum()),))
     rebias = taken is not None or reconstruction is not None or rewriter.plan.drops_summand(node.index)
@@ -53,9 +54,22 @@ def repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear, kep
         shift = np.zeros(kept_out.shape) if linear.zero_padded else shifted(linear, values)
         onward = partial(FoldOverflow, linear.data) if removed.any() else blame  # who takes it up knows no channels
         _rebias(node, context, rewriter, linear, kept_out, Offset(linear.output_axis, shift, onward), values, blame)
+    select(node, context, rewriter, linear, read.ravel(), kept_in.ravel())
+    widen_groups(node, context, rewriter, linear, made[kept_out])
     if part is not None:
-        select(node, context, rewriter, linear, part, kept_in[0])
+        select(node, context, rewriter, linear, part.columns, kept_in[0])
         widen(node, context, rewriter, linear, part, kept_out[0])
+
+
+def _computing(linear: Linear, kept_out: Bools, kept_in: Bools) -> tuple[Bools, Bools]:
+    """Return what the layer makes and reads of what stays: of groups that keep nothing on one side nothing.
+
+    A group that reads nothing makes constants: what its bias is, once all that leaves is folded.
+    """
+    if linear.groups == 1:
+        return kept_out, kept_in
+    computing = kept_out.any(axis=1, keepdims=True) & kept_in.any(axis=1, keepdims=True)
+    return kept_out & computing, kept_in & computing
 
 
 def _with_stand_ins(
@@ -244,6 +258,8 @@ def adopt(node: Node, context: Context, rewriter: Rewriter, linear: Linear, axis
         return False  # the bias behind it is of another width
     if bias is None or axis != linear.output_axis or not scale or bias.ndim > 1:
         return False
+    if linear.groups > 1 and bias.size != len(vector):
+        return False  # groups that make constants are put beside it behind the layer
     total = bias.astype(np.float64) + vector / scale
     if not fits(total, bias.dtype):
         return False

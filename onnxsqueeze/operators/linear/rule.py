@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Bools
-from onnxsqueeze.coupling.constraint import Classes
+from onnxsqueeze.coupling.constraint import Classes, Constraint
 from onnxsqueeze.coupling.constraints import Groups, NotEmpty, Representative
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.operators.linear.beside import beside_rule
 from onnxsqueeze.operators.linear.bounds import bounds, read_constants
 from onnxsqueeze.operators.linear.repair import absorbs, adopt, reconstructs, repair
@@ -20,6 +21,7 @@ from onnxsqueeze.rules.channels import channel_ids, ties_others
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
+from onnxsqueeze.rules.plan import CAN_PAD, IMAGE, PRODUCTS_PER_PIXEL, PRODUCTS_PER_POINT
 from onnxsqueeze.rules.tied_weights import tie, tie_parts, tied
 from onnxsqueeze.rules.weight_source import codes_of, stored_narrower
 from onnxsqueeze.rules.weight_view import Linear
@@ -41,7 +43,8 @@ def link(node: Node, context: Context, linear: Linear) -> None:
     _tie(context, linear, inputs, ids.reshape(linear.groups, -1))
     _keep_blocks(context, linear, inputs, ids)
     if linear.groups > 1:
-        elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1)))
+        spares = partial(_saves, linear, 1) if _may_spare(context, linear) else None
+        elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1), spares))
     else:
         elements.constraints.append(NotEmpty(inputs, ids))
     found = constants_of(node, context, linear)
@@ -51,6 +54,31 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         values = read_constants(linear, node, context)
         if values.any():
             elements.constraints.append(Representative(linear.data, inputs, values))
+
+
+def _may_spare(context: Context, linear: Linear) -> bool:
+    """Whether a layer of several groups can do without some of them, between tensors that keep their channels."""
+    return codes_of(context, linear.weight) is None and context.graph.opsets.get(ONNX_DOMAIN, 0) >= CAN_PAD
+
+
+def _saves(linear: Linear, least: int, idle: int, staying: int, outputs: bool) -> bool:
+    """Whether ``idle`` groups hold more than ``least`` weight elements for each channel that is moved without them.
+
+    Those are what the others read, or what the layer makes.
+    """
+    _, out, inner, taps = linear.matrix.shape
+    moved = staying * out if outputs else (staying - idle) * inner
+    return bool(idle * out * inner * taps > least * moved)
+
+
+def _worthwhile(node: Node, context: Context, linear: Linear) -> Sequence[Constraint]:
+    """Groups stay that compute nothing, or read nothing, where it would take longer to move the others' channels."""
+    if linear.groups == 1 or linear.depthwise or not _may_spare(context, linear):
+        return []
+    least = PRODUCTS_PER_PIXEL if context.rank(linear.data) == IMAGE else PRODUCTS_PER_POINT
+    sides = ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis))
+    read, computed = (linear.per_group(channel_ids(context, *side), bool(place)) for place, side in enumerate(sides))
+    return [Groups(read, computed, partial(_saves, linear, least))]
 
 
 def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
@@ -121,6 +149,7 @@ def linear_rule(op: str, view: View, since: int = 1, beside: bool = False) -> Op
         reconstructs=lambda node, context, position, axis: (
             reconstructs(viewed(node, context), node, position, axis) and _alterable(context, viewed(node, context))
         ),
+        worthwhile=lambda node, context: _worthwhile(node, context, viewed(node, context)),
         linear=viewed,
         parameters=lambda node, context: linear_parameters(node, context, viewed(node, context)),
         narrows=True,
