@@ -7,6 +7,7 @@ rests on the places being right: whatever is put there has to be explained by th
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 
@@ -23,7 +24,8 @@ class NotFoundError(Exception):
 def aligned(ours: Array, theirs: Array, made: Array, chosen: Array, tolerance: float) -> Array | None:
     """Return what was chosen among the scores of a narrower tensor, as a choice among those of the original.
 
-    Places that have gone keep the original's own choice.
+    Places that have gone keep the original's own choice. Along another axis, as that of heads, each entry may have lost
+    places of its own.
 
     Args:
         ours, theirs: the scores, floating-point. made, chosen: what was selected of them, of one rank with the scores
@@ -35,6 +37,23 @@ def aligned(ours: Array, theirs: Array, made: Array, chosen: Array, tolerance: f
     Raises:
         NotFoundError: where they do, and scores of the narrower one are not found.
     """
+    try:
+        return _aligned(ours, theirs, made, chosen, tolerance)
+    except NotFoundError:
+        arrays = ours, theirs, made, chosen
+        for axis in reversed(range(made.ndim)):
+            length = made.shape[axis]
+            if length < 2 or any(array.shape[axis] != length for array in arrays):
+                continue
+            one, two, three, four = (np.moveaxis(array, axis, 0) for array in arrays)
+            with suppress(NotFoundError):
+                parts = [_aligned(*part, tolerance) for part in zip(one, two, three, four, strict=True)]
+                return np.stack([np.asarray(part) for part in parts], axis)
+        raise
+
+
+def _aligned(ours: Array, theirs: Array, made: Array, chosen: Array, tolerance: float) -> Array | None:
+    """Return the same where each place along the narrower axes has gone as a whole."""
     if len({array.ndim for array in (ours, theirs, made, chosen)}) > 1:
         return None
     axes = [axis for axis in range(made.ndim) if made.shape[axis] != chosen.shape[axis]]

@@ -19,6 +19,7 @@ from onnxsqueeze.model.model import MAX_PROTO_BYTES
 from onnxsqueeze.model.saving import save
 from onnxsqueeze.verification.blocks import Blocks, WholeError
 from onnxsqueeze.verification.model_source import Source
+from onnxsqueeze.verification.saturation import REAL_NUMBERS, encodes_signed, has_codes, saturates, unsigned
 
 Values = dict[str, Any]
 """Inputs or outputs by name: arrays, lists of arrays for sequences, None for an absent optional."""
@@ -29,6 +30,9 @@ _NOISE = re.compile(
     r"|(?:virtual |static )?[\w:]* ?onnxruntime::[\w:<>~]+\([^()]*\)(?: const)? "
 )
 _LONGEST_REASON = 300  # characters
+_EXACT_PRODUCTS = "session.qdq_matmulnbits_accuracy_level", "0"
+"""By default it rounds what it multiplies by decoded weights to 8 bits, in blocks, which move when channels leave."""
+
 _FATAL = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
 
 
@@ -44,7 +48,10 @@ class RefusedError(Exception):
 
 
 class Session:
-    """A model in onnxruntime on the CPU, with all of its graph optimizations or none."""
+    """A model in onnxruntime on the CPU, with all of its graph optimizations or none.
+
+    Products of codes that would saturate are computed otherwise, as `saturation` says.
+    """
 
     def __init__(self, source: Source, *, optimized: bool) -> None:
         """Load the model.
@@ -56,6 +63,9 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL
+        options.add_session_config_entry(*_EXACT_PRODUCTS)
+        if has_codes(source.skeleton) and saturates():
+            source = _without_saturation(source, options)
         if _bytes(source) >= _FROM_A_FILE:  # repacked weights are copies, which spare time over many runs alone
             options.add_session_config_entry("session.disable_prepacking", "1")
         levels = onnxruntime.GraphOptimizationLevel
@@ -133,6 +143,14 @@ class Session:
             except Exception as error:
                 raise refusal(error) from None
         return found
+
+
+def _without_saturation(source: Source, options: Any) -> Source:
+    model = source.model()
+    if encodes_signed(model):
+        options.add_session_config_entry(REAL_NUMBERS, "1")
+    changed = unsigned(model)
+    return source if changed is model else Source(changed)
 
 
 def _bytes(source: Source) -> int:

@@ -14,6 +14,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsqueeze.model.loading import load, to_proto
+from onnxsqueeze.verification.saturation import REAL_NUMBERS, encodes_signed, saturates, unsigned
+
 Array = npt.NDArray[Any]
 
 LIVE = "live"  # random weights, and read
@@ -190,10 +193,14 @@ def _first(axis: dict[str, int]) -> dict[str, int]:
 
 
 def outputs(model: onnx.ModelProto, inputs: dict[str, Array], optimized: bool = True) -> list[Array]:
-    """Run a model in onnxruntime: in integers if it is optimized, else as its nodes say."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options(optimized), providers=["CPUExecutionProvider"]
-    )
+    """Run a model in onnxruntime: in integers if it is optimized, else as its nodes say. No product saturates."""
+    given = options(optimized)
+    if saturates():
+        loaded = load(model)
+        model = to_proto(unsigned(loaded))
+        if encodes_signed(loaded):
+            given.add_session_config_entry(REAL_NUMBERS, "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), given, providers=["CPUExecutionProvider"])
     return list(session.run(None, inputs))
 
 

@@ -34,12 +34,13 @@ def test_any_part_along_any_axes(seed: int, shape: list[int], narrow: set[int]) 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_heads_of_other_lengths_stand_in_one_tensor() -> None:
-    """Each head keeps other places of its own."""
+@pytest.mark.parametrize("heads", [(1, 3), (0, 1, 2, 3)])
+def test_heads_of_other_lengths_stand_in_one_tensor(heads: tuple[int, ...]) -> None:
+    """Each head keeps other places of its own, whether heads have gone as well or not."""
     random = np.random.default_rng(0)
     ours = random.standard_normal((3, 4, 6, 5))  # batch, heads, places, lengths
     made = np.zeros(ours.shape, np.int8)
-    kept = {1: [0, 2, 5], 3: [1, 3, 4]}
+    kept = {head: np.sort(random.permutation(6)[:3]) for head in heads}
     theirs = np.stack([ours[:, head][:, places] for head, places in kept.items()], axis=1)
     chosen = random.integers(1, 9, theirs.shape).astype(np.int8)
     found = aligned(ours, theirs, made, chosen, CLOSE)

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
 from tests.support.planted.attention_networks import Network, Sizes, behind_a_layer, planted, projected
-from tests.support.planted.checks import SINGLE, deviation, minimize, run
-from tests.support.quantized import MICROSOFT
+from tests.support.planted.checks import SINGLE, deviation, minimize
+from tests.support.quantized import MICROSOFT, outputs
 from tests.support.quantizers import dynamic
 
 Array = npt.NDArray[Any]
@@ -24,9 +24,9 @@ def checked(model: onnx.ModelProto, *draws: dict[str, Array]) -> sq.Result:
     result = minimize(model, narrowing=False)
     for given in draws:
         for optimized in (False, True):
-            before, after = (run(each, given, optimized) for each in (model, result.model))
+            before, after = (outputs(each, given, optimized) for each in (model, result.model))
             assert [array.dtype for array in before] == [array.dtype for array in after]
-            assert deviation(*([array.astype("f") for array in outputs] for outputs in (before, after))) <= SINGLE
+            assert deviation(*([array.astype("f") for array in made] for made in (before, after))) <= SINGLE
     return result
 
 
