@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,3 +71,9 @@ class Fusion:
     positions: Sequence[int] = ()
     lowered: Sequence[Lowered] = ()
     file: Model | None = None
+
+    @cached_property
+    def between_parts(self) -> Collection[str]:
+        """The tensors between parts of lowered nodes: what is put behind one keeps that from being fused again."""
+        parts = ((entry, name) for entry in self.lowered for member in entry.members for name in member.output)
+        return {name for entry, name in parts if name and name not in entry.fused.output}

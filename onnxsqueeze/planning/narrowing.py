@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
@@ -16,7 +16,7 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import CAN_GATHER, IMAGE, Narrowing, Plan, Whole
 from onnxsqueeze.rules.queries import counted_by
-from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, source_of, use_count
+from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, encoder_of, held, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -131,11 +131,12 @@ def _stored(analysis: Analysis, weight: str) -> WeightSource:
 
 
 def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, kept: list[Bools]) -> Narrowing | None:
-    """Return the part of a weight of codes that a layer computes with: of one that is computed in integers, all rows.
+    """Return the part of a weight of codes that a layer computes with, so that runtimes still do that in integers.
 
-    A Gather between the layer and its encoding would keep runtimes from that, but not behind a layer that makes whole
-    numbers or reads real ones. In front, it is codes that are gathered; where one operator measures, encodes and
-    multiplies, there is no place for it. ``kept`` are the channels that stay in what the layer reads and makes.
+    Those want nothing between a layer and its encoding. So what is gathered are codes: in front of the layer, and
+    behind it those of rows of zeros that need no bias of their own, where nothing but one encoding reads them. Layers
+    that make whole numbers or read real ones are as free as those of real numbers; where one operator measures, encodes
+    and multiplies, there is no place in front. ``kept`` are the channels that stay in what the layer reads and makes.
     """
     codes = codes_of(context, linear.weight)
     if codes is None or counted_by(context, output) is not None:
@@ -144,8 +145,32 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
         return None
     if decoder_of(context, linear.data) is None and (not linear.bias or codes_of(context, linear.bias) is None):
         return part
-    measured = codes_of(context, linear.data) is None
-    return None if measured or (part.columns == kept[0]).all() else Narrowing(part.columns, kept[1], -1)
+    decoder = decoder_of(context, linear.data)
+    if decoder is not None and held(context, decoder.inputs[0]):
+        return None
+    free = encoder_of(context, output) is not None
+    part = _alike(context, linear, part, kept[1]) if free else replace(part, rows=kept[1], shared_zero_row=-1)
+    if codes_of(context, linear.data) is None:  # its scale is measured
+        part = replace(part, columns=kept[0])
+    return None if (part.columns == kept[0]).all() and part.shared_zero_row < 0 else part
+
+
+def _alike(context: Context, linear: Linear, part: Narrowing, kept: Bools) -> Narrowing:
+    """Let the rows of zeros that are most alike share one: those of one bias, to which nothing will be added."""
+    bias = np.asarray(context.value(linear.bias) if linear.bias else 0.0).reshape(-1)
+    whole = replace(part, rows=kept, shared_zero_row=-1)
+    if part.shared_zero_row < 0 or bias.size not in (1, kept.size):
+        return whole
+    empty = kept & ~part.rows & ~any_along(linear.matrix != 0, (0, 2, 3))
+    empty[part.shared_zero_row] = not linear.matrix[:, part.shared_zero_row].any()
+    found, counts = np.unique(np.broadcast_to(bias, kept.shape)[empty], return_counts=True)
+    if not (counts > 1).any():
+        return whole
+    alike = empty & (bias == found[counts.argmax()])
+    first = int(np.argmax(alike))
+    rows = kept & ~alike
+    rows[first] = True
+    return Narrowing(part.columns, rows, first)
 
 
 def _candidate(analysis: Analysis, plan: Plan, node: Node, used: Used | None) -> Candidate | None:

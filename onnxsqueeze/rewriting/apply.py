@@ -21,6 +21,7 @@ from onnxsqueeze.rewriting.editor import Editor
 from onnxsqueeze.rewriting.fusing import fuse_again
 from onnxsqueeze.rules.lessons import KeepOne, NonzeroPart
 from onnxsqueeze.rules.plan import Plan
+from onnxsqueeze.rules.weight_source import encoder_of
 
 
 def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = None) -> tuple[Model, frozenset[str]]:
@@ -153,11 +154,16 @@ def _of_another_rank(proto: onnx.GraphProto, editor: Editor, initializers: Mappi
 
 
 def _stale(proto: onnx.GraphProto, editor: Editor) -> set[str]:
-    """Return the tensors inside of groups that were not written back, or whose shapes may have changed."""
-    made = {name for node in proto.node for name in node.output}
-    return {
+    """Return the tensors inside of groups that were not written back, or whose shapes may have changed.
+
+    Those between a layer and its encoding among them, where rows of zeros come back only behind that.
+    """
+    context, made = editor.context, {name for node in proto.node for name in node.output}
+    shared = [index for index, part in editor.plan.narrowings.items() if part.shared_zero_row >= 0]
+    between = {context.graph.nodes[index].outputs[0] for index in shared}
+    return {name for name in between if encoder_of(context, name) is not None} | {
         name
-        for node in editor.context.graph.nodes
+        for node in context.graph.nodes
         if node.group is not None
         for name in node.group.inner
         if name not in made or any(editor.narrowed(tensor) for tensor in (*node.inputs, *node.outputs))

@@ -44,6 +44,7 @@ class Surgery:
         self._after: dict[int, list[gs.Node]] = defaultdict(list)
         self._edited: set[int] = set()
         self._constants: dict[int, tuple[gs.Variable, Array, str]] = {}
+        self._computed: dict[int, tuple[gs.Tensor, Array]] = {}  # constants that the graph computes, by `id`
         self._shared: dict[tuple[str, bytes], gs.Variable] = {}
         self._forms: dict[tuple[str, bytes], gs.Tensor] = {}
         self._selected: dict[tuple[int, int, bytes], gs.Tensor] = {}
@@ -68,22 +69,22 @@ class Surgery:
 
     def set_constant(self, node: Node, position: int, array: Array, kept: Kept | None = None) -> None:
         name, hint = node.input(position), f"{node.label}.constant"
-        computed = self._sliced_at_source(node, name, array, kept)
-        if computed is not None:
-            self._put(node, position, computed)
-            return
-        coded = self._as_codes(node, name, array, kept)
-        if coded is not None:
-            self._put(node, position, coded)
-            return
+        computed = self._sliced_at_source(node, name, array, kept) or self._as_codes(node, name, array, kept)
         source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
+        if computed is not None:
+            self._put_computed(node, position, computed, array)
+            return
         if source is None or self.context.rank(name) != array.ndim or use_count(self._graph, source.name) < 2:
             self._put(node, position, self._constant(array, name, hint))
             return
         constant: gs.Tensor = self._constant(array.transpose(np.argsort(source.order)), source.name, hint)
         if source.order != tuple(range(array.ndim)):
             constant = self.compute(node, "Transpose", [constant], perm=list(source.order))
-        self._put(node, position, constant)
+        self._put_computed(node, position, constant, array)
+
+    def _put_computed(self, node: Node, position: int, tensor: gs.Tensor, value: Array) -> None:
+        self._put(node, position, tensor)
+        self._computed[id(tensor)] = (tensor, value)
 
     def _sliced_at_source(self, node: Node, name: str, array: Array, kept: Kept | None) -> gs.Tensor | None:
         """Return a part of a constant that the file computes, computed of less; None where its value is to be stored.
@@ -147,10 +148,11 @@ class Surgery:
         inputs = self._nodes[node.index].inputs
         if position >= len(inputs) or inputs[position].is_empty():
             return None
-        held = self._constants.get(id(inputs[position]))
+        tensor, name = inputs[position], node.input(position)
+        held = self._constants.get(id(tensor)) or self._computed.get(id(tensor))
         if held is not None:
             return held[1]
-        return self.context.value(node.input(position)) if node.input(position) else None
+        return self.context.value(name) if name and tensor is self._tensors.get(name) else None
 
     def drop_inputs(self, node: Node, positions: Sequence[int]) -> None:
         if positions:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx import TensorProto
+
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.rules.codes import Codes
 from onnxsqueeze.rules.contract import Context
@@ -118,10 +120,37 @@ def _behind(graph: Graph, name: str) -> set[str]:
 def decoder_of(context: Context, name: str) -> Node | None:
     """Return the node that decodes a tensor with one scale and zero point, which may be computed; None if none does."""
     producer = context.graph.producers.get(name)
-    if producer is None or Trait.DECODES not in rule_for(producer).traits:
+    return producer if producer is not None and _has(producer, Trait.DECODES) and _alike(context, producer) else None
+
+
+def encoder_of(context: Context, name: str) -> Node | None:
+    """Return the node behind which channels of a tensor can be moved among codes; None where there is none.
+
+    It alone reads the tensor, and has one scale and zero point. What is in front of it is computed in integers as
+    before: it is the last part of a fused node, if it is a part of one, and its codes are not `held`.
+    """
+    readers = context.graph.readers.get(name, ())
+    if len(readers) != 1 or name in context.graph.outputs or readers[0][1] != 0:
         return None
-    numbers = [given for given in producer.inputs[1:] if given]
-    return producer if all(size == 1 for given in numbers for size in context.shapes.get(given, (0,))) else None
+    reader = readers[0][0]
+    if not _has(reader, Trait.ENCODES) or not _alike(context, reader) or held(context, reader.outputs[0]):
+        return None
+    return None if reader.outputs[0] in context.graph.fusion.between_parts else reader
+
+
+def held(context: Context, codes: str) -> bool:
+    """Whether codes are int8, which onnxruntime makes uint8 only where they are decoded right behind their encoding."""
+    return context.dtypes.get(codes) == TensorProto.INT8
+
+
+def _alike(context: Context, node: Node) -> bool:
+    """Whether a node encodes or decodes all of a tensor with one scale and zero point."""
+    numbers = [given for given in node.inputs[1:] if given]
+    return all(size == 1 for given in numbers for size in context.shapes.get(given, (0,)))
+
+
+def _has(node: Node, trait: Trait) -> bool:
+    return trait in rule_for(node).traits
 
 
 def codes_of(context: Context, name: str) -> Codes | None:

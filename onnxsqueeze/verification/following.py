@@ -44,6 +44,7 @@ def observed(model: Model, feeds: Values, *, optimized: bool, scores: bool) -> R
     """Run a model in onnxruntime with what selections make, and if wanted what they read, for further outputs.
 
     What bodies of control flow select is what they do without optimizations, given what they were given in the run.
+    What is gathered of a selection counts as one: it may have the name that the selection has in the other model.
 
     Raises:
         RefusedError: when onnxruntime does not run it.
@@ -51,6 +52,8 @@ def observed(model: Model, feeds: Values, *, optimized: bool, scores: bool) -> R
     nodes = model.skeleton.graph.node
     made = {name for node in nodes for name in node.output if name}
     wanted = [name for node in nodes if selects(node) for name in (*(read_by(node) if scores else ()), chosen_by(node))]
+    chosen = {chosen_by(node) for node in nodes if selects(node)}
+    wanted += [node.output[0] for node in nodes if _gathers(node) and node.input[0] in chosen]
     bodies = [(index, node) for index, node in enumerate(nodes) if selects_inside(node)]
     wanted += [name for _, node in bodies for name in read_names(node)]
     outputs = [value.name for value in model.skeleton.graph.output]
@@ -110,6 +113,8 @@ class Walk:
             return
         if selects(step.node):
             self._scores[_place(step)] = {name: step.inputs[name] for name in read_by(step.node)}
+        elif _gathers(step.node) and (scores := self._scores.get(step.where + step.node.input[0])):
+            self._scores[_place(step)] = {name: _gathered(step, value) for name, value in scores.items()}
         self._made = _following(step, self._run)
 
 
@@ -197,6 +202,18 @@ class Judge:
             if found is not None:
                 return np.asarray(found.reshape(made.shape))
         return None
+
+
+def _gathers(node: NodeProto) -> bool:
+    return node.op_type == "Gather" and node.domain in ("", "ai.onnx")
+
+
+def _gathered(step: Step, scores: Any) -> Any:
+    """Return the scores of what a node gathers of a selection."""
+    places, axis = step.inputs[step.node.input[1]], int(attribute(step.node, "axis", 0))
+    if not floating(scores) or scores.ndim != step.inputs[step.node.input[0]].ndim:
+        return scores
+    return np.take(scores, places, axis)
 
 
 def _following(step: Step, run: Run) -> Values:

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, numpy_helper
 
 import onnxsqueeze as sq
+from onnxsqueeze.model.loading import load
 from onnxsqueeze.verification import verify
+from onnxsqueeze.verification.following import Walk, observed
+from onnxsqueeze.verification.pieces import Pieces
 from tests.operators.quantization.test_random import FORMS, Random
 from tests.support.planted.checks import files_of_any_length
 from tests.support.quantized import Form
@@ -81,3 +85,19 @@ def test_a_wrong_constant_is_caught_beside_ties() -> None:
     model, small = flipped()
     for kind, index in (("scale", 4), ("weight", 0), ("bias", 1)):
         assert not verify(model, list(plants(small, kind))[index]).passed, kind
+
+
+def test_codes_are_followed_through_a_gather() -> None:
+    """What is gathered may have the name that the codes have in the other model: its scores are gathered likewise."""
+    text = """<ir_version: 8, opset_import: ["": 17]> moved (float[n,3] x) => (float[n,4] y) {
+        scale = Constant <value_float = 0.5> ()
+        narrow = QuantizeLinear(x, scale)
+        places = Constant <value_ints = [0, 2, 2, 1]> ()
+        codes = Gather <axis = 1> (narrow, places)
+        y = DequantizeLinear(codes, scale)
+    }"""
+    model, x = load(onnx.parser.parse_model(text)), np.random.default_rng(0).uniform(0, 9, (2, 3)).astype(np.float32)
+    run = observed(model, {"x": x}, optimized=False, scores=False)
+    np.testing.assert_array_equal(run.inside["codes"], run.inside["narrow"][:, [0, 2, 2, 1]])
+    walk = Walk(Pieces(model, 60).steps({"x": x}), run)
+    np.testing.assert_array_equal(walk.scores("codes")["x"], x[:, [0, 2, 2, 1]])

@@ -14,7 +14,7 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing
 from onnxsqueeze.rules.queries import counted_by
 from onnxsqueeze.rules.rewriter import Rewriter
-from onnxsqueeze.rules.weight_source import decoder_of
+from onnxsqueeze.rules.weight_source import decoder_of, encoder_of
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -53,10 +53,14 @@ def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, col
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
-    """Bring the output back to the width that stays of it; where biases of the rows of zeros differ, add them there."""
+    """Bring the output back to the width that stays of it; where biases of the rows of zeros differ, add them there.
+
+    What is encoded at once comes back as codes, so that runtimes still compute the layer in integers.
+    """
     if part.shared_zero_row < 0:
         return
     rows, standing = part.rows[kept], int(np.count_nonzero(kept[: part.shared_zero_row]))
+    last = counted_by(context, node.outputs[0]) or encoder_of(context, node.outputs[0]) or node
     bias = rewriter.constant_at(node, linear.bias_position) if linear.bias_position >= 0 else None
     if bias is not None and bias.ndim and bias.shape[-1] == len(rows):
         empty = ~rows
@@ -66,10 +70,9 @@ def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part
             added = np.where(empty, bias.astype(np.float64) * scale, 0.0).astype(bias.dtype)
             behind = context.rank(node.outputs[0]) - 1 - linear.output_axis
             rewriter.insert_after(node, "Add", [None, added.reshape(-1, *(1,) * behind)])
-            bias = np.where(empty, np.zeros((), bias.dtype), bias)
+            bias, last = np.where(empty, np.zeros((), bias.dtype), bias), node
         rewriter.set_constant(node, linear.bias_position, bias[..., rows])
     places = np.where(rows, np.cumsum(rows) - 1, np.count_nonzero(rows[:standing]))
-    last = counted_by(context, node.outputs[0]) or node
     rewriter.insert_after(last, "Gather", [None, places], axis=linear.output_axis)
 
 

@@ -214,7 +214,9 @@ def _rebias(
     shift = folded.vector[kept_out]
     if linear.zero_bias:
         rewriter.drop_inputs(node, [linear.bias_position])
-    if shift.any() and rebias_codes(node, context, rewriter, linear, kept_out, values, blame):
+    part = rewriter.plan.narrowings.get(node.index)
+    computed = kept_out if part is None else kept_out & part.rows
+    if shift.any() and rebias_codes(node, context, rewriter, linear, computed, values, blame):
         return
     if not linear.bias:
         if shift.any():

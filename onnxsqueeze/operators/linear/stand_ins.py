@@ -144,8 +144,8 @@ def stand_in(linear: Linear, found: Constants, kept_in: Bools, rows: Bools) -> A
     for group in range(linear.groups):
         stays = kept_in[group] & (found.steps[group] != 0)
         lost = ~kept_in[group] & (found.steps[group] != 0)
-        chosen = np.flatnonzero(rows[group])
-        if not weights[group, chosen][:, lost].any():
+        chosen = np.flatnonzero(rows[group] & weights[group][:, lost].any(axis=(1, 2)))
+        if not chosen.size:
             continue
         part = solved(totals[group, chosen], found.steps[group][stays], found.least, found.most)
         if part is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from onnxsqueeze.coupling.constraint import Kept
 from onnxsqueeze.coupling.keep_reason import Reason
-from onnxsqueeze.operators.linear.stand_ins import Constants, StandIns, solved
+from onnxsqueeze.operators.linear.stand_ins import Constants, StandIns, solved, stand_in
 
 STEPS = st.lists(st.integers(-255, 255).filter(bool), min_size=1, max_size=8)
 
@@ -90,3 +93,14 @@ def test_nothing_is_asked_where_nothing_left() -> None:
     stays = kept(2, (0, 1))
     constraint([7, 3], np.ones((2, 2, 1), np.int64)).enforce(stays)
     assert stays.additions == 0
+
+
+def test_rows_that_lose_nothing_stay_as_they_are() -> None:
+    """Those of zeros above all, which may share one afterwards."""
+    weights = np.array([[[3], [4], [5]], [[0], [0], [0]], [[23], [-11], [0]]])
+    found = constraint([4, 7, 9], weights).constants
+    linear: Any = SimpleNamespace(groups=1, matrix=np.zeros((1, 3, 3, 1), np.float32))
+    made = stand_in(linear, found, np.array([[True, True, False]]), np.full((1, 3), True))
+    assert made is not None
+    np.testing.assert_array_equal(made[0, 1:, :2], weights[1:, :2])
+    np.testing.assert_array_equal(made[0, :, :2, 0] @ [4, 7], weights[..., 0] @ [4, 7, 9])

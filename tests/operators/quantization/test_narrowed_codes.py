@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import onnxsqueeze as sq
-from tests.support.quantized import outputs
+from tests.support.quantized import Codes, Form, in_operators, outputs
 
 PRODUCT = """<ir_version: 8, opset_import: ["": 17]> product (float[n,64] x) => (float[n,64] y, float[n,24] z) {
     h = Sigmoid(x)
@@ -101,3 +101,39 @@ def test_codes_that_are_computed_of_stored_numbers() -> None:
     for optimized in (False, True):
         before, after = (outputs(each, {"x": x}, optimized)[0] for each in (model, result))
         np.testing.assert_array_equal(before, after)
+
+
+FORMS = [Form(), Form(per_channel=True), Form(np.uint8, np.uint8, shifted=True), Form(np.int8, np.int8)]
+WIDE, LIVE_ROWS, OTHERS = 128, 20, 4
+
+
+def beside_a_stream(form: Form, kernel: tuple[int, ...]) -> onnx.ModelProto:
+    """Return a layer with rows of zeros, which reads constants as well, between a stream that stays and itself."""
+    net = Codes(form)
+    x = net.input("N", WIDE, *(5 for _ in kernel))
+    layer, pads = ("Conv", {"pads": [1, 1, 1, 1]}) if kernel else ("Gemm", {})
+    hidden = net.layer(layer, x, net.units(live=20, const=1), tuple(1 for _ in kernel))
+    rows = net.units(live=LIVE_ROWS, zero=WIDE - LIVE_ROWS)
+    y = net.layer(layer, hidden, rows, kernel, relu=False, **pads)
+    (bias,) = [array for array in net.initializers.values() if array.shape == (WIDE,) and array.dtype == np.int32]
+    bias[np.flatnonzero(rows == "zero")[:OTHERS]] = 700 + np.arange(OTHERS)
+    model = net.model(net.coded(net.add("Add", x.name, y.name), rows).name)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_zeros_come_back_as_codes(form: Form, kernel: tuple[int, ...]) -> None:
+    """Those of one bias share one row behind their encoding; rows of other biases are computed, and all of int8."""
+    model = beside_a_stream(form, kernel)
+    x = np.random.default_rng(0).standard_normal((9, WIDE, *(5 for _ in kernel))).astype(np.float32)
+    for given in (model, in_operators(model))[: 1 + (form.data is np.uint8)]:  # onnxruntime writes int8 as uint8
+        small = sq.minimize(given, round_to=1).model
+        gathered = form.data is np.uint8
+        weights = [tensor.dims for tensor in small.graph.initializer if len(tensor.dims) > 1]
+        (rows,) = [dims[0] for dims in weights if dims[1] != WIDE]
+        assert rows == (LIVE_ROWS + OTHERS + 1 if gathered else WIDE)
+        onnx.checker.check_model(small, full_check=True)
+        fused = [Counter(node.op_type for node in in_operators(each).graph.node) for each in (given, small)]
+        assert fused[1] == fused[0] + Counter({"Gather": int(gathered)})  # what was computed in integers is so still
+        np.testing.assert_array_equal(*(outputs(each, {"x": x})[0] for each in (given, small)))
