@@ -14,6 +14,7 @@ import numpy as np
 from onnxsqueeze.verification.difference import Array
 
 _SPREAD = 4.0  # standard deviations of a sum of errors, each up to the tolerance
+_SUMS = 4  # random sums of scores by which a place is told
 _AHEAD = 1 << 16  # places to look through for the next one
 
 
@@ -80,11 +81,14 @@ def _rows(array: Array, axes: list[int]) -> Array:
 
 
 def _signatures(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, float]:
-    """Return a number for each place, random sums of its scores, and how far those of equal places may lie apart."""
-    weights = np.random.default_rng(0).standard_normal(ours.shape[1])
+    """Return a few random sums of the scores of each place, [places, sums], and how far those of equal ones may differ.
+
+    By one sum alone, some of a hundred places would look like others.
+    """
+    weights = np.random.default_rng(0).standard_normal((ours.shape[1], _SUMS))
     with np.errstate(all="ignore"):
         sums = [np.nan_to_num(np.asarray(each, np.float64)) @ weights for each in (ours, theirs)]
-    return sums[0], sums[1], tolerance * _SPREAD * float(np.linalg.norm(weights))
+    return sums[0], sums[1], tolerance * _SPREAD * float(np.linalg.norm(weights, axis=0).max())
 
 
 def _places(ours: Array, theirs: Array, room: float) -> Array:
@@ -92,17 +96,20 @@ def _places(ours: Array, theirs: Array, room: float) -> Array:
 
     Places beside these that are equal to one of theirs count as it: of two equal units, one may stand for both.
     """
-    found = np.full(len(ours), -1)
+    found, first = np.full(len(ours), -1), np.ascontiguousarray(ours[:, 0])
     start = 0
     for index, value in enumerate(theirs):
-        near = np.abs(ours[start : start + _AHEAD] - value) <= room
-        if near.any():
-            start += int(near.argmax())
+        near = start + np.flatnonzero(np.abs(first[start : start + _AHEAD] - value[0]) <= room)
+        near = near[(np.abs(ours[near] - value) <= room).all(axis=1)]
+        if near.size:
+            start = int(near[0])
             found[start] = index
             start += 1
     if len(theirs):
-        order = np.argsort(theirs)
-        at = np.clip(np.searchsorted(theirs[order], ours - room), 0, len(theirs) - 1)
-        equal = (np.abs(theirs[order][at] - ours) <= room) & (found < 0)
-        found[equal] = order[at][equal]
+        order = np.argsort(theirs[:, 0])
+        least = np.searchsorted(theirs[order, 0], first - room)
+        for step in range(_SUMS):
+            at = order[np.clip(least + step, 0, len(theirs) - 1)]
+            equal = (np.abs(theirs[at] - ours) <= room).all(axis=1) & (found < 0)
+            found[equal] = at[equal]
     return found

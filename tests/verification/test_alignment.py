@@ -51,6 +51,17 @@ def test_heads_of_other_lengths_stand_in_one_tensor(heads: tuple[int, ...]) -> N
     assert not found[made == 0].any()
 
 
+def test_places_that_look_alike_are_told_apart() -> None:
+    """Of thousands of places, some have the same random sum to within what is allowed of equal ones."""
+    random = np.random.default_rng(0)
+    ours = random.standard_normal((3000, 16))
+    kept = random.random(3000) < 0.5
+    made, chosen = np.zeros(ours.shape, np.int8), np.ones((int(kept.sum()), 16), np.int8)
+    found = aligned(ours, ours[kept], made, chosen, 1e-3)
+    assert found is not None
+    np.testing.assert_array_equal(found.all(axis=1), kept)
+
+
 def test_one_of_two_equal_units_stands_for_both() -> None:
     ours = np.array([[1.0, 2.0, 1.0, 3.0]])
     found = aligned(ours, ours[:, [0, 3]], np.array([[1, 2, 1, 3]]), np.array([[0, 4]]), CLOSE)
