@@ -82,13 +82,15 @@ def test_rules_are_broken_in_each_way() -> None:
 def test_broken_rules_that_no_test_notices(tmp_path: Path) -> None:
     """The second place of the sum may be any, since the test has the same numbers there; the constant is not read."""
     rule = Path("rule.py")
-    (tmp_path / rule).write_text("K = 1\n\ndef f(a):\n    return a[0] + a[1]\n")
+    (tmp_path / rule).write_text(
+        "K = 1\n\ndef made():\n    def f(a):\n        return a[0] + a[1]\n    return f\n\nf = made()\n"
+    )
     (tmp_path / "test_rule.py").write_text("def test_it():\n    from rule import f\n    assert f([1, 2, 2]) == 3\n")
     known = reached(tmp_path, [rule], ["test_rule.py"])
     assert known is not None
     broken = list(mutants((tmp_path / rule).read_text()))
     found = list(unnoticed(tmp_path, rule, broken, known[rule], most=9))
-    assert [(each.line, each.said) for each in found] == [(4, "off by one: 2"), (1, "off by one: 2")]
+    assert [(each.line, each.said) for each in found] == [(5, "off by one: 2"), (1, "off by one: 2")]
 
 
 def test_the_tests_of_a_file_of_rules() -> None:

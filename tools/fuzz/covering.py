@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from inspect import CO_NEWLOCALS
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,6 +37,7 @@ _ALWAYS = ("-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly")
 _PASSED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 LOG = "log.txt"
 _SPARE = 60  # seconds of CPU time beyond what the tests took
+_FIXED = "fixed"
 _MARK = "__reached__"
 
 
@@ -118,10 +120,11 @@ def unnoticed(folder: Path, file: Path, broken: Sequence[Mutant], known: Reached
     if not known.all():  # without names, pytest would run all tests that there are
         yield from broken
         return
-    later = [(mutant, tests) for mutant, tests in jobs if mutant.statement not in (0, *known.loading)]
-    yield from apart(_swapping, folder, file, later, known)
+    running = [(mutant, tests) for mutant, tests in jobs if mutant.statement not in (0, *known.loading)]
+    survived, others = apart(_swapping, folder, file, running, known)
+    yield from survived
     source = (folder / file).read_text(encoding="utf-8")
-    for mutant, tests in (job for job in jobs if job not in later):
+    for mutant, tests in (job for job in jobs if job not in running or job[0] in others):
         (folder / file).write_text(mutant.source, encoding="utf-8")
         if apart(_passes, folder, tests, seconds=_limit(known, tests)) is True:
             yield mutant
@@ -132,34 +135,40 @@ def _limit(known: Reached, tests: Sequence[str]) -> int:
     return int(2 * known.taking(tests) + _SPARE)
 
 
-def _swapping(folder: Path, file: Path, jobs: Sequence[tuple[Mutant, list[str]]], known: Reached) -> list[Mutant]:
-    """Return the mutants whose tests pass with the functions of a loaded package exchanged."""
+def _swapping(
+    folder: Path, file: Path, jobs: Sequence[tuple[Mutant, list[str]]], known: Reached
+) -> tuple[list[Mutant], list[Mutant]]:
+    """Return mutants whose tests pass with functions of a loaded package exchanged, and those where that cannot be."""
     _stand_in(folder)
     if files := sorted({test.partition("::")[0] for _, tests in jobs for test in tests}):
         pytest.main([*_ALWAYS, "--collect-only", *files])
     import_module(".".join(file.with_suffix("").parts))  # tests may import it only while they run
     path = str(folder / file)
-    return [
-        mutant
+    found = [
+        (mutant, apart(_passes_swapped, folder, path, mutant.source, tests, seconds=_limit(known, tests)))
         for mutant, tests in jobs
-        if apart(_passes_swapped, folder, path, mutant.source, tests, seconds=_limit(known, tests)) is True
     ]
+    return [mutant for mutant, passed in found if passed is True], [each for each, passed in found if passed == _FIXED]
 
 
-def _passes_swapped(folder: Path, path: str, source: str, tests: Sequence[str]) -> bool:
+def _passes_swapped(folder: Path, path: str, source: str, tests: Sequence[str]) -> bool | str:
+    """Whether tests pass with the functions of a changed source; _FIXED where one captures other names than before."""
     changed = dict(_functions(compile(source, path, "exec")))
     for each in gc.get_objects():
         if isinstance(each, FunctionType) and each.__code__.co_filename == path and each.__qualname__ in changed:
+            if each.__code__.co_freevars != changed[each.__qualname__].co_freevars:
+                return _FIXED
             each.__code__ = changed[each.__qualname__]
     return pytest.main([*_ALWAYS, *tests]) in _PASSED
 
 
 def _functions(code: CodeType, prefix: str = "") -> Iterator[tuple[str, CodeType]]:
-    """Yield the code of the functions and methods of a module, by their qualified names."""
+    """Yield the code of the functions of a module, methods and inner ones too, by their qualified names."""
     for each in code.co_consts:
         if isinstance(each, CodeType) and not each.co_name.startswith("<"):
             yield prefix + each.co_name, each
-            yield from _functions(each, f"{prefix}{each.co_name}.") if not each.co_flags & 2 else ()  # a class
+            inner = ".<locals>." if each.co_flags & CO_NEWLOCALS else "."  # else it is a class
+            yield from _functions(each, prefix + each.co_name + inner)
 
 
 def _passes(folder: Path, tests: Sequence[str]) -> bool:

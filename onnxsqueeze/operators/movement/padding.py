@@ -27,8 +27,8 @@ _MOST_POSITIONS = 1 << 16
 
 
 def _tracked(node: Node, context: Context, axis: int) -> bool:
-    """Whether positions along a padded axis are told apart: only where constants are added and classes vary."""
-    return _mode(node) == "constant" and context.ids(node.inputs[0]).shape[axis] > 1
+    """Whether positions along a padded axis are told apart; then it is constants that are added (see `_applies`)."""
+    return bool(context.ids(node.inputs[0]).shape[axis] > 1)
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:

@@ -41,7 +41,7 @@ def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[De
 
 
 def _carries(node: Node, context: Context, position: int, axis: int) -> int | None:
-    return axis if position == 0 and axis not in (_steps(node), _batch(node)) else None
+    return axis if position == 0 and axis != _steps(node) else None
 
 
 register(
