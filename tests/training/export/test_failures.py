@@ -13,6 +13,8 @@ from torch import nn
 import onnxsqueeze as sq
 from onnxsqueeze.model import loading
 from onnxsqueeze.training.export import export as exporting
+from onnxsqueeze.training.export.agreement import disagreement
+from onnxsqueeze.training.export.calling import Flat, NodeCall
 from onnxsqueeze.training.export.export import export_masked
 from tests.training.export.checks import metadata, stored
 from tests.training.export.networks import Branching, Containers, ForOlder, Random, Unwritable, mlp
@@ -113,3 +115,19 @@ def test_older_exporter_is_not_trusted_with_one_of_two_branches(
     monkeypatch.setattr(exporting, "depends_on_values", lambda error: False)
     with pytest.raises(sq.UsageError, match="does not export"):
         export_masked(Branching(), torch.ones(2, 4), tmp_path / "x.onnx")
+
+
+def test_rounding_that_a_norm_magnifies_is_judged_in_float64(tmp_path: Path) -> None:
+    """Of zeros each channel is nearly one constant; a bias that is off by a thousandth is found all the same."""
+    torch.manual_seed(0)
+    norms = [(nn.Conv2d(inner, 16, 3, padding=1), nn.GroupNorm(16, 16), nn.ReLU()) for inner in (3, 16)]
+    last = nn.Linear(16, 10)
+    module = nn.Sequential(*norms[0], *norms[1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).eval()
+    zeros = torch.zeros(2, 3, 16, 16)
+    export_masked(module, zeros, tmp_path / "x.onnx", dynamic_shapes={})
+    model = loading.load(tmp_path / "x.onnx")
+    flat = Flat(module, NodeCall.of(module, zeros))
+    assert disagreement(model, flat, [[zeros]]) == ""
+    with torch.no_grad():
+        last.bias[3] += 1e-3
+    assert disagreement(model, flat, [[zeros]]).startswith("its output output deviates by ")
