@@ -121,9 +121,9 @@ def unnoticed(folder: Path, file: Path, broken: Sequence[Mutant], known: Reached
         yield from broken
         return
     running = [(mutant, tests) for mutant, tests in jobs if mutant.statement not in (0, *known.loading)]
+    source = (folder / file).read_text(encoding="utf-8")
     survived, others = apart(_swapping, folder, file, running, known)
     yield from survived
-    source = (folder / file).read_text(encoding="utf-8")
     for mutant, tests in (job for job in jobs if job not in running or job[0] in others):
         (folder / file).write_text(mutant.source, encoding="utf-8")
         if apart(_passes, folder, tests, seconds=_limit(known, tests)) is True:
@@ -153,6 +153,7 @@ def _swapping(
 
 def _passes_swapped(folder: Path, path: str, source: str, tests: Sequence[str]) -> bool | str:
     """Whether tests pass with the functions of a changed source; _FIXED where one captures other names than before."""
+    Path(path).write_text(source, encoding="utf-8")  # for tests that read it
     changed = dict(_functions(compile(source, path, "exec")))
     for each in gc.get_objects():
         if isinstance(each, FunctionType) and each.__code__.co_filename == path and each.__qualname__ in changed:
