@@ -1,6 +1,6 @@
 """Measure models against their minimized forms in every runtime that is installed, and write docs/benchmarks.md.
 
-    pip install -e '.[openvino,ncnn,tract,opencv]' && pip install --no-deps pnnx
+    pip install -e '.[openvino,ncnn,tract,opencv,report]' && pip install --no-deps pnnx
     python tools/measure/compare_runtimes.py                     # models/*.onnx; about four minutes on two cores
     python tools/measure/compare_runtimes.py --runtime openvino --print net.onnx     # one runtime, one model, printed
 
@@ -19,6 +19,7 @@ import click
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/benchmarks.md"
+DRAWN = ROOT / "docs/benchmarks"  # a report page for each model
 
 if TYPE_CHECKING:
     from onnxsqueeze.bench import BenchReport
@@ -66,7 +67,7 @@ onnxruntime-web runs in node, in WebAssembly, as a browser would run it. It is l
 releases of onnx and numpy, so that it wants an environment of its own.
 
 ```sh
-pip install 'onnxsqueeze[openvino,tract,opencv]'
+pip install 'onnxsqueeze[openvino,tract,opencv,report]'
 pip install 'onnxsqueeze[ncnn]' && pip install --no-deps pnnx      # pnnx declares torch, but runs without
 pip install 'onnxsqueeze[litert,litert-convert]'                   # in an environment of its own
 npm install --prefix ~/.cache/onnxsqueeze/web onnxruntime-web
@@ -96,6 +97,17 @@ def main(models: tuple[Path, ...], runtimes: tuple[str, ...], threads: int, seco
         click.echo(text, nl=False)
     else:
         PAGE.write_text(text, encoding="utf-8")
+        draw(reports)
+
+
+def draw(reports: dict[str, BenchReport]) -> None:
+    """Write the page that `bench --report` would, for each model."""
+    from onnxsqueeze.bench.page import page as drawn
+
+    DRAWN.mkdir(exist_ok=True)
+    for name, report in reports.items():
+        text = drawn(report, f"{name}.onnx and its minimized form", f"python {Path(__file__).relative_to(ROOT)}")
+        (DRAWN / f"{name}.html").write_text(text, encoding="utf-8")
 
 
 def minimized(path: Path, folder: Path) -> Path:
@@ -122,7 +134,8 @@ def page(reports: dict[str, BenchReport]) -> Iterator[str]:
     yield from (f"- {name}: {warning}.\n" for name, report in reports.items() for warning in busy(report))
     yield _RATIOS
     yield from table(["runtime", *reports], [ratio_row(name, reports) for name in measured(reports)])
-    yield "\n"
+    links = ", ".join(f"[{name}](benchmarks/{name}.html)" for name in reports)
+    yield f"\nDrawn, as `bench --report` draws them: {links}.\n\n"
     yield from problems(reports)
     yield _DETAILS
     columns = ["runtime", "model", "latency, us", "load, ms", "memory, MB", "bytes", "deviation"]
