@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -156,9 +157,29 @@ def _weighed(
 
 
 def _too_large(outcome: Outcome, learned: Learned) -> TooLarge:
-    """What is around the copies stays, else everything."""
-    around = _around(outcome.analysis, outcome.copied) - {pin.tensor for pin in learned.pins}
+    """What is around the copies stays, then what is around the nodes that were added, the longest first, then all."""
+    pinned = {pin.tensor for pin in learned.pins}
+    around = _around(outcome.analysis, outcome.copied) - pinned or _around_new_nodes(outcome, pinned)
     return TooLarge(around or outcome.analysis.context.elements.ids)
+
+
+def _around_new_nodes(outcome: Outcome, pinned: Collection[str]) -> set[str]:
+    """Return the activations between which the most bytes of nodes were put, and at least half as many."""
+    graph, context = outcome.analysis.graph, outcome.analysis.context
+    known = {(node.op, name) for node in graph.nodes for name in node.outputs}
+    homes: dict[str, int] = {}  # the chain of new nodes that makes a tensor
+    lengths: dict[int, int] = defaultdict(int)
+    touched: dict[int, set[str]] = defaultdict(set)
+    for node in outcome.model.skeleton.graph.node:
+        if (node.op_type, node.output[0]) in known:
+            continue
+        home = next((homes[name] for name in node.input if name in homes), len(lengths))
+        homes.update((name, home) for name in node.output if name not in context.elements.ids)
+        lengths[home] += node.ByteSize()
+        touched[home].update(name for name in (*node.input, *node.output) if name in context.elements.ids)
+    around = {home: {name for name in names if context.is_activation(name)} for home, names in touched.items()}
+    longest = max((lengths[home] for home, names in around.items() if names.difference(pinned)), default=0)
+    return {name for home, names in around.items() if 2 * lengths[home] >= longest for name in names}.difference(pinned)
 
 
 def _worth_tying(model: Model, minimized: Model, copied: Collection[str]) -> bool:

@@ -155,3 +155,35 @@ def test_a_data_file_is_as_tight_as_it_was(dead: int, alignment: int, tmp_path: 
     reported = sq.minimize(path, verify=False, round_to=1).report
     assert reported.bytes_before == before
     assert [tuple(t.dims) for t in onnx.load(out).graph.initializer][6:8] == [(301, 301 - dead), (301 - dead, 301)]
+
+
+def normalized(random: np.random.Generator) -> tuple[onnx.ModelProto, int]:
+    """Return a LayerNormalization between two layers, half of its channels and some hidden units dead, and how many."""
+    width, hidden = 8, int(random.integers(12, 20))
+    channels, units = (random.permutation(size)[: size // 2] for size in (width, hidden))
+    stored = {name: random.standard_normal(shape).astype(np.float32) for name, shape in (
+        ("w", (5, width)), ("scale", (width,)), ("shift", (width,)), ("up", (width, hidden)), ("down", (hidden, 3))
+    )}  # fmt: skip
+    stored["w"][:, channels] = 0
+    stored["up"][:, units] = 0
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["stream"]),
+        helper.make_node("LayerNormalization", ["stream", "scale", "shift"], ["normed"]),
+        helper.make_node("MatMul", ["normed", "up"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "down"], ["y"]),
+    ]
+    given, made = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", s]) for n, s in (("x", 5), ("y", 3)))
+    initializers = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "g", [given], [made], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), len(units)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_longer_form_costs_keeps_its_own_channels_only(seed: int) -> None:
+    """The form of a narrowed norm takes more bytes here than its channels; hidden units leave all the same."""
+    model, dead = normalized(np.random.default_rng(seed))
+    report = sq.minimize(model, round_to=1)
+    shapes = {tensor.name: list(tensor.dims) for tensor in report.model.graph.initializer}
+    hidden = model.graph.initializer[3].dims[1]
+    assert shapes["up"] == [8, hidden - dead] and shapes["down"] == [hidden - dead, 3]
+    assert report.model.ByteSize() < model.ByteSize()
