@@ -37,6 +37,7 @@ class Comparison:
 
     Attributes:
         data, folder, seeds: of all runs. ratio, cycles: what each goes for. epochs: of training in each cycle.
+        widths: of the network.
     """
 
     data: Data
@@ -45,6 +46,7 @@ class Comparison:
     ratio: float
     cycles: int
     epochs: float
+    widths: Sequence[int] = WIDTHS
 
     def run(self, ways: Sequence[Way]) -> dict[str, list[Outcome]]:
         """Run all ways for all seeds, or go on with them; return the outcomes by way."""
@@ -69,7 +71,7 @@ class Comparison:
     def _recipe(self, way: Way) -> Recipe:
         return Recipe(
             name=way.name,
-            build=lambda: fully_connected(WIDTHS),
+            build=lambda: fully_connected(self.widths),
             data=self.data,
             dense=Loop(_DENSE_EPOCHS),
             squeezed=even(self.epochs),

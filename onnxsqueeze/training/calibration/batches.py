@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError
@@ -50,6 +52,21 @@ def prepared(batches: Iterable[Batch], module: OnnxModule) -> list[tuple[Tensor,
     if not found:
         raise UsageError("there is no calibration batch; give at least one, of the model's inputs without labels")
     return found
+
+
+def fed(batches: Iterable[Batch], module: OnnxModule) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return all batches as onnxruntime takes them: arrays by input, of the dtypes that the model has.
+
+    Raises:
+        UsageError: as `prepared` does.
+    """
+    kinds = {value.name: value.type.tensor_type.elem_type for value in module.model.skeleton.graph.input}
+    names = module.input_names
+    dtypes = [tensor_dtype_to_np_dtype(kinds[name]) for name in names]
+    return [
+        {name: value.cpu().numpy().astype(dtype) for name, value, dtype in zip(names, batch, dtypes, strict=True)}
+        for batch in prepared(batches, module)
+    ]
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -13,6 +13,8 @@ Cost = Literal["parameters", "macs", "latency"]
 Likelihood = Literal["auto", "categorical", "probabilities", "gaussian"]
 SMALLEST_SHARE = 0.02
 """Steps that remove less than this are not worth a training phase."""
+SPARING = 1e-3
+"""The default weight of the penalty under which units die; losses are of the order of 1."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Settings:
     round_to: str | int = "auto"
     change: float = 0.01
     wrap: bool = True
+    sparing: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class Settings:
         for name, value, known in (("cost", self.cost, Cost), ("likelihood", self.likelihood, Likelihood)):
             if value not in get_args(known):
                 raise UsageError(f"{name}={value!r}: give one of {', '.join(get_args(known))}")
+        if self.sparing is not None and not (is_number(self.sparing) and 0 <= self.sparing < math.inf):
+            raise UsageError(f"sparing={self.sparing!r}: give the weight of the penalty, from 0, or None")
         if not SMALLEST_SHARE <= self.share < 1:
             raise UsageError(f"share={self.share!r}: give the part of the elements to remove, 0.02 to below 1")
         if not 0 < self.change < 1:
@@ -60,6 +65,17 @@ class Settings:
     def releases(self, cycle: int) -> bool:
         """Whether a cycle starts by releasing the zeros that the one before has left."""
         return cycle % 2 == 0 if self.release == "alternate" else bool(self.release)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is single weights that go, so that units leave only where all of theirs do."""
+        return self.criterion != "units" and not self.options.get("structured")
+
+    def spares(self, cycle: int) -> float:
+        """Return the weight of the penalty under which units die in a cycle."""
+        if self.sparing is None:
+            return SPARING if self.single and self.releases(cycle) else 0.0
+        return self.sparing
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values for JSON."""

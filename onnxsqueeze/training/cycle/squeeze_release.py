@@ -65,6 +65,7 @@ class SqueezeRelease:
         round_to: str | int = "auto",
         change: float = 0.01,
         wrap: bool = True,
+        sparing: float | None = None,
         device: str | torch.device | None = None,
         progress: bool = True,
         **options: Any,
@@ -97,6 +98,8 @@ class SqueezeRelease:
             round_to: for minimized.onnx as in `onnxsqueeze.minimize`: "auto" for the fastest, 1 for the smallest.
             change: the relative change of the outputs that released noise makes.
             wrap: whether the module comes wrapped in DistributedDataParallel under torchrun.
+            sparing: weight of a penalty on what each channel is read by, under which units die in the training of what
+                was released; None: 0.001 with release and a criterion of single weights, else 0.
             device: by default the GPU, if there is one.
             progress: whether to write a line per cycle, and a bar on a terminal, to stderr.
             **options: further fields of `SqueezeSettings`.
@@ -117,6 +120,7 @@ class SqueezeRelease:
             round_to=round_to,
             change=change,
             wrap=wrap,
+            sparing=sparing,
             options=options,
         )
         squeeze_settings(settings)

@@ -45,6 +45,7 @@ from onnxsqueeze.training.squeezing.distillation import distilled
 from onnxsqueeze.training.squeezing.elements_left import elements_left, remaining
 from onnxsqueeze.training.squeezing.release import release
 from onnxsqueeze.training.squeezing.schedule import cubic_targets
+from onnxsqueeze.training.squeezing.sparing import sparing
 from onnxsqueeze.training.squeezing.squeeze import SqueezeSettings, squeeze
 
 WORTH_TRAINING = 0.01
@@ -115,7 +116,10 @@ class Stages:
 
     def loosen(self, state: State, cycle: Underway) -> State:
         """Let the exact zeros that the last cycle has left become small noise, if this cycle is to do that."""
-        without = "loosened" if _needs_training(state.settings) else "ready"
+        settings = state.settings
+        without = "ready"
+        if _needs_training(settings) or settings.releases(cycle.cycle) and settings.spares(cycle.cycle):
+            without = "loosened"
         if not state.settings.releases(cycle.cycle):
             return replace(state, underway=cycle.after(without, {}))
 
@@ -165,11 +169,12 @@ class Stages:
         """Mask what goes; return whether anything does that the last cycle has left.
 
         The target is of the file, in which zeros are stored, too. With whole units what is left falls by the same
-        factor; of single weights it takes as many as leave a file of that size.
+        factor; of single weights it takes as many as leave a file of that size, which may be fewer than were masked
+        before a release.
         """
         base = state.record(cycle.base)
         settings = squeeze_settings(state.settings)
-        single = settings.criterion != UNITS and not settings.structured
+        single = state.settings.single
         elements = base.network_elements if single else base.left
         final = round(elements * min(1.0, cycle.target / base.elements))
         target = max(1, cubic_targets(elements, final, settings.steps)[cycle.step])
@@ -180,8 +185,8 @@ class Stages:
         generator = _generator(state, cycle, "score")
         stored = stored_elements if single else None
         settings = replace(settings, steps=1)
-        squeeze(module, target, settings, self._batches(state), generator, start=start, stored=stored)
-        return elements_left(module) < base.left
+        found = squeeze(module, target, settings, self._batches(state), generator, start=start, stored=stored)
+        return found.left < base.network_elements if single else elements_left(module) < base.left
 
     def train_squeezed(self, state: State, cycle: Underway) -> State:
         """Train what is left."""
@@ -252,7 +257,7 @@ class Stages:
         module.train()
         seed_everything(phase.seed)
         started = time.perf_counter()
-        with captured(module) as capture, self._taught(module, phase, state.settings):
+        with captured(module) as capture, self._taught(module, phase, state.settings), _spared(module, phase, state):
             with returning(module, state.returns):
                 returned = self.train(self._wrapped(module, state.settings.wrap), phase)
             self._synchronise()
@@ -364,6 +369,13 @@ def squeeze_settings(settings: Settings) -> SqueezeSettings:
     return SqueezeSettings(
         criterion=settings.criterion, cost=settings.cost, likelihood=settings.likelihood, **settings.options
     )
+
+
+def _spared(module: OnnxModule, phase: Phase, state: State) -> AbstractContextManager[object]:
+    """Let units die in all trainings but the last, after which nothing goes any more."""
+    weight = state.settings.spares(phase.cycle)
+    last = phase.kind == "squeeze" and phase.cycle == phase.cycles and not state.later
+    return nullcontext() if last or not weight else sparing(module, weight)
 
 
 def _generator(state: State, cycle: Underway, kind: str) -> torch.Generator:

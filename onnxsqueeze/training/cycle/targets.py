@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onnxsqueeze.training.criteria import UNITS
 from onnxsqueeze.training.cycle.settings import SMALLEST_SHARE
 from onnxsqueeze.training.cycle.state import Record, State
 
@@ -39,7 +38,7 @@ def next_attempt(state: State) -> Attempt | str:
         return "the target is reached"
     if last.cycle >= goal.cycles:
         return "all cycles are done"
-    if state.exhausted == base.cycle or (last.cycle and last is base and last.left >= state.record(last.base).left):
+    if state.exhausted == base.cycle or (last.cycle and last is base and not _smaller(last, state.record(last.base))):
         return "nothing more could be removed"
     limit = _limit(state)
     if limit < SMALLEST_SHARE:
@@ -48,14 +47,17 @@ def next_attempt(state: State) -> Attempt | str:
     return Attempt(last.cycle + 1, base.cycle, share, max(1, round(base.elements * (1 - share))))
 
 
+def _smaller(record: Record, base: Record) -> bool:
+    """Whether something is gone: elements of the file, or, where nothing was released, zeros more inside of it."""
+    return record.elements < base.elements or record.left < base.left
+
+
 def missed(state: State, ratio: float, why: str) -> str:
     """Return a line on a ratio that was wanted and not reached, "" if it was or none was."""
     wanted = state.goal.target_ratio
     if wanted is None or ratio >= wanted:
         return ""
-    settings = state.settings
-    single = settings.criterion != UNITS and not settings.options.get("structured")
-    hint = "; single weights leave units whole: criterion='units' removes them" if single else ""
+    hint = "; single weights leave units whole: criterion='units' removes them" if state.settings.single else ""
     return f"missed: {ratio:.2f}x of the {wanted:g}x wanted: {why}{hint}"
 
 

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.training.calibration.batches import Batch, device_of, prepared
+from onnxsqueeze.training.calibration.batches import Batch, device_of, fed
 from onnxsqueeze.training.calibration.likelihood import Likelihood
 from onnxsqueeze.training.criteria import UNITS, CriterionContext, Evidence, criterion_named
 from onnxsqueeze.training.criteria.evidence import Losses
@@ -207,17 +206,7 @@ class _Job:
         """What units cost, measured once if it is the latency."""
         if self.settings.cost != "latency":
             return self.settings.cost
-        return measured_latency(self.module.write_back(), self.units, self._feeds()[0])
-
-    def _feeds(self) -> list[dict[str, np.ndarray[Any, Any]]]:
-        """Return the batches as onnxruntime takes them."""
-        module = self.module
-        kinds = {value.name: value.type.tensor_type.elem_type for value in module.model.skeleton.graph.input}
-        dtypes = [tensor_dtype_to_np_dtype(kinds[name]) for name in module.input_names]
-        return [
-            {name: v.cpu().numpy().astype(d) for name, v, d in zip(module.input_names, batch, dtypes, strict=True)}
-            for batch in prepared(self.batches, module)
-        ]
+        return measured_latency(self.module.write_back(), self.units, fed(self.batches, self.module)[0])
 
     @cached_property
     def _before(self) -> Bools:
@@ -271,7 +260,7 @@ class _Job:
 
     def repair(self, origin: Model) -> None:
         """Repair the layers for what the masks took since the module was ``origin``."""
-        self.repaired += repair(self.module, origin, self.units, self._feeds(), self.generator)
+        self.repaired += repair(self.module, origin, self.units, fed(self.batches, self.module), self.generator)
 
     def _whole(self, goal: int) -> None:
         """Remove whole units until ``goal`` elements are left.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.training import Goal, Phase, SqueezeRelease
 from onnxsqueeze.training.cycle import publishing
 from onnxsqueeze.training.cycle.calibration import MAX_SAMPLES, captured, given_batches
+from onnxsqueeze.training.cycle.settings import SPARING, Settings
 from onnxsqueeze.training.module import OnnxModule, from_onnx
 from tests.training.cycle.loops import data, dense, evaluate, started, train
 
@@ -56,7 +58,7 @@ def nonzero(module: OnnxModule) -> int:
 def watched(workdir: Path, cycles: int = 2, **options: Any) -> Watched:
     """Run cycles by single weights with a watched loop."""
     loop = Watched()
-    settings = {"criterion": "magnitude", "round_to": 1, "progress": False, **options}
+    settings = {"criterion": "magnitude", "sparing": 0.0, "round_to": 1, "progress": False, **options}
     SqueezeRelease(dense(), None, loop, evaluate, workdir, **settings).run(cycles=cycles, target_ratio=6.0)
     return loop
 
@@ -109,6 +111,18 @@ def test_a_few_zeros_are_released_without_a_training_of_their_own(tmp_path: Path
     cycle.run(cycles=1, target_ratio=1.5)
     assert loop.calls == [(1, "squeeze", 1)]
     assert json.loads((tmp_path / "cycle-01" / "metrics.json").read_bytes())["released"] == 5
+
+
+def test_units_die_in_the_training_before_masks_so_that_fewer_weights_have_to_go(tmp_path: Path) -> None:
+    """A penalty there leaves more weights in a file of the same size, and later cycles may leave more than earlier."""
+    plain = watched(tmp_path / "plain", cycles=1)
+    spared = watched(tmp_path / "spared", cycles=2, sparing=0.02)
+    assert spared.calls == [(1, "prepare", 1), (1, "squeeze", 1), (2, "release", 1), (2, "squeeze", 1)]
+    assert spared.left[1] > plain.left[0]
+    both = [json.loads((tmp_path / "spared" / f"cycle-0{cycle}" / "metrics.json").read_bytes()) for cycle in (1, 2)]
+    assert both[1]["elements"] < both[0]["elements"]
+    settings = Settings(criterion="magnitude")
+    assert (settings.spares(1), Settings().spares(1), replace(settings, release=False).spares(1)) == (SPARING, 0, 0)
 
 
 def test_several_steps_in_a_cycle(tmp_path: Path) -> None:
