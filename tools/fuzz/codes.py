@@ -61,16 +61,17 @@ def on_codes(model: ModelProto, feeds: Feeds, random: np.random.Generator) -> Mo
 
 def _static(model: ModelProto, feeds: Feeds, random: np.random.Generator, form: QuantFormat) -> ModelProto:
     data, weights = _TYPES[int(random.integers(len(_TYPES)))]
+    per_channel = bool(random.random() < 0.5)  # then a convolution gets weights of int8, whatever is asked for
     with _written() as path:
         quantize_static(
             model,
             path,
             _Samples(feeds),
             quant_format=form,
-            per_channel=random.random() < 0.5,
+            per_channel=per_channel,
             activation_type=data,
             weight_type=weights,
-            reduce_range=weights in _PAIRED,
+            reduce_range=per_channel or weights in _PAIRED,
         )
         return onnx.load(path)
 
