@@ -60,8 +60,11 @@ def searched(stored: Model, analysis: Analysis, wishes: Wishes) -> Sequence[Roun
 
 
 def _let_go(outcome: Outcome, given: Collection[str]) -> bool:
-    """Whether another analysis could see what this one did not: who read or tied channels that stay has gone."""
-    return outcome.changed and (_lost_readers(outcome) or _takes_alone(outcome, given))
+    """Whether another analysis could see what this one did not.
+
+    Who read or tied channels that stay has gone, or these stay for bytes of which fewer are in question by now.
+    """
+    return outcome.changed and (outcome.too_long or _lost_readers(outcome) or _takes_alone(outcome, given))
 
 
 def _lost_readers(outcome: Outcome) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxsqueeze.analysis.forward import Analysis, analysed
+from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.graph.reachable import holds_dead_weights
 from onnxsqueeze.model.counting import weight_bytes
@@ -59,6 +60,7 @@ class Outcome:
         analysis, plan: what was decided. model: what came of it; the analysed one itself where nothing changed.
         copied: the stored weights that became several.
         failures: what the search came upon in rules, in other attempts too.
+        too_long: whether something stays for the bytes that doing without it would take.
     """
 
     analysis: Analysis
@@ -66,6 +68,7 @@ class Outcome:
     model: Model
     copied: frozenset[str] = frozenset()
     failures: tuple[Failure, ...] = ()
+    too_long: bool = False
 
     @property
     def changed(self) -> bool:
@@ -94,7 +97,8 @@ def smallest(analysis: Analysis, wishes: Wishes) -> Outcome:
             lesson = PassBeside(nodes) if nodes else None
         if lesson is None:
             assert best is not None
-            return replace(best, failures=tuple(learned.failed.values()))
+            too_long = any(pin.reason is Reason.LARGER for pin in learned.pins)
+            return replace(best, failures=tuple(learned.failed.values()), too_long=too_long)
         before, learned = learned, lesson.join(learned)
         if not learned.adds_to(before):
             raise RuntimeError(f"the search learned nothing new from {lesson!r}")
