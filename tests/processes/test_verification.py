@@ -22,7 +22,8 @@ _RUNTIME = """\
 import os, pathlib, signal, time
 
 class SessionOptions:
-    pass
+    def add_session_config_entry(self, name, value):
+        pass
 
 class GraphOptimizationLevel:
     ORT_ENABLE_ALL, ORT_DISABLE_ALL = 1, 0
