@@ -143,9 +143,9 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
         return part
     if codes.block:
         return None
-    if decoder_of(context, linear.data) is None and (not linear.bias or codes_of(context, linear.bias) is None):
-        return part
     decoder = decoder_of(context, linear.data)
+    if decoder is None and (not linear.bias or codes_of(context, linear.bias) is None):
+        return part
     if decoder is not None and held(context, decoder.inputs[0]):
         return None
     free = encoder_of(context, output) is not None

@@ -70,10 +70,10 @@ class Surgery:
     def set_constant(self, node: Node, position: int, array: Array, kept: Kept | None = None) -> None:
         name, hint = node.input(position), f"{node.label}.constant"
         computed = self._sliced_at_source(node, name, array, kept) or self._as_codes(node, name, array, kept)
-        source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
         if computed is not None:
             self._put_computed(node, position, computed, array)
             return
+        source = source_of(self._graph, name, array.ndim) if name not in self._graph.initializers else None
         if source is None or self.context.rank(name) != array.ndim or use_count(self._graph, source.name) < 2:
             self._put(node, position, self._constant(array, name, hint))
             return

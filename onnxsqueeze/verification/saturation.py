@@ -27,10 +27,14 @@ _HIGHER = 128
 
 @dataclass(frozen=True)
 class _Places:
-    """The inputs of an operator that hold its weight and the zero point of that."""
+    """The inputs of an operator that hold its weight, the zero point of that, and the one of its data.
+
+    The last is None where the operator itself measures and encodes its data, as uint8.
+    """
 
     weight: int
     zero: int
+    data_zero: int | None = 2
 
 
 _PRODUCTS = {
@@ -39,12 +43,10 @@ _PRODUCTS = {
     "QGemm": _Places(3, 5),
     "ConvInteger": _Places(1, 3),
     "MatMulInteger": _Places(1, 3),
-    "MatMulIntegerToFloat": _Places(1, 5),
-    "DynamicQuantizeMatMul": _Places(1, 3),
-    "QAttention": _Places(1, 7),
+    "MatMulIntegerToFloat": _Places(1, 5, data_zero=4),
+    "DynamicQuantizeMatMul": _Places(1, 3, data_zero=None),
+    "QAttention": _Places(1, 7, data_zero=6),
 }
-_DATA_ZERO = {"ConvInteger": 2, "MatMulInteger": 2, "MatMulIntegerToFloat": 4, "QAttention": 6}  # of others it is 2
-_MEASURES = {"DynamicQuantizeMatMul"}  # and encodes as uint8
 _DECODED = _Places(0, 2)
 _FUSED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # that are computed in integers where what they read is decoded
 
@@ -112,16 +114,17 @@ class _Reading:
             return None
         zero = _input(node, places.zero)
         known = not zero or zero in self._types
-        return places if known and (places is _DECODED or self._reads_unsigned(node)) else None
+        return places if known and (places is _DECODED or self._reads_unsigned(node, places)) else None
 
     def _decodes_weight(self, node: NodeProto) -> bool:
         readers = self._readers[node.output[0]] if node.op_type == "DequantizeLinear" else []
         return bool(readers) and all(operator in _FUSED and place == 1 for operator, place in readers)
 
-    def _reads_unsigned(self, node: NodeProto) -> bool:
-        zero = _input(node, _DATA_ZERO.get(node.op_type, 2))
-        unsigned = self._types.get(zero) == TensorProto.UINT8 or zero in self._measured
-        return node.op_type in _MEASURES or unsigned
+    def _reads_unsigned(self, node: NodeProto, places: _Places) -> bool:
+        if places.data_zero is None:
+            return True
+        zero = _input(node, places.data_zero)
+        return self._types.get(zero) == TensorProto.UINT8 or zero in self._measured
 
 
 def _raised(node: NodeProto, places: _Places, initializers: dict[str, Initializer]) -> NodeProto:

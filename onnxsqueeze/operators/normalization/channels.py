@@ -43,6 +43,13 @@ def refusal(node: Node, context: Context, parameters: Sequence[int]) -> Refusal 
     return None
 
 
+def statistics_refusal(node: Node, context: Context) -> Refusal | None:
+    """Refuse a norm whose further outputs, mean and deviation, are wanted."""
+    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
+        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
+    return None
+
+
 def axis_of(node: Node, context: Context) -> int:
     """Return the normalised axis, counted from the front."""
     return int(node.attributes.get("axis", -1)) % max(1, context.rank(node.inputs[0]))

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper
 
-from onnxsqueeze.abstract.compact import Array, Bools, all_finite, fit_all
+from onnxsqueeze.abstract.compact import Array, Bools, fit_all
 from onnxsqueeze.abstract.interval import Interval, compact
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.normalization.channels import keeps_shape
+from onnxsqueeze.operators.normalization.channels import axis_of, keeps_shape, statistics_refusal
 from onnxsqueeze.operators.normalization.compensated import Narrowed, compute_definition
 from onnxsqueeze.operators.normalization.removed import Removed
+from onnxsqueeze.operators.normalization.several_axes import parameters_refusal, whole_parameter
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.channels import channel_constants, channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
@@ -34,30 +35,15 @@ _CHANNELS = 1
 def covers_images(node: Node, context: Context) -> bool:
     """Whether a norm over an axis and all behind it is one over the channels and space."""
     rank = context.rank(node.inputs[0])
-    return rank > _CHANNELS + 1 and int(node.attributes.get("axis", -1)) % rank == _CHANNELS
+    return rank > _CHANNELS + 1 and axis_of(node, context) == _CHANNELS
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
-    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
-        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
+    if refusal := statistics_refusal(node, context):
+        return refusal
     if not isinstance(context.shape(node.inputs[0])[_CHANNELS], int):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} over several axes or one of unknown length")
-    for name in filter(None, node.inputs[1:3]):
-        array = context.value(name)
-        if array is None:
-            return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
-        if array.ndim > context.rank(node.inputs[0]):
-            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with parameters of another rank")
-        if not all_finite(array):
-            return Refusal(Reason.NOT_FINITE, name)
-    return None
-
-
-def _parameter(node: Node, context: Context, position: int, default: float) -> Array:
-    """Return scale (1) or bias (2) with all axes of the input."""
-    array = context.value(node.input(position)) if node.input(position) else None
-    stored: Array = np.asarray(default) if array is None else array
-    return stored.reshape((1,) * (context.rank(node.inputs[0]) - stored.ndim) + stored.shape)
+    return parameters_refusal(node, context, context.rank(node.inputs[0]))
 
 
 def _constants(node: Node, context: Context) -> npt.NDArray[np.float64]:
@@ -69,7 +55,7 @@ def _constants(node: Node, context: Context) -> npt.NDArray[np.float64]:
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
     """An element without scale is its bias."""
-    scale, bias = np.broadcast_arrays(_parameter(node, context, 1, 1.0), _parameter(node, context, 2, 0.0))
+    scale, bias = np.broadcast_arrays(whole_parameter(node, context, 1, 1.0), whole_parameter(node, context, 2, 0.0))
     known = bias.astype(np.float64)
     lower, upper = (np.where(scale == 0, known, bound) for bound in (-np.inf, np.inf))
     return [compact(Interval(lower, upper))]
@@ -98,7 +84,7 @@ def _repair(node: Node, context: Context, rewriter: Rewriter, centred: bool) -> 
     if kept.all():
         return
     scale, bias = (
-        _left(_parameter(node, context, position, default), kept).astype(rewriter.dtype(name))
+        _left(whole_parameter(node, context, position, default), kept).astype(rewriter.dtype(name))
         for position, default in ((1, 1.0), (2, 0.0))
     )
     epsilon, removed = float(node.attributes.get("epsilon", 1e-5)), Removed(kept, constants)

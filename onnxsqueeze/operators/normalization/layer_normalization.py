@@ -11,9 +11,9 @@ import numpy as np
 from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.coupling.constraints import RoundUp
-from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
 from onnxsqueeze.model.compensated_function import DOMAIN, FIRST_OPSET, NAME, compensated_layer_norm
+from onnxsqueeze.operators.normalization.by_axes import by_axes
 from onnxsqueeze.operators.normalization.channels import (
     along_axis,
     axis_of,
@@ -23,6 +23,7 @@ from onnxsqueeze.operators.normalization.channels import (
     need_channels,
     parameter,
     refusal,
+    statistics_refusal,
     width_of,
 )
 from onnxsqueeze.operators.normalization.compensated import (
@@ -33,11 +34,9 @@ from onnxsqueeze.operators.normalization.compensated import (
     defer_exact,
     exact_parameters,
 )
-from onnxsqueeze.operators.normalization.image_layer_normalization import covers_images, over_images
 from onnxsqueeze.operators.normalization.removed import Earlier, Removed
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
-from onnxsqueeze.operators.normalization.space_normalization import covers_space, over_space
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import KeepWhole
 from onnxsqueeze.rules.parameter import Role
@@ -61,9 +60,7 @@ def _earlier(node: Node, context: Context) -> Earlier:
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
-    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
-        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
-    return refusal(node, context, (1, 2))
+    return statistics_refusal(node, context) or refusal(node, context, (1, 2))
 
 
 def _forward(node: Node, context: Context) -> Sequence[Interval]:
@@ -172,21 +169,12 @@ _RULE = partial(
     parameters=operand_parameters(Role.SUMMAND),
 )
 
-_WHOLE = _RULE("LayerNormalization")  # onnxruntime runs and writes it before opset 17 too
-_OVER_IMAGES, _OVER_SPACE = over_images("LayerNormalization", True), over_space("LayerNormalization", True)
-
-
-def _dispatch(node: Node, context: Context) -> OpRule:
-    if covers_images(node, context):
-        return _OVER_IMAGES
-    return _OVER_SPACE if covers_space(node, context) else _WHOLE
-
-
-_EITHER = replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, _OVER_IMAGES, _OVER_SPACE))
+# onnxruntime runs and writes it before opset 17 too
+_BY_AXES = by_axes(_RULE("LayerNormalization"), centred=True)
 
 register(
-    _EITHER,
-    replace(_EITHER, domain=PATTERN_DOMAIN),
+    _BY_AXES,
+    replace(_BY_AXES, domain=PATTERN_DOMAIN),
     _RULE(OVER_CHANNELS["LayerNormalization"], PATTERN_DOMAIN),
     _RULE(NAME, DOMAIN, since=0),
 )

@@ -19,6 +19,7 @@ from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.constraints import Representative, choose_representatives
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import OVER_CHANNELS, PATTERN_DOMAIN, Node
+from onnxsqueeze.operators.normalization.by_axes import by_axes
 from onnxsqueeze.operators.normalization.channels import (
     along_axis,
     axis_of,
@@ -31,11 +32,9 @@ from onnxsqueeze.operators.normalization.channels import (
     refusal,
     width_of,
 )
-from onnxsqueeze.operators.normalization.image_layer_normalization import covers_images, over_images
 from onnxsqueeze.operators.normalization.removed import Earlier
 from onnxsqueeze.operators.normalization.representatives import NormRepresentatives, siblings_in
 from onnxsqueeze.operators.normalization.restored_input import widen, widens
-from onnxsqueeze.operators.normalization.space_normalization import covers_space, over_space
 from onnxsqueeze.operators.normalization.writing import compute_mean
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.lessons import FoldOverflow, KeepWhole
@@ -148,21 +147,11 @@ _RULE = partial(
     parameters=operand_parameters(Role.FACTOR),
 )
 
-_WHOLE = _RULE("RMSNormalization", since=23)
-_OVER_IMAGES, _OVER_SPACE = over_images("RMSNormalization", False), over_space("RMSNormalization", False)
-
-
-def _dispatch(node: Node, context: Context) -> OpRule:
-    if covers_images(node, context):
-        return _OVER_IMAGES
-    return _OVER_SPACE if covers_space(node, context) else _WHOLE
-
-
-_EITHER = replace(_WHOLE, dispatch=_dispatch, variants=(_WHOLE, _OVER_IMAGES, _OVER_SPACE))
+_BY_AXES = by_axes(_RULE("RMSNormalization", since=23), centred=False)
 
 register(
-    _EITHER,
-    replace(_EITHER, domain=PATTERN_DOMAIN, since=1),
+    _BY_AXES,
+    replace(_BY_AXES, domain=PATTERN_DOMAIN, since=1),
     _RULE(OVER_CHANNELS["RMSNormalization"], PATTERN_DOMAIN),
     _RULE("SimplifiedLayerNormalization"),
 )

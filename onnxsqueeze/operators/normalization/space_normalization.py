@@ -11,11 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, Bools, all_finite, any_along
+from onnxsqueeze.abstract.compact import Bools, any_along
 from onnxsqueeze.abstract.interval import Interval, collapse, compact
-from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.normalization.channels import axis_of, keeps_shape
+from onnxsqueeze.operators.normalization.channels import axis_of, keeps_shape, statistics_refusal
+from onnxsqueeze.operators.normalization.several_axes import parameters_refusal, whole_parameter
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Role
 from onnxsqueeze.rules.parameters import operand_parameters
@@ -30,17 +30,7 @@ def covers_space(node: Node, context: Context) -> bool:
 
 
 def _applies(node: Node, context: Context) -> Refusal | None:
-    if any(name and (context.graph.readers.get(name) or name in context.graph.outputs) for name in node.outputs[1:]):
-        return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.operator} whose mean or deviation is read")
-    for name in filter(None, node.inputs[1:3]):
-        array = context.value(name)
-        if array is None:
-            return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
-        if array.ndim > context.rank(node.inputs[0]) - axis_of(node, context):
-            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.operator} with parameters of another rank")
-        if not all_finite(array):
-            return Refusal(Reason.NOT_FINITE, name)
-    return None
+    return statistics_refusal(node, context) or parameters_refusal(node, context, len(_axes(node, context)))
 
 
 def _axes(node: Node, context: Context) -> tuple[int, ...]:
@@ -48,18 +38,11 @@ def _axes(node: Node, context: Context) -> tuple[int, ...]:
     return tuple(range(axis_of(node, context), context.rank(node.inputs[0])))
 
 
-def _parameter(node: Node, context: Context, position: int, default: float) -> Array:
-    """Return scale (1) or bias (2) with all axes of the input."""
-    array = context.value(node.input(position)) if node.input(position) else None
-    stored = np.asarray(default) if array is None else array.astype(np.float64)
-    return stored.reshape((1,) * (context.rank(node.inputs[0]) - stored.ndim) + stored.shape)
-
-
 def _forward(node: Node, context: Context, centred: bool) -> Sequence[Interval]:
     """What has no scale is its bias, and what is 0 everywhere; with a mean, what is one constant everywhere, too."""
     data = collapse(context.interval(node.inputs[0]), _axes(node, context))
-    fixed = (_parameter(node, context, 1, 1.0) == 0) | (data.constant & (centred | (data.lower == 0)))
-    bias = _parameter(node, context, 2, 0.0)
+    fixed = (whole_parameter(node, context, 1, 1.0) == 0) | (data.constant & (centred | (data.lower == 0)))
+    bias = whole_parameter(node, context, 2, 0.0).astype(np.float64)
     return [compact(Interval(np.where(fixed, bias, -np.inf), np.where(fixed, bias, np.inf)))]
 
 

@@ -63,12 +63,11 @@ def _norms(use: Use, device: torch.device) -> Callable[[Tensor], Tensor]:
     if len(axes) == 1 and len(np.unique(read)) == read.shape[axes[0]]:
         others = [axis for axis in range(read.ndim) if axis != axes[0]]
         return lambda values: (values.square().sum(others, keepdim=True) + _SMALLEST).sqrt()
-    places = torch.from_numpy(read - min(0, int(read.min(initial=0)))).to(
-        device
-    )  # what is read by none is a group, too
+    numbers = read - min(0, int(read.min(initial=0)))  # what is read by none is a group, too
+    places, count = torch.from_numpy(numbers).to(device), int(numbers.max()) + 1
 
     def by_place(values: Tensor) -> Tensor:
-        sums = values.new_zeros(int(places.max()) + 1).index_add_(0, places.flatten(), values.square().flatten())
+        sums = values.new_zeros(count).index_add_(0, places.flatten(), values.square().flatten())
         return (sums[places] + _SMALLEST).sqrt()
 
     return by_place
