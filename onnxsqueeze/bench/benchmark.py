@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,6 +22,7 @@ from onnxsqueeze.verification.difference import largest_plausible
 
 ALL = "all"
 _DEFAULT = Settings()
+_RUNNING = Path("/proc/loadavg")  # three averages, and how many threads want a processor, of how many
 
 Progress = Callable[[str, float | None], None]
 """Is told what is being done, and which fraction of that lies behind where it is known."""
@@ -126,12 +128,24 @@ def _described(subjects: Subjects) -> Iterator[BenchedModel]:
 
 def _busy() -> list[str]:
     """Warn of a machine that has other things to do, where the system tells."""
-    if not hasattr(os, "getloadavg"):
-        return []
-    load, cores = os.getloadavg()[0], this_machine().cores
-    if load <= cores / 2:
+    load, cores = _others(), this_machine().cores
+    if load <= cores / 4:
         return []
     return [f"the machine was busy before this began (load {load:.1f} on {cores} cores), and timings suffer from that"]
+
+
+def _others(samples: int = 25, interval: float = 0.01) -> float:
+    """Return how many threads beside this one want a processor now, 0 where nothing tells.
+
+    Linux counts them. Its average over a minute, which is all that other systems have, still counts what ended.
+    """
+    if not _RUNNING.is_file():
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    counts = []
+    for _ in range(samples):
+        counts.append(int(_RUNNING.read_text().split()[3].partition("/")[0]) - 1)
+        time.sleep(interval)
+    return sum(counts) / samples
 
 
 def _warnings(report: BenchReport, subjects: Subjects) -> Iterator[str]:
