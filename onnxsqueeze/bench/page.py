@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import PurePath
+
 from onnxsqueeze.bench.report import BenchReport, Measurement
 from onnxsqueeze.reporting.page.content import Content, LatencyPart, LatencyRow, TablePart, Total
 from onnxsqueeze.reporting.page.render import render
@@ -22,6 +25,7 @@ def page(report: BenchReport, title: str, command: str = "onnxsqueeze.bench") ->
 
 def content(report: BenchReport, title: str, command: str) -> Content:
     """Return the content of the page."""
+    report = _named(report)
     machine = report.machine
     runtimes = [_runtime(report, entry.name, entry.title, entry.problem) for entry in report.runtimes]
     threads = f"{report.threads} thread{'' if report.threads == 1 else 's'}"
@@ -39,6 +43,7 @@ def content(report: BenchReport, title: str, command: str) -> Content:
     versions = [
         (entry.title, ", ".join(f"{name} {version}" for name, version in entry.versions.items()))
         for entry in report.runtimes
+        if entry.versions
     ]
     return Content(
         title=title,
@@ -51,6 +56,18 @@ def content(report: BenchReport, title: str, command: str) -> Content:
             TablePart("Models", ("model", "weights", "MACs", "bytes", "gzip bytes"), rows),
             TablePart("Versions", ("runtime", "versions"), versions, left=2),
         ),
+    )
+
+
+def _named(report: BenchReport) -> BenchReport:
+    """Return a report that names models by their files alone, where these differ: folders say little and take room."""
+    short = {model.name: PurePath(model.name).name for model in report.models}
+    if len(set(short.values())) < len(short):
+        return report
+    return replace(
+        report,
+        models=tuple(replace(model, name=short[model.name]) for model in report.models),
+        measurements=tuple(replace(entry, model=short[entry.model]) for entry in report.measurements),
     )
 
 

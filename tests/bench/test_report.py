@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from onnxsqueeze.bench.intervals import Ratio
+from onnxsqueeze.bench.page import content
 from onnxsqueeze.bench.plotting import check_plot, plot
 from onnxsqueeze.bench.report import BenchedModel, BenchedRuntime, BenchReport, Measurement
 from onnxsqueeze.cli.runtime_tables import benched
@@ -108,3 +109,22 @@ def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"--plot needs matplotlib: pip install onnxsqueeze\[plot\]"):
         check_plot(Path("plot.svg"))
+
+
+@pytest.mark.parametrize(
+    ("second", "shown"),
+    [("/there/b.onnx", ["a.onnx", "b.onnx"]), ("/there/a.onnx", ["/here/a.onnx", "/there/a.onnx"])],
+)
+def test_the_page_names_models_by_their_files_where_these_differ(second: str, shown: list[str]) -> None:
+    named = {"a.onnx": "/here/a.onnx", "b.onnx": second}
+    report = replace(
+        REPORT,
+        models=tuple(replace(model, name=named[model.name]) for model in REPORT.models),
+        measurements=tuple(replace(entry, model=named[entry.model]) for entry in REPORT.measurements),
+    )
+    page = content(report, "a title", "a command")
+    assert page.latency is not None
+    assert [row.model for row in page.latency.runtimes[0][1]] == shown
+    assert [row[0] for row in page.tables[0].rows] == shown
+    assert [row[0] for row in page.tables[1].rows] == ["ORT"], "what is not installed has no version"
+    assert len(page.totals) == 1
