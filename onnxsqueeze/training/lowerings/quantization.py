@@ -108,19 +108,26 @@ def dynamic(call: NodeCall) -> tuple[Tensor, ...]:
 
 @leaf
 def packed(
-    x: Tensor, blocks: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, size: int, columns: int
+    x: Tensor,
+    blocks: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    order: Tensor | None,
+    bits: int,
+    size: int,
+    columns: int,
 ) -> Tensor:
     """Multiply by rows of codes that share bytes, [N, blocks, bytes of a block]; see the rule of MatMulNBits."""
     rows, count = blocks.shape[:2]
-    codes = unpacked(blocks, bits)[..., :size].to(scales.dtype)
+    codes = unpacked(blocks, bits).reshape(rows, -1)[:, :columns].to(scales.dtype)
+    groups = torch.arange(columns, device=x.device) // size if order is None else order[:columns].long()
     if zeros is None:
         middle = torch.full((rows, count), float(1 << (bits - 1)), dtype=scales.dtype, device=x.device)
     elif zeros.dtype == torch.uint8:
         middle = unpacked(zeros.reshape(rows, -1), bits)[:, :count].to(scales.dtype)
     else:
         middle = zeros.reshape(rows, count)
-    real = (codes - middle.unsqueeze(-1)) * scales.reshape(rows, count, 1)
-    return F.linear(x, real.reshape(rows, -1)[:, :columns].to(x.dtype))
+    return F.linear(x, ((codes - middle[:, groups]) * scales.reshape(rows, count)[:, groups]).to(x.dtype))
 
 
 def unpacked(array: Tensor, bits: int) -> Tensor:
@@ -133,10 +140,9 @@ def unpacked(array: Tensor, bits: int) -> Tensor:
 @lowering("MatMulNBits", domain="com.microsoft", fixed=(1, 2, 3, 4))
 def product(call: NodeCall) -> Tensor:
     """A product with packed weights, which are not trained."""
-    if call.has(4):
-        raise UsageError(f"node '{call.node.label}': MatMulNBits with g_idx cannot be trained")
     bits, size, columns = (int(call.attribute(name, 4)) for name in ("bits", "block_size", "K"))
-    found = packed(call.tensor(0), call.tensor(1), call.tensor(2), call.operand(3), bits, size, columns)
+    others = call.operand(3), call.operand(4), bits, size, columns
+    found = packed(call.tensor(0), call.tensor(1), call.tensor(2), *others)
     return found + call.tensor(5) if call.has(5) else found
 
 

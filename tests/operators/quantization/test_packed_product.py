@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
+from onnxsqueeze.coupling.keep_reason import Reason
+from tests.operators.quantization.test_traps import reasons
 from tests.support.planted.checks import files_of_any_length
 from tests.support.quantized import MICROSOFT, outputs
 
@@ -42,15 +44,23 @@ class Packed:
         return name
 
     def layer(
-        self, x: str, rows: int, columns: int, zero_rows: Any = (), zero_columns: Any = (), bias: Any = None
+        self,
+        x: str,
+        rows: int,
+        columns: int,
+        zero_rows: Any = (),
+        zero_columns: Any = (),
+        bias: Any = None,
+        order: Any = None,
     ) -> str:
         count = -(-columns // BLOCK)
         middle, top = 1 << (self.bits - 1), 1 << self.bits
         zeros = self.random.integers(0, top, (rows, count)) if self.zeros else np.full((rows, count), middle)
         codes = self.random.integers(0, top, (rows, count, BLOCK))
-        codes[codes == zeros[:, :, None]] ^= 1
         at = codes.reshape(rows, -1)
-        full = np.repeat(zeros, BLOCK, 1)
+        groups = np.resize(np.arange(count * BLOCK) // BLOCK if order is None else order, count * BLOCK) % count
+        full = zeros[:, groups]
+        at[at == full] ^= 1
         at[list(zero_rows)] = full[list(zero_rows)]
         at[:, list(zero_columns)] = full[:, list(zero_columns)]
         scales = self.random.uniform(0.01, 0.02, (rows, count)).astype("f")
@@ -60,6 +70,8 @@ class Packed:
             inputs.append(self.store(packed.reshape(-1) if self.flat else packed))
         elif self.zeros:
             inputs.append(self.store(zeros.astype("f")))
+        if order is not None:
+            inputs += [""] * (4 - len(inputs)) + [self.store(np.asarray(order, np.int32))]
         if bias is not None:
             inputs += [""] * (5 - len(inputs)) + [self.store(np.asarray(bias, "f"))]
         name = f"y{len(self.nodes)}"
@@ -107,3 +119,116 @@ def test_rows_and_blocks(bits: int, zeros: str, flat: bool, columns: int) -> Non
     (first, _) = result.report.layers
     assert first.macs_before == 3 * 70 * 48  # a block that is not full is multiplied whole
     assert first.sparsity == pytest.approx(22 / 70)
+
+
+def orders(columns: int) -> dict[str, Array]:
+    """Return whose scale each column has: mixed up over all of the row, and so that groups are no blocks' size."""
+    random = np.random.default_rng(columns)
+    in_order = np.arange(columns) // BLOCK
+    return {"mixed": random.permutation(in_order), "uneven": np.where(in_order == 1, 0, in_order)}
+
+
+def squeezed(net: Packed, y: str, columns: int) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
+    """Minimize a network, compare what it computes, and return its products."""
+    model = net.model(y, columns)
+    with files_of_any_length():
+        result = sq.minimize(model, round_to=1)
+    x = np.random.default_rng(5).standard_normal((2, 3, columns)).astype("f")
+    before, after = (outputs(each, {"x": x})[0] for each in (model, result.model))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+    return result.model, products(result.model)
+
+
+def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "MatMulNBits"]
+
+
+def sizes(node: onnx.NodeProto) -> tuple[int, int]:
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    return given["N"], given["K"]
+
+
+@pytest.mark.parametrize(("zeros", "flat", "padded"), [("", True, False), ("numbers", False, True)])
+def test_columns_in_an_order_of_their_own(zeros: str, flat: bool, padded: bool) -> None:
+    """Act-order: of 72 units 16 that share a scale are not read, and two of another group: the two stay."""
+    net = Packed(4, zeros, flat)
+    bias = np.zeros(72)
+    bias[60:] = 0.7
+    order = orders(72)["mixed"]
+    hidden = net.layer("x", 72, 40, [7, *range(60, 72)], bias=bias, order=orders(40)["mixed"])
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    unread = [*np.flatnonzero(order == 2), *np.flatnonzero(order == 0)[:2]]
+    stored = np.concatenate([order, np.zeros(8, int)]) if padded else order
+    model, (first, second) = squeezed(net, net.layer("h", 24, 72, zero_columns=unread, order=stored), 40)
+    assert sizes(first) == (56, 40) and sizes(second) == (24, 56)
+    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    left = order[order != 2]
+    np.testing.assert_array_equal(arrays[second.input[4]], np.where(left > 2, left - 1, left))
+    assert arrays[second.input[1]].shape == (24, 4, BLOCK // 2) and arrays[second.input[2]].size == 24 * 4
+
+
+def test_scales_that_no_column_has_fill_up() -> None:
+    """A group of 32 columns and two of 16: one of 16 leaves, three blocks and as many scales are stored for two."""
+    net = Packed(4, "", False)
+    hidden = net.layer("x", 64, 40)
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    order = orders(64)["uneven"]
+    y = net.layer("h", 24, 64, zero_columns=np.flatnonzero(order == 2), order=order)
+    model, (first, second) = squeezed(net, y, 40)
+    assert sizes(first) == (48, 40) and sizes(second) == (24, 48)
+    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert arrays[second.input[2]].shape == (24, 3)
+    np.testing.assert_array_equal(arrays[second.input[4]], np.repeat([0, 0, 1], BLOCK))
+
+
+def test_groups_smaller_than_blocks_stay() -> None:
+    """As many scales are stored as columns fill blocks: too few for the small groups, if the large one left."""
+    net = Packed(4, "", False)
+    hidden = net.layer("x", 64, 40)
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    order = np.repeat([0, 1, 2, 3], [40, 8, 8, 8])
+    y = net.layer("h", 24, 64, zero_columns=range(40), order=order)
+    _, (first, second) = squeezed(net, y, 40)
+    assert sizes(first) == (64, 40) and sizes(second) == (24, 64)
+
+
+REFUSED = {
+    "packed zero points": Reason.UNSUPPORTED_DTYPE,  # onnxruntime takes them for 8 where there is an order
+    "bits": Reason.UNSUPPORTED_DTYPE,  # it reads codes of 4 bits alone there
+    "prepacked": Reason.UNSUPPORTED_DTYPE,
+    "range": Reason.UNKNOWN_SHAPE,
+    "short": Reason.UNKNOWN_SHAPE,
+    "computed": Reason.COMPUTED_WEIGHT,
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_told_stays(what: str) -> None:
+    net = Packed(8 if what == "bits" else 4, "codes" if what == "packed zero points" else "", True)
+    order = orders(64)["mixed"]
+    order = order + 1 if what == "range" else order[:-1] if what == "short" else order
+    hidden = net.layer("x", 64, 40, zero_rows=range(8))
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    y = net.layer("h", 24, 64, zero_rows=range(8), order=None if what == "prepacked" else order)
+    read = net.nodes[-1]
+    if what == "prepacked":
+        read.attribute.append(helper.make_attribute("weight_prepacked", 1))
+    model = net.model(y, 40)
+    if what == "computed":
+        (given,) = (each for each in model.graph.initializer if each.name == read.input[4])
+        model.graph.initializer.remove(given)
+        model.graph.input.append(helper.make_tensor_value_info(read.input[4], TensorProto.INT32, [64]))
+    result = sq.minimize(model, round_to=1, verify=False)
+    assert [sizes(each) for each in products(result.model)] == [(64, 40), (24, 64)]
+    assert REFUSED[what] in reasons(result)
+
+
+def test_packed_zero_points_in_the_middle_are_read_alike() -> None:
+    net = Packed(4, "", True)
+    hidden = net.layer("x", 24, 64, zero_rows=range(8, 24), order=orders(64)["mixed"])
+    net.nodes[-1].input[3] = net.store(np.full(24 * 2, 0x88, np.uint8))
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    model, (first, second) = squeezed(net, net.layer("h", 8, 24), 64)
+    assert sizes(first) == (16, 64) and sizes(second) == (8, 16)  # the second layer's blocks
+    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    np.testing.assert_array_equal(arrays[first.input[3]], np.full(16 * 2, 0x88))

@@ -151,10 +151,20 @@ def test_whole_numbers_hand_gradients_on(op: str) -> None:
         assert 0.9 < ours.norm() / theirs.norm() < 1.1
 
 
-@pytest.mark.parametrize(("bits", "zeros", "flat"), [(4, "codes", True), (4, "", False), (4, "numbers", False)])
-def test_packed_products(bits: int, zeros: str, flat: bool) -> None:
-    net = Packed(bits, zeros, flat)
-    model = net.model(net.layer("x", 20, 40, bias=np.ones(20)), 40)
+PACKED = [
+    ("codes", True, False),
+    ("", False, False),
+    ("numbers", False, False),
+    ("", True, True),
+    ("numbers", False, True),
+]
+
+
+@pytest.mark.parametrize(("zeros", "flat", "ordered"), PACKED)
+def test_packed_products(zeros: str, flat: bool, ordered: bool) -> None:
+    net = Packed(4, zeros, flat)
+    order = np.random.default_rng(3).permutation(40) // 16 if ordered else None
+    model = net.model(net.layer("x", 20, 40, bias=np.ones(20), order=order), 40)
     x = np.random.default_rng(5).standard_normal((2, 3, 40)).astype("f")
     with torch.no_grad():
         found = from_onnx(model)(torch.from_numpy(x)).numpy()
