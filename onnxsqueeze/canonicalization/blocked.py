@@ -23,7 +23,7 @@ from onnxsqueeze.canonicalization.rebuild import _with_nodes
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.protobuf import copy_except, fixed_size
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 
@@ -279,7 +279,7 @@ def _channels(model: Model, entered: dict[str, int]) -> dict[str, int]:
     for info in (*inferred.value_info, *inferred.input, *inferred.output):
         dims = info.type.tensor_type.shape.dim
         if info.name in entered and len(dims) == _RANK:
-            found[info.name] = int(dims[entered[info.name]].dim_value)
+            found[info.name] = fixed_size(dims[entered[info.name]]) or 0
     if not all(found.get(name) for name in entered):
         raise _NotPlain
     return found

@@ -52,3 +52,8 @@ def dimension_name(value: str | bytes) -> str:
     """Return the name of a dynamic dimension, "" for none: a question mark, which some write for every one, is none."""
     name = as_text(value)
     return "" if name == "?" else name
+
+
+def fixed_size(dim: Any) -> int | None:
+    """Return the size that a `TensorShapeProto.Dimension` fixes, None for a dynamic one, which Paddle writes as -1."""
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value >= 0 else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnx import ValueInfoProto
 
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.model.protobuf import fixed_size
 from onnxsqueeze.model.saving import save
 from onnxsqueeze.runtimes.base import Conversion
 
@@ -28,7 +29,8 @@ def with_fixed_shapes(conversion: Conversion) -> tuple[Path, ...]:
         _fix(value, conversion.shapes)
     for output in graph.output:
         for dim in output.type.tensor_type.shape.dim:
-            dim.ClearField("dim_param")
+            if fixed_size(dim) is None:
+                dim.Clear()
     known = [value for value in graph.value_info if not _symbolic(value)]
     del graph.value_info[:]
     graph.value_info.extend(known)
@@ -60,4 +62,4 @@ def _fix(value: ValueInfoProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _symbolic(value: ValueInfoProto) -> bool:
-    return any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+    return any(fixed_size(dim) is None for dim in value.type.tensor_type.shape.dim)

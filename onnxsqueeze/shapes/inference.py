@@ -20,7 +20,7 @@ from onnx import TypeProto, ValueInfoProto
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic, parsed, symbol
 from onnxsqueeze.errors import InvalidModelError
 from onnxsqueeze.graph.graph import Graph, Node
-from onnxsqueeze.model.protobuf import dimension_name
+from onnxsqueeze.model.protobuf import dimension_name, fixed_size
 from onnxsqueeze.rules.contract import Context, OpRule
 from onnxsqueeze.rules.guard import NOT_COMPUTABLE
 from onnxsqueeze.rules.lessons import RuleFailed
@@ -204,8 +204,8 @@ class ShapeInference:
         return list(value.type.tensor_type.shape.dim)
 
     def _dimension(self, entry: Any, otherwise: str, declared: Any = None) -> Dimension:
-        if entry.HasField("dim_value") and entry.dim_value >= 0:
-            return int(entry.dim_value)
+        if (size := fixed_size(entry)) is not None:
+            return size
         name = dimension_name(entry.dim_param)
         if name:
             return self._named.setdefault(name, parsed(name))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.protobuf import copy_except
+from onnxsqueeze.model.protobuf import copy_except, fixed_size
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.minimize import minimize
 from onnxsqueeze.squeezing.allocation import Step
@@ -114,7 +114,7 @@ class Maker:
     def _single(self) -> int:
         """Return the smallest batch that the model takes: 1 unless it fixes another."""
         dims = [value.type.tensor_type.shape.dim for value in self.original.skeleton.graph.input]
-        fixed = any(dim and dim[0].HasField("dim_value") for dim in dims)
+        fixed = any(dim and fixed_size(dim[0]) is not None for dim in dims)
         return self._part.batch if fixed else 1
 
 

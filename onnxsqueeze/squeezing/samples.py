@@ -18,6 +18,7 @@ from onnx import ValueInfoProto, helper
 
 from onnxsqueeze.errors import UsageError, one_line
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import dimension_name, fixed_size
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.samples import read_arrays
 
@@ -85,8 +86,8 @@ class Part:
             elif value.name in self.arrays:
                 shape = self.arrays[value.name].shape[1:] if self.single else self.arrays[value.name].shape
             for axis, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=False)):
-                if not dim.HasField("dim_value"):
-                    found[dim.dim_param or f"{value.name}[{axis}]"] = int(size)
+                if fixed_size(dim) is None:
+                    found[dimension_name(dim.dim_param) or f"{value.name}[{axis}]"] = int(size)
         return found
 
     def first(self, count: int) -> Part:
@@ -225,7 +226,7 @@ def _layout(given: Mapping[str, tuple[ValueInfoProto, Any]]) -> tuple[dict[str, 
 
 def _sizes(value: ValueInfoProto) -> tuple[int | None, ...]:
     shape = value.type.tensor_type.shape
-    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in shape.dim)
+    return tuple(map(fixed_size, shape.dim))
 
 
 def _typed(value: ValueInfoProto, array: Any) -> Array:
@@ -253,8 +254,10 @@ def _split(everything: Part, most: int, seed: int) -> Samples:
     """Hold a third out, in whole batches of a size that the model fixes."""
     batch = everything.batch if everything.batch != BATCH else 1
     blocks = len(everything) // batch
-    if len(everything) < LEAST or blocks < 3:
-        raise UsageError(f"--data holds {len(everything)} samples; give at least {LEAST}, better some thousands")
+    least = max(LEAST, _HELD_OUT * batch)
+    if len(everything) < least:
+        fixed = f", as the model fixes batches of {batch}" if least > LEAST else ""
+        raise UsageError(f"--data holds {len(everything)} samples; give at least {least}{fixed}, better some thousands")
     order = np.random.default_rng(seed).permutation(blocks)
     held = max(1, blocks // _HELD_OUT)
     parts = []

@@ -13,7 +13,7 @@ from enum import Enum
 from onnx import TypeProto, ValueInfoProto
 
 from onnxsqueeze.errors import UsageError
-from onnxsqueeze.model.protobuf import dimension_name
+from onnxsqueeze.model.protobuf import dimension_name, fixed_size
 from onnxsqueeze.verification.model_source import SMALL
 
 Sizes = dict[str, int]
@@ -183,9 +183,7 @@ def _others(role: Role, size: int, largest_batch: int) -> list[int]:
 
 def _dims(value: ValueInfoProto) -> tuple[Dim, ...]:
     return tuple(
-        dim.dim_value
-        if dim.HasField("dim_value") and dim.dim_value >= 0
-        else dimension_name(dim.dim_param) or f"{value.name}[{axis}]"
+        (dimension_name(dim.dim_param) or f"{value.name}[{axis}]") if (size := fixed_size(dim)) is None else size
         for axis, dim in enumerate(input_type(value).tensor_type.shape.dim)
     )
 

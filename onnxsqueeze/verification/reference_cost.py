@@ -9,6 +9,7 @@ from contextlib import suppress
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
+from onnxsqueeze.model.protobuf import fixed_size
 from onnxsqueeze.verification.dimension_sizes import input_type
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -78,8 +79,9 @@ def _shapes(model: ModelProto, fed: Shapes) -> dict[str, tuple[int, ...]]:
 
 def _static(value: ValueInfoProto) -> tuple[int, ...] | None:
     tensor = value.type.tensor_type
-    known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
-    return tuple(dim.dim_value for dim in tensor.shape.dim) if known else None
+    sizes = [fixed_size(dim) for dim in tensor.shape.dim]
+    known = [size for size in sizes if size is not None]
+    return tuple(known) if tensor.HasField("shape") and len(known) == len(sizes) else None
 
 
 def _node_seconds(node: NodeProto, shapes: Shapes) -> float:

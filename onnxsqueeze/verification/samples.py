@@ -12,6 +12,7 @@ import numpy.typing as npt
 from onnx import ValueInfoProto, helper
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.model.protobuf import fixed_size
 from onnxsqueeze.verification.archive import read_archive
 from onnxsqueeze.verification.dimension_sizes import input_type
 from onnxsqueeze.verification.model_source import Source
@@ -84,7 +85,7 @@ def _slice_length(tensors: Mapping[str, tuple[ValueInfoProto, Array]]) -> int | 
         return None
     if all(len(shape) == len(declared[name]) + 1 for name, shape in shapes.items()):
         return 0
-    batches = {dims[0].dim_value if dims else 0 for dims in declared.values()}
+    batches = {fixed_size(dims[0]) or 0 if dims else 0 for dims in declared.values()}
     length, batch = lengths.pop(), batches.pop()
     return batch if not batches and batch and length > batch and length % batch == 0 else None
 

@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
+from onnxsqueeze.model.protobuf import fixed_size
 from onnxsqueeze.rules.contract import UNKNOWN, Context
 from onnxsqueeze.rules.lessons import RuleFailed
 from onnxsqueeze.rules.registry import rule_for
@@ -89,7 +90,7 @@ class Scope:
         kind = self._declared.get(name)
         if kind is None or not kind.HasField("shape"):
             return None
-        dims = [dim.dim_value for dim in kind.shape.dim]
+        dims = [fixed_size(dim) or 0 for dim in kind.shape.dim]
         return dims if all(dims) else None
 
     def type_of(self, name: str) -> int | None:

@@ -12,6 +12,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor, nn
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.model.protobuf import fixed_size
 
 if TYPE_CHECKING:
     from onnxsqueeze.training.module import OnnxModule
@@ -95,7 +96,7 @@ def small_batches(
 def _any_batch(module: OnnxModule, axes: Sequence[int]) -> bool:
     values = {value.name: value for value in module.model.skeleton.graph.input}
     dims = [values[name].type.tensor_type.shape.dim for name in module.input_names]
-    return all(len(dim) > axis and not dim[axis].dim_value for dim, axis in zip(dims, axes, strict=True))
+    return all(len(dim) > axis and not fixed_size(dim[axis]) for dim, axis in zip(dims, axes, strict=True))
 
 
 @contextmanager

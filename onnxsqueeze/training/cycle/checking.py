@@ -14,6 +14,7 @@ from torch import nn
 
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import dimension_name, fixed_size
 from onnxsqueeze.training.module import OnnxModule
 
 
@@ -126,7 +127,9 @@ def _sizes(value: ValueInfoProto) -> list[int | str] | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return None
-    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
+    found = [fixed_size(dim) for dim in kind.shape.dim]
+    names = [dimension_name(dim.dim_param) or "?" for dim in kind.shape.dim]
+    return [name if size is None else size for name, size in zip(names, found, strict=True)]
 
 
 def fits(declared: Sequence[int | str], shape: tuple[int, ...]) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import dimension_name, fixed_size
 from onnxsqueeze.training.lowerings.node_call import torch_dtype
 
 
@@ -67,10 +68,11 @@ def _check(name: str, tensor: Tensor, kind: TypeProto.Tensor) -> None:
         raise UsageError(f"input '{name}' is {tensor.dtype}; the model takes {wanted}")
     if not kind.HasField("shape"):
         return
-    sizes = [entry.dim_value if entry.HasField("dim_value") else None for entry in kind.shape.dim]
+    sizes = [fixed_size(entry) for entry in kind.shape.dim]
     fits = len(sizes) == tensor.ndim and all(
         size in (None, given) for size, given in zip(sizes, tensor.shape, strict=True)
     )
     if not fits:
-        shape = [entry.dim_value if entry.HasField("dim_value") else entry.dim_param or "?" for entry in kind.shape.dim]
+        names = [dimension_name(entry.dim_param) or "?" for entry in kind.shape.dim]
+        shape = [name if size is None else size for name, size in zip(names, sizes, strict=True)]
         raise UsageError(f"input '{name}' has the shape {list(tensor.shape)}; the model takes {shape}")

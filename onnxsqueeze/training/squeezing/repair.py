@@ -11,6 +11,7 @@ import torch
 
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.protobuf import fixed_size
 from onnxsqueeze.squeezing.readers import readers_of
 from onnxsqueeze.squeezing.refitting import front_to_back
 from onnxsqueeze.squeezing.samples import BATCH, Part
@@ -52,7 +53,7 @@ def _part(module: OnnxModule, units: Units, feeds: Sequence[Feeds]) -> Part:
     apart = [name for name, array in feeds[0].items() if array.ndim and array.shape[axes[name]] == count]
     joined = {name: np.concatenate([np.moveaxis(each[name], axes[name], 0) for each in like]) for name in apart}
     dims = {value.name: value.type.tensor_type.shape.dim for value in module.model.skeleton.graph.input}
-    fixed = [int(dims[name][axes[name]].dim_value) for name in apart]
+    fixed = [fixed_size(dims[name][axes[name]]) or 0 for name in apart]
     batch = max(fixed, default=0) or BATCH
     rows = min(map(len, joined.values()), default=0)
     whole = {name: array for name, array in feeds[0].items() if name not in apart}
