@@ -90,6 +90,35 @@ def test_weights_in_bodies_and_behind_casts_are_found() -> None:
     assert arrays(result)["half"].dtype == np.float16
 
 
+def test_codes_become_their_zero_point_and_what_is_added_behind_the_scale_zero() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> codes
+        (uint8[n,5] x, float[n,1,5] z) => (float[n,4] y, float[n,2,1,4] l) {
+        p = MatMulInteger (x, w, , wp) c = Cast <to = 1> (p) m = Mul (c, scale)
+        shape = Constant <value_ints = [1, 4]> () b4 = Reshape (b, shape) y = Add (m, b4)
+        l, a, e = com.microsoft.DynamicQuantizeLSTM <hidden_size = 4, direction = "bidirectional">
+            (z, k, r, lb, , , , , ks, kp, ks, kp) }""")
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.integers(0, 100, (5, 4), dtype=np.uint8),
+        "wp": np.array(128, np.uint8),
+        "scale": np.array(0.1, np.float32),
+        "b": np.ones(4, np.float32),
+        "k": random.integers(1, 100, (2, 5, 16), dtype=np.int8),
+        "r": random.integers(1, 100, (2, 4, 16), dtype=np.int8),
+        "lb": np.ones((2, 32), np.float32),
+        "ks": np.ones(2, np.float32),
+        "kp": np.full(2, -3, np.int8),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    found = arrays(masked(model, last_half, biases=True)[0])
+    assert (found["w"][:, 2:] == 128).all() and (found["w"][:, :2] < 128).all()
+    assert found["b"].tolist() == [1, 1, 0, 0]
+    for name in ("k", "r"):
+        gates = found[name].reshape(2, -1, 4, 4)
+        assert (gates[..., 2:] == -3).all() and (gates[..., :2] > 0).all()
+    assert not found["lb"].reshape(2, 8, 4)[..., 2:].any() and found["lb"].reshape(2, 8, 4)[..., :2].all()
+
+
 def test_the_list_says_how_to_feed_each_model() -> None:
     models = published(())
     assert len(models) > 20

@@ -1,8 +1,8 @@
 """Masks for models that somebody else exported: rows of every layer of an ONNX file, wherever its weight is stored.
 
 Weights in initializers and Constant nodes are found, also in the bodies of If, Loop and Scan and in functions, and
-behind what stores them in another form (Cast, Transpose, Identity, a scale, DequantizeLinear). Operators on integers
-are left as they are.
+behind what stores them in another form (Cast, Transpose, Identity, a scale, DequantizeLinear). Of operators on codes
+those with a measured scale are masked (MatMulInteger, ConvInteger, DynamicQuantizeLSTM), at their zero points.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 Chooser = Callable[[int], Any]
 """Which of so many rows become zeros, bool[rows]."""
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4}
+_POINTS = {"MatMulInteger": 3, "ConvInteger": 3}  # where the zero point of the weights is
 _ON_THE_WAY = ("Identity", "Cast", "DequantizeLinear", "Mul")
 
 
@@ -104,14 +105,21 @@ def _stored(scope: _Scope, name: str, axis: int) -> tuple[TensorProto, int, floa
             axis = list(_attributes(node)["perm"])[axis]
         elif node.op_type not in _ON_THE_WAY:
             return None
-        elif node.op_type == "DequantizeLinear" and len(node.input) > 2 and node.input[2]:  # noqa: PLR2004
-            point = scope.tensors.get(node.input[2])
-            values = np.zeros(1) if point is None else numpy_helper.to_array(point)
-            if point is None or (values != values.flat[0]).any():
+        elif node.op_type == "DequantizeLinear" and len(node.input) > 2:  # noqa: PLR2004
+            point = _point(scope, node.input[2])
+            if point is None:
                 return None
-            zero = float(values.flat[0])
+            zero = point
         name = node.input[0]
     return scope.tensors[name], axis, zero
+
+
+def _point(scope: _Scope, name: str) -> float | None:
+    """Return the one zero point of a weight, None where there are several or it is computed."""
+    if not name:
+        return 0.0
+    values = numpy_helper.to_array(scope.tensors[name]).ravel() if name in scope.tensors else np.arange(2)
+    return float(values[0]) if (values == values[0]).all() else None
 
 
 def _mask_layer(node: NodeProto, scope: _Scope, choose: Chooser, biases: bool, touched: set[int]) -> None:
@@ -125,19 +133,26 @@ def _mask_layer(node: NodeProto, scope: _Scope, choose: Chooser, biases: bool, t
         "FusedConv": [(1, 0)],
         "Gemm": [(1, 0 if attributes.get("transB") else 1)],
         "MatMul": [(1, -1), (0, -2)],
+        "MatMulInteger": [(1, -1)],
+        "ConvInteger": [(1, 0)],
     }.get(op, [])
+    point = _point(scope, "".join(node.input[_POINTS[op] :][:1])) if op in _POINTS else 0.0
+    if point is None:
+        return
     for position, axis in places:
         if op == "ConvTranspose" and attributes.get("group", 1) > 1:
             continue
-        rows = _mask_rows(scope, node.input[position], axis, choose, touched)
+        rows = _mask_rows(scope, node.input[position], axis, choose, touched, point)
         if rows is not None and biases:
-            _mask_behind(node, scope, rows, position)
+            if position == 1 and op not in _POINTS and len(node.input) > 2 and node.input[2]:  # noqa: PLR2004
+                _mask_vector(scope, node.input[2], rows)
+            _mask_behind(node.output[0], scope, rows)
         if rows is not None:
             return
 
 
-def _mask_rows(scope: _Scope, name: str, axis: int, choose: Chooser, touched: set[int]) -> Any:
-    """Set the chosen rows of a weight to zero; None for what is no weight of this kind."""
+def _mask_rows(scope: _Scope, name: str, axis: int, choose: Chooser, touched: set[int], point: float) -> Any:
+    """Set the chosen rows of a weight to zero, or its zero point; None for what is no weight of this kind."""
     rank = _rank(scope, name)
     found = _stored(scope, name, axis % rank) if rank > 1 else None
     if found is None or id(found[0]) in touched:
@@ -147,7 +162,7 @@ def _mask_rows(scope: _Scope, name: str, axis: int, choose: Chooser, touched: se
     if not 0 <= along < array.ndim or array.shape[along] < 2:  # noqa: PLR2004
         return None
     gone = choose(array.shape[along])
-    np.moveaxis(array, along, 0)[gone] = zero
+    np.moveaxis(array, along, 0)[gone] = zero or point
     _write(tensor, array)
     touched.add(id(tensor))
     return gone
@@ -165,7 +180,8 @@ def _write(tensor: TensorProto, array: Any) -> None:
 
 def _mask_vector(scope: _Scope, name: str, gone: Any, fill: float = 0.0) -> None:
     """Set entries of a constant that has one for each row, along whichever axis."""
-    found = _stored(scope, name, 0)
+    node = scope.producers.get(name)
+    found = _stored(scope, node.input[0] if node is not None and node.op_type == "Reshape" else name, 0)
     if found is None:
         return
     array = numpy_helper.to_array(found[0]).copy()
@@ -175,30 +191,39 @@ def _mask_vector(scope: _Scope, name: str, gone: Any, fill: float = 0.0) -> None
     _write(found[0], array)
 
 
-def _mask_behind(node: NodeProto, scope: _Scope, gone: Any, weight: int) -> None:
-    """Set what is added to those rows to zero: a bias, an Add, or a BatchNormalization right behind the layer."""
-    if len(node.input) > 2 and node.input[2] and weight == 1:  # noqa: PLR2004
-        _mask_vector(scope, node.input[2], gone)
-    for reader in scope.readers.get(node.output[0], ()):
+def _mask_behind(name: str, scope: _Scope, gone: Any) -> None:
+    """Set what is added to those rows right behind a layer to zero: an Add, or a BatchNormalization."""
+    for reader in scope.readers.get(name, ()):
         if reader.op_type == "Add":
-            for name in reader.input:
-                if name != node.output[0]:
-                    _mask_vector(scope, name, gone)
+            for other in reader.input:
+                if other != name:
+                    _mask_vector(scope, other, gone)
         elif reader.op_type == "BatchNormalization":
             for position in (2, 3):
                 _mask_vector(scope, reader.input[position], gone)
+        elif reader.op_type == "Cast" or (reader.op_type == "Mul" and _of_codes(scope, name)):
+            _mask_behind(reader.output[0], scope, gone)
+
+
+def _of_codes(scope: _Scope, name: str) -> bool:
+    """Return whether a tensor is a sum of products of codes, which a Cast and a scale turn into real numbers."""
+    node = scope.producers[name]
+    return node.op_type in _POINTS or (node.op_type == "Cast" and _of_codes(scope, node.input[0]))
 
 
 def _mask_recurrent(node: NodeProto, scope: _Scope, choose: Chooser, biases: bool, touched: set[int]) -> None:
     """Set what the chosen units of a recurrent layer read to zero, in all gates."""
     gates, gone = _GATES[node.op_type], None
-    for position in (1, 2):
-        found = _stored(scope, node.input[position], 1)
-        if found is None or id(found[0]) in touched:
+    along = 2 if node.op_type == "DynamicQuantizeLSTM" else 1  # of its weights, which stand transposed there
+    for position, points in ((1, 9), (2, 11)):
+        found = _stored(scope, node.input[position], along)
+        point = _point(scope, "".join(node.input[points:][:1])) if along > 1 else 0.0
+        if found is None or point is None or id(found[0]) in touched:
             return
         array = numpy_helper.to_array(found[0]).copy()
-        gone = choose(array.shape[1] // gates) if gone is None else gone
-        array.reshape(len(array), gates, -1, array.shape[2])[:, :, gone] = 0
+        gone = choose(array.shape[along] // gates) if gone is None else gone
+        rows = np.moveaxis(array, along, 1)
+        rows[:, np.tile(gone, gates)] = point
         _write(found[0], array)
         touched.add(id(found[0]))
     if biases and len(node.input) > 3 and node.input[3]:  # noqa: PLR2004
