@@ -20,6 +20,7 @@ Chooser = Callable[[int], Any]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4}
 _POINTS = {"MatMulInteger": 3, "ConvInteger": 3}  # where the zero point of the weights is
+_BIAS_FORMS = ("Reshape", "Cast", "Floor", "Div")  # such as encode a bias by the measured scale
 _ON_THE_WAY = ("Identity", "Cast", "DequantizeLinear", "Mul")
 
 
@@ -180,8 +181,9 @@ def _write(tensor: TensorProto, array: Any) -> None:
 
 def _mask_vector(scope: _Scope, name: str, gone: Any, fill: float = 0.0) -> None:
     """Set entries of a constant that has one for each row, along whichever axis."""
-    node = scope.producers.get(name)
-    found = _stored(scope, node.input[0] if node is not None and node.op_type == "Reshape" else name, 0)
+    while name in scope.producers and scope.producers[name].op_type in _BIAS_FORMS:
+        name = scope.producers[name].input[0]
+    found = _stored(scope, name, 0)
     if found is None:
         return
     array = numpy_helper.to_array(found[0]).copy()
