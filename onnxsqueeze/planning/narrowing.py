@@ -135,8 +135,8 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
 
     Those want nothing between a layer and its encoding. So what is gathered are codes: in front of the layer, and
     behind it those of rows of zeros that need no bias of their own, where nothing but one encoding reads them. Layers
-    that make whole numbers or read real ones are as free as those of real numbers; where one operator measures, encodes
-    and multiplies, there is no place in front. ``kept`` are the channels that stay in what the layer reads and makes.
+    that make whole numbers, or real ones of data whose scale is measured, or read real ones are as free as those of
+    real numbers. ``kept`` are the channels that stay in what the layer reads and makes.
     """
     codes = codes_of(context, linear.weight)
     if codes is None or counted_by(context, output) is not None:
@@ -148,10 +148,10 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
         return part
     if decoder is not None and held(context, decoder.inputs[0]):
         return None
+    if codes_of(context, linear.data) is None:  # its scale is measured
+        return part
     free = encoder_of(context, output) is not None
     part = _alike(context, linear, part, kept[1]) if free else replace(part, rows=kept[1], shared_zero_row=-1)
-    if codes_of(context, linear.data) is None:  # its scale is measured
-        part = replace(part, columns=kept[0])
     return None if (part.columns == kept[0]).all() and part.shared_zero_row < 0 else part
 
 

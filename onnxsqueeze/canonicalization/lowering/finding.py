@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import onnx
@@ -59,21 +59,40 @@ LOWERINGS: Mapping[tuple[str, str], Lower] = {
 
 
 def lowered(model: Model) -> tuple[Model, tuple[Lowered, ...]]:
-    """Return a model whose fused nodes are plain ones, and what became of them; the argument if it has none."""
+    """Return a model whose fused nodes are plain ones, and what became of them; the argument if it has none.
+
+    What they became may be fused nodes in turn, which become plain ones then.
+    """
+    found: list[Lowered] = []
+    model, new = _lowered_once(model, None)
+    while new:
+        found += new
+        model, new = _lowered_once(model, {name for parts in new for member in parts.members for name in member.output})
+    return model, tuple(found)
+
+
+def _lowered_once(model: Model, among: Collection[str] | None) -> tuple[Model, list[Lowered]]:
+    """Lower each fused node of those that write ``among``, or of all."""
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
-        return model, ()
+        return model, []
     functions = functions_of(model.skeleton)
-    if not any(_fused(node) or key_of(node) in functions for node in model.skeleton.graph.node):
-        return model, ()
+    asked = [node for node in model.skeleton.graph.node if among is None or not among.isdisjoint(node.output)]
+    if not any(_fused(node) or key_of(node) in functions for node in asked):
+        return model, []
     graph = Graph(model)
     scope, taken = Scope(graph), _names(model)
-    found = {node.index: parts for node in graph.nodes if (parts := _lower(node, scope, taken, functions)) is not None}
+    found = {
+        node.index: parts
+        for node in graph.nodes
+        if (among is None or not among.isdisjoint(node.outputs))
+        and (parts := _lower(node, scope, taken, functions)) is not None
+    }
     nodes = [
         proto for node in graph.nodes for proto in (found[node.index].members if node.index in found else [node.proto])
     ]
     new = {constant.name: constant for parts in found.values() for constant in parts.constants}
     changed = replace(model, skeleton=_with_nodes(model.skeleton, nodes), initializers=model.initializers | new)
-    return (changed, tuple(found.values())) if found else (model, ())
+    return (changed, list(found.values())) if found else (model, [])
 
 
 def with_bodies_in_place(model: Model) -> Model:

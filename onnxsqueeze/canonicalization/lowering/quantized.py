@@ -20,6 +20,7 @@ from onnxsqueeze.graph.graph import ONNX_DOMAIN, Node
 from onnxsqueeze.model.lowered_node import Lowered, Place
 
 _CODED = 10  # the opset that brought these operators
+_MEASURED = 11  # the opset that brought DynamicQuantizeLinear
 _PER_CHANNEL = 13  # the opset since which scales may lie along an axis
 _ABSENT = -1
 _CARRIED = frozenset({"group", "num_heads", "scale"})  # attributes that what computes shares with the whole
@@ -95,10 +96,6 @@ class _Coding:
             self._named = True
         return self._parts.add(op, *inputs, outputs=outputs, copied=copied, domain=domain)
 
-    def skip(self) -> None:
-        """Count a node that was added to the parts directly."""
-        self._count += 1
-
     def may_have(self, place: int, position: int) -> None:
         """Say that the node that was added last may come to read a bias."""
         self.optional[self._count - 1, place] = position
@@ -169,33 +166,38 @@ def lower_whole_numbers(node: Node, parts: Parts, scope: Scope) -> Lowered | Non
 
 
 def lower_product_to_float(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
-    """MatMulIntegerToFloat: A and B, both scales, both zero points, and a bias of real numbers."""
+    """MatMulIntegerToFloat: A and B, both scales, both zero points, and a bias of real numbers.
+
+    One with a bias becomes one without and an Add, which is lowered in turn: rows that are put back stand between them.
+    """
     if not _possible(node, scope, (3,), (2,)):
         return None
+    if node.input(6):
+        operands = [parts.slot(place) if node.input(place) else "" for place in range(6)]
+        parts.add("Add", parts.add(node.op, *operands, domain=DOMAIN), parts.slot(6))
+        return parts.lowered()
     coding = _Coding(node, parts, scope)
     zeros = [_zero(node, position) for position in (4, 5)]
     data = coding.decoded(0, 2, zeros[0])
-    weight = coding.decoded(1, 3, zeros[1], _last_axis(node, scope, 1))
-    y = coding.core("MatMul", data, weight)
-    if node.input(6):
-        coding.core("Add", y, parts.slot(6))
+    coding.core("MatMul", data, coding.decoded(1, 3, zeros[1], _last_axis(node, scope, 1)))
     return coding.lowered()
 
 
 def lower_dynamic_product(node: Node, parts: Parts, scope: Scope) -> Lowered | None:
-    """DynamicQuantizeMatMul: A in real numbers, which is measured and encoded; B with scale and zero point; a bias."""
-    if not _possible(node, scope, (2,), ()):
+    """DynamicQuantizeMatMul: A in real numbers, which is measured and encoded; B with scale and zero point; a bias.
+
+    It becomes an encoding and a MatMulIntegerToFloat, which is lowered in turn: codes that are left out leave between
+    them.
+    """
+    if not _possible(node, scope, (2,), ()) or scope.graph.opsets.get("", 0) < _MEASURED:
         return None
-    coding = _Coding(node, parts, scope)
-    names = [parts.name(ending) for ending in ("codes", "scale", "zero")]
-    parts.add("DynamicQuantizeLinear", parts.slot(0), outputs=names)
-    coding.skip()
-    data = coding.add("DequantizeLinear", *names, axis=None)
-    weight = coding.decoded(1, 2, 3 if node.input(3) else _ABSENT, _last_axis(node, scope, 1))
-    y = coding.core("MatMul", data, weight)
-    if node.input(4):
-        coding.core("Add", y, parts.slot(4))
-    return coding.lowered()
+    codes, scale, zero = (parts.name(ending) for ending in ("codes", "scale", "zero"))
+    parts.add("DynamicQuantizeLinear", parts.slot(0), outputs=[codes, scale, zero])
+    parts.name_next()
+    others = [parts.slot(place) if node.input(place) else "" for place in (3, 4)]
+    operands = (codes, parts.slot(1), scale, parts.slot(2), zero, *others)
+    parts.add("MatMulIntegerToFloat", *operands, domain=DOMAIN)
+    return parts.lowered()
 
 
 def lower_attention(node: Node, parts: Parts, scope: Scope) -> Lowered | None:

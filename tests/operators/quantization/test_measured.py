@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,23 +158,6 @@ def test_random_layers(seed: int, curve: str, unread: int, constant: int) -> Non
     hidden = net.add(curve, hidden, *(bounds(net, -1, 2) if curve == "Clip" else []))
     hidden = net.add("Mul", hidden, net.store(net.random.choice([-1, 1, 2], units), "f"))
     net.minimized(encoded(net, hidden, outer))
-
-
-def test_fused_products_stay_whole() -> None:
-    """One operator that measures, encodes and multiplies: there is no place for a Gather in it."""
-    net = Net("N", 40)
-    inner, outer = net.random.standard_normal((40, 128)), net.codes(128, 60)
-    inner[:, 50] *= 100
-    outer[20:100] = 0
-    hidden = net.add("Relu", net.add("Gemm", "x", net.store(inner, "f")))
-    codes, scale = net.store(outer, np.int8), net.store(0.01, np.float32)
-    y = net.add("DynamicQuantizeMatMul", hidden, codes, scale, domain="com.microsoft")
-    y = net.add("MatMul", y, net.store(net.random.standard_normal((60, 4)), "f"))
-    model = net.model(y)
-    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    net.model = lambda y: model  # type: ignore[method-assign]
-    result = net.minimized(y)
-    assert [node.op_type for node in result.model.graph.node] == ["Gemm", "Relu", "DynamicQuantizeMatMul", "MatMul"]
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -72,6 +72,88 @@ def test_codes_are_gathered(kernel: tuple[int, ...], several: bool) -> None:
             np.testing.assert_array_equal(before, after)
 
 
+TO_FLOAT = (
+    "codes, scale, zero = DynamicQuantizeLinear(h)",
+    "MatMulIntegerToFloat(codes, w, scale, w_scale, zero, w_zero",
+)
+MEASURING = ("", "DynamicQuantizeMatMul(h, w, w_scale, w_zero")
+FUSED = [(TO_FLOAT, False, True), (TO_FLOAT, True, False), (MEASURING, False, False), (MEASURING, True, True)]
+
+
+def measured(form: tuple[str, str], bias: bool, several: bool, read: int, live: int) -> onnx.ModelProto:
+    """Return a network in which one operator reads some of 64 channels that are all handed out, and makes some rows.
+
+    The bias is none for half of the rows of zeros.
+    """
+    encoding, product = form
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+        fused (float[n,3,{WIDTH}] x) => (float[n,3,{WIDTH}] y, float[n,3,{ROWS}] z) {{
+            h = Sigmoid(x)
+            {encoding}
+            z = com.microsoft.{product}{", b" if bias else ""})
+            y = Identity(h)
+        }}""")
+    random = np.random.default_rng(5)
+    zero, rows = np.uint8(127), (ROWS,) if several else ()
+    weight = random.integers(128, 256, (WIDTH, ROWS)).astype(np.uint8)
+    weight[random.permutation(WIDTH)[read:]] = zero
+    empty = random.permutation(ROWS)[live:]
+    weight[:, empty] = zero
+    added = random.standard_normal(ROWS).astype(np.float32)
+    added[empty[::2]] = 0
+    arrays = {
+        "w": weight,
+        "w_zero": np.full(rows, zero),
+        "w_scale": random.uniform(0.01, 0.02, rows).astype(np.float32),
+        **({"b": added} if bias else {}),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return model
+
+
+def as_before(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """Compare what two models compute, bit for bit, with and without onnxruntime's optimizations."""
+    x = np.random.default_rng(0).standard_normal((9, 3, WIDTH)).astype(np.float32)
+    for optimized in (False, True):
+        pairs = zip(*(outputs(each, {"x": x}, optimized) for each in (before, after)), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(("form", "bias", "several"), FUSED)
+def test_columns_of_fused_products(form: tuple[str, str], bias: bool, several: bool) -> None:
+    """What measures, encodes and multiplies is taken apart there, and no further."""
+    model = measured(form, bias, several, READ, ROWS)
+    result = sq.minimize(model, round_to=1, verify=False).model
+    assert [node.op_type for node in result.graph.node] == [
+        *("Sigmoid", "DynamicQuantizeLinear", "Gather", "MatMulIntegerToFloat", "Identity")
+    ]
+    assert {tensor.name: tuple(tensor.dims) for tensor in result.graph.initializer}["w"] == (READ, ROWS)
+    as_before(model, result)
+    assert sq.minimize(result, round_to=1, verify=False).model == result
+
+
+@pytest.mark.parametrize(("form", "bias", "several"), FUSED)
+def test_rows_of_fused_products(form: tuple[str, str], bias: bool, several: bool) -> None:
+    """They come back as real numbers, in front of a bias."""
+    model = measured(form, bias, several, WIDTH, 10)
+    result = sq.minimize(model, round_to=1, verify=False).model
+    product = ["DynamicQuantizeMatMul"] if form is MEASURING else ["DynamicQuantizeLinear", "MatMulIntegerToFloat"]
+    added = ["Gather", *["Add"] * bias]
+    assert [node.op_type for node in result.graph.node] == ["Sigmoid", *product, *added, "Identity"]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in result.graph.initializer}
+    assert shapes["w"] == (WIDTH, 11)
+    assert shapes["w_scale"] == shapes["w_zero"] == ((11,) if several else ())
+    as_before(model, result)
+    assert sq.minimize(result, round_to=1, verify=False).model == result
+
+
+@pytest.mark.parametrize("form", [TO_FLOAT, MEASURING], ids=["encoded", "measured"])
+def test_fused_products_that_nothing_leaves_stay_whole(form: tuple[str, str]) -> None:
+    model = measured(form, True, False, WIDTH, ROWS)
+    result = sq.minimize(model, round_to=1, verify=False).model
+    assert [node.op_type for node in result.graph.node] == [node.op_type for node in model.graph.node]
+
+
 COMPUTED = """<ir_version: 8, opset_import: ["": 17]> computed (float[n,16] x) => (float[n,4] y) {
     codes = QuantizeLinear(x, s, z)
     w_codes = QuantizeLinear(w, s, z)
