@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import onnx
@@ -71,7 +71,7 @@ def lowered(model: Model) -> tuple[Model, tuple[Lowered, ...]]:
     return model, tuple(found)
 
 
-def _lowered_once(model: Model, among: Collection[str] | None) -> tuple[Model, list[Lowered]]:
+def _lowered_once(model: Model, among: set[str] | None) -> tuple[Model, list[Lowered]]:
     """Lower each fused node of those that write ``among``, or of all."""
     if model.skeleton.ir_version < _FIRST_WITH_FREE_INITIALIZERS:
         return model, []
