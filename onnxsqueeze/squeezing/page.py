@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxsqueeze.reporting.page.content import Content, FrontPart, FrontPoint, TablePart, Total
 from onnxsqueeze.reporting.page.render import render
 from onnxsqueeze.reporting.page.words import duration, readable, share, times
@@ -51,10 +53,17 @@ def content(report: SqueezeReport, title: str, command: str) -> Content:
             dense=report.dense,
         ),
         tables=(
-            TablePart("All networks", columns, [_row(point) for point in report.points], left=0),
+            _filled(TablePart("All networks", columns, [_row(point) for point in report.points], left=0)),
             TablePart("Time", ("step", "time"), [(step, duration(taken)) for step, taken in report.seconds.items()]),
         ),
     )
+
+
+def _filled(table: TablePart) -> TablePart:
+    """Return a table without the columns that hold nothing, as latency where it was no goal."""
+    kept = [place for place in range(len(table.columns)) if any(row[place] for row in table.rows)]
+    rows = [tuple(row[place] for place in kept) for row in table.rows]
+    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=rows)
 
 
 def _change(before: float, after: float, unit: str = "") -> tuple[str, float]:

@@ -32,8 +32,12 @@ def squeeze(folder: Path, *arguments: str) -> Result:
 
 
 def test_it_writes_the_small_model_and_says_what_it_is_not(files: Path) -> None:
-    done = squeeze(files, "--ratio", "2", "--json", str(files / "report.json"))
+    pytest.importorskip("jinja2", reason="pip install onnxsqueeze[report]")
+    said = ("--json", str(files / "report.json"), "--report", str(files / "page.html"))
+    done = squeeze(files, "--ratio", "2", *said)
     assert done.exit_code == 0, done.output
+    page = (files / "page.html").read_text()
+    assert "drop, points" in page and 'class="number">latency' not in page, "no latency was measured"
     assert "not the same function: this is pruning; the step after it was exact" in done.output
     report = json.loads((files / "report.json").read_text())
     assert report["chosen"]["ratio"] >= 2 and report["reached"] and report["note"].startswith("not the same")
