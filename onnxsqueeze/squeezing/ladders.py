@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.squeezing.evaluation import Evaluator
 from onnxsqueeze.squeezing.families import Family
-from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
+from onnxsqueeze.squeezing.gathering import Problems, gathered
 from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
 from onnxsqueeze.squeezing.reader import Arrays, Reader
 from onnxsqueeze.squeezing.refitting import masked
-from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from onnxsqueeze.units.units import Units
 
@@ -87,20 +87,6 @@ class Ladder:
         return float(np.interp(size, self.sizes[::-1], self.errors[::-1]))
 
 
-class Evaluator:
-    """Runs changed networks on some samples and compares their outputs with the original's."""
-
-    def __init__(self, network: Network, samples: int) -> None:
-        self._network = network
-        self._part = network.part.first(samples)
-        self._before = outputs_of(network.model, self._part)
-
-    def error(self, arrays: Arrays) -> float:
-        """Return the error of the network with other weights."""
-        network = self._network
-        return network.judge.error(self._before, outputs_of(with_arrays(network.model, arrays), self._part))
-
-
 def sizes_of(family: Family, multiple: int) -> list[int]:
     """Return the sizes that are tried, downwards; multiples of a number where that leaves a choice."""
     found = [family.size]
@@ -115,7 +101,9 @@ def sizes_of(family: Family, multiple: int) -> list[int]:
 
 def ladders_of(network: Network, tell: Tell) -> list[Ladder]:
     """Measure all families of a network."""
-    evaluator, few = Evaluator(network, _EVALUATED), Evaluator(network, _MEASURED)
+    evaluator, few = (
+        Evaluator(network.model, network.judge, network.part.first(samples)) for samples in (_EVALUATED, _MEASURED)
+    )
     problems: dict[str, Problems] = {}
     found = []
     for number, family in enumerate(network.families):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except
-from onnxsqueeze.squeezing.samples import Part
+from onnxsqueeze.squeezing.samples import Feeds, Part
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import RefusedError, Session
 
@@ -52,7 +52,11 @@ class Runner:
         Raises:
             UsageError: when the model does not run on a batch, or the batch is not finite.
         """
-        for feeds in part.batches():
+        yield from self.run_on(part.batches())
+
+    def run_on(self, batches: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+        """Yield the tensors by name for what is fed, batch after batch; raises as `run` does."""
+        for feeds in batches:
             own = {name: feeds[name] for name in self._given}
             try:
                 yield own if self._nothing else {**self._session.run(feeds), **own}
@@ -62,8 +66,13 @@ class Runner:
 
 def outputs_of(model: Model, part: Part) -> list[Array]:
     """Return the outputs of a model on samples, each joined along its first axis."""
-    batches = [list(found.values()) for found in Runner(model).run(part)]
-    return [np.concatenate([np.atleast_1d(array) for array in arrays]) for arrays in zip(*batches, strict=True)]
+    return joined(Runner(model).run(part))
+
+
+def joined(batches: Iterable[Mapping[str, Array]]) -> list[Array]:
+    """Return tensors of several batches, each joined along its first axis."""
+    values = [list(found.values()) for found in batches]
+    return [np.concatenate([np.atleast_1d(array) for array in arrays]) for arrays in zip(*values, strict=True)]
 
 
 def _giving(model: Model, tensors: Sequence[str]) -> Model:
