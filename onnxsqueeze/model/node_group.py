@@ -77,3 +77,8 @@ class Fusion:
         """The tensors between parts of lowered nodes: what is put behind one keeps that from being fused again."""
         parts = ((entry, name) for entry in self.lowered for member in entry.members for name in member.output)
         return {name for entry, name in parts if name and name not in entry.fused.output}
+
+    @cached_property
+    def of_parts(self) -> Collection[str]:
+        """The tensors that parts of lowered nodes write."""
+        return {name for entry in self.lowered for member in entry.members for name in member.output if name}

@@ -16,7 +16,7 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.lessons import Used
 from onnxsqueeze.rules.plan import CAN_GATHER, IMAGE, Narrowing, Plan, Whole
 from onnxsqueeze.rules.queries import counted_by
-from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, encoder_of, held, source_of, use_count
+from onnxsqueeze.rules.weight_source import WeightSource, codes_of, decoder_of, encoder_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -146,8 +146,6 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
     decoder = decoder_of(context, linear.data)
     if decoder is None and (not linear.bias or codes_of(context, linear.bias) is None):
         return part
-    if decoder is not None and held(context, decoder.inputs[0]):
-        return None
     if codes_of(context, linear.data) is None:  # its scale is measured
         return part
     free = encoder_of(context, output) is not None

@@ -183,10 +183,14 @@ class Surgery:
             edited.domain = function.domain
             self._functions[function.domain, function.name] = function
 
-    def compute(self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], **attributes: Any) -> gs.Tensor:
+    def compute(
+        self, node: Node, op: str, inputs: Sequence[str | Array | gs.Tensor], domain: str = "", **attributes: Any
+    ) -> gs.Tensor:
         operands = [self._operand(entry, node) for entry in inputs]
         result = self._variable(f"{node.label}.{op}")
-        self._before[node.index].append(self._new_node(op, operands, result, attributes))
+        made = self._new_node(op, operands, result, attributes)
+        made.domain = domain or None
+        self._before[node.index].append(made)
         return result
 
     def insert_before(
@@ -207,14 +211,22 @@ class Surgery:
         self._put(node, position, result)
 
     def insert_after(
-        self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any
+        self,
+        node: Node,
+        op: str,
+        inputs: Sequence[str | Array | gs.Tensor | None],
+        position: int = 0,
+        domain: str = "",
+        **attributes: Any,
     ) -> None:
         edited = self._edit(node)
         output = edited.outputs[position]
         inner = self._variable(f"{node.label}.{op}")
         edited.outputs[position] = inner
         operands = [inner if entry is None else self._operand(entry, node) for entry in inputs]
-        self._after[node.index].insert(0, self._new_node(op, operands, output, attributes))
+        made = self._new_node(op, operands, output, attributes)
+        made.domain = domain or None
+        self._after[node.index].insert(0, made)
 
     def select(self, node: Node, position: int, places: npt.NDArray[np.int64], axis: int) -> None:
         self._put(node, position, self._selected_from(node, self._edit(node).inputs[position], places, axis))

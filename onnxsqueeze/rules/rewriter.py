@@ -193,7 +193,7 @@ class Rewriter(Protocol):
     ) -> None:
         """Turn a node into another operator with the same outputs, one that ``function`` defines if that is given."""
 
-    def compute(self, node: Node, op: str, inputs: Sequence[Operand], **attributes: Any) -> gs.Tensor:
+    def compute(self, node: Node, op: str, inputs: Sequence[Operand], domain: str = "", **attributes: Any) -> gs.Tensor:
         """Compute something in front of a node by a new one, and return it."""
 
     def insert_before(
@@ -208,7 +208,13 @@ class Rewriter(Protocol):
         """Compute an input by a new node. None among its inputs stands for what the node reads there now."""
 
     def insert_after(
-        self, node: Node, op: str, inputs: Sequence[Array | None], position: int = 0, **attributes: Any
+        self,
+        node: Node,
+        op: str,
+        inputs: Sequence[Operand | None],
+        position: int = 0,
+        domain: str = "",
+        **attributes: Any,
     ) -> None:
         """Compute an output's value further by a new node. None among its inputs stands for what the node wrote."""
 

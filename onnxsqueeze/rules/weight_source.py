@@ -127,20 +127,31 @@ def encoder_of(context: Context, name: str) -> Node | None:
     """Return the node behind which channels of a tensor can be moved among codes; None where there is none.
 
     It alone reads the tensor, and has one scale and zero point. What is in front of it is computed in integers as
-    before: it is the last part of a fused node, if it is a part of one, and its codes are not `held`.
+    before: it is the last part of a fused node, if it is a part of one.
     """
     readers = context.graph.readers.get(name, ())
     if len(readers) != 1 or name in context.graph.outputs or readers[0][1] != 0:
         return None
     reader = readers[0][0]
-    if not _has(reader, Trait.ENCODES) or not _alike(context, reader) or held(context, reader.outputs[0]):
+    if not _has(reader, Trait.ENCODES) or not _alike(context, reader):
         return None
     return None if reader.outputs[0] in context.graph.fusion.between_parts else reader
 
 
-def held(context: Context, codes: str) -> bool:
-    """Whether codes are int8, which onnxruntime makes uint8 only where they are decoded right behind their encoding."""
-    return context.dtypes.get(codes) == TensorProto.INT8
+def held(context: Context, node: Node) -> bool:
+    """Whether a node encodes or decodes int8 and nothing may come between it and its counterpart.
+
+    onnxruntime makes codes of int8 uint8, with which it computes, only where they are decoded right behind their
+    encoding, and read once. Operators on codes, of which the node may be a part, compute with int8 themselves.
+    """
+    graph, codes = context.graph, node.inputs[0] if _has(node, Trait.DECODES) else node.outputs[0]
+    decoder = next((reader for reader, _ in graph.readers.get(codes, ())), None)
+    if context.dtypes.get(codes) != TensorProto.INT8 or node.outputs[0] in graph.fusion.of_parts:
+        return False
+    if decoder is None or not _has(decoder, Trait.DECODES):
+        return False
+    reads = [len(graph.readers.get(name, ())) + (name in graph.outputs) for name in (codes, decoder.outputs[0])]
+    return reads == [1, 1]
 
 
 def _alike(context: Context, node: Node) -> bool:

@@ -14,7 +14,7 @@ from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.plan import Narrowing
 from onnxsqueeze.rules.queries import counted_by
 from onnxsqueeze.rules.rewriter import Rewriter
-from onnxsqueeze.rules.weight_source import decoder_of, encoder_of
+from onnxsqueeze.rules.weight_source import decoder_of, encoder_of, held
 from onnxsqueeze.rules.weight_view import Linear
 
 
@@ -38,8 +38,8 @@ def narrowed(node: Node, rewriter: Rewriter, weight: Array, part: Narrowing, kep
 def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, columns: Bools, kept: Bools) -> None:
     """Let a layer read only the ``columns`` that it needs, of those that stay in its data; [channels].
 
-    Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones; not
-    of types that runtimes only decode.
+    Of data that is decoded for the layer it is codes that are gathered, so that the layer still reads decoded ones. Of
+    codes that are `held` it is what they stand for, which is encoded again: runtimes see that this moves codes.
     """
     if (columns == kept).all():
         return
@@ -48,14 +48,18 @@ def select(node: Node, context: Context, rewriter: Rewriter, linear: Linear, col
     if decoding is None:
         rewriter.select(node, position, places, linear.data_axis)
         return
-    gathered = rewriter.compute(node, "Gather", [decoding.inputs[0], places], axis=linear.data_axis)
+    if held(context, decoding):
+        real = rewriter.compute(node, "Gather", [linear.data, places], axis=linear.data_axis)
+        gathered = rewriter.compute(node, "QuantizeLinear", [real, *_scaled(decoding)], domain=decoding.domain)
+    else:
+        gathered = rewriter.compute(node, "Gather", [decoding.inputs[0], places], axis=linear.data_axis)
     rewriter.insert_before(node, position, decoding.op, [gathered, *decoding.inputs[1:]], domain=decoding.domain)
 
 
 def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part: Narrowing, kept: Bools) -> None:
     """Bring the output back to the width that stays of it; where biases of the rows of zeros differ, add them there.
 
-    What is encoded at once comes back as codes, so that runtimes still compute the layer in integers.
+    What is encoded at once comes back as codes, so that runtimes still compute the layer in integers; see `select`.
     """
     if part.shared_zero_row < 0:
         return
@@ -73,7 +77,16 @@ def widen(node: Node, context: Context, rewriter: Rewriter, linear: Linear, part
             bias, last = np.where(empty, np.zeros((), bias.dtype), bias), node
         rewriter.set_constant(node, linear.bias_position, bias[..., rows])
     places = np.where(rows, np.cumsum(rows) - 1, np.count_nonzero(rows[:standing]))
+    if held(context, last):
+        rewriter.insert_after(last, "QuantizeLinear", [None, *_scaled(last)], domain=last.domain)
     rewriter.insert_after(last, "Gather", [None, places], axis=linear.output_axis)
+    if held(context, last):
+        rewriter.insert_after(last, "DequantizeLinear", [None, *_scaled(last)], domain=last.domain)
+
+
+def _scaled(node: Node) -> list[str | Array]:
+    """Return the scale and the zero point with which int8 is encoded and decoded."""
+    return [node.inputs[1], node.input(2) or np.zeros((), np.int8)]
 
 
 def widen_groups(node: Node, context: Context, rewriter: Rewriter, linear: Linear, there: Bools) -> None:

@@ -206,16 +206,52 @@ def beside_a_stream(form: Form, kernel: tuple[int, ...]) -> onnx.ModelProto:
 @pytest.mark.parametrize("kernel", [(), (3, 3)])
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_of_zeros_come_back_as_codes(form: Form, kernel: tuple[int, ...]) -> None:
-    """Those of one bias share one row behind their encoding; rows of other biases are computed, and all of int8."""
+    """Those of one bias share one row behind their encoding; rows of other biases are computed."""
     model = beside_a_stream(form, kernel)
     x = np.random.default_rng(0).standard_normal((9, WIDE, *(5 for _ in kernel))).astype(np.float32)
     for given in (model, in_operators(model))[: 1 + (form.data is np.uint8)]:  # onnxruntime writes int8 as uint8
         small = sq.minimize(given, round_to=1).model
-        gathered = form.data is np.uint8
         weights = [tensor.dims for tensor in small.graph.initializer if len(tensor.dims) > 1]
         (rows,) = [dims[0] for dims in weights if dims[1] != WIDE]
-        assert rows == (LIVE_ROWS + OTHERS + 1 if gathered else WIDE)
+        assert rows == LIVE_ROWS + OTHERS + 1
         onnx.checker.check_model(small, full_check=True)
         fused = [Counter(node.op_type for node in in_operators(each).graph.node) for each in (given, small)]
-        assert fused[1] == fused[0] + Counter({"Gather": int(gathered)})  # what was computed in integers is so still
+        assert fused[1] == fused[0] + Counter({"Gather": 1})  # what was computed in integers is so still
         np.testing.assert_array_equal(*(outputs(each, {"x": x})[0] for each in (given, small)))
+
+
+SIGNED = """<ir_version: 8, opset_import: ["": 17]> signed (float[n,64] x) => (float[n,64] y, float[n,24] z) {
+    codes = QuantizeLinear(x, s, zero)
+    h = DequantizeLinear(codes, s, zero)
+    y = Neg(BESIDE)
+    LAYER
+    z = DequantizeLinear(made, u, zero)
+}"""
+DECODED = """v = DequantizeLinear(w, t, zero)
+    real = MatMul(h, v)
+    made = QuantizeLinear(real, u, zero)"""
+ON_CODES = "made = QLinearMatMul(codes, s, zero, w, t, zero, u, zero)"
+
+
+@pytest.mark.parametrize(("layer", "beside"), [(DECODED, "x"), (DECODED, "h"), (ON_CODES, "h")])
+def test_codes_of_int8(layer: str, beside: str) -> None:
+    """onnxruntime makes them uint8 only where they are decoded right behind their encoding, and read once."""
+    text = SIGNED.replace("LAYER", layer).replace("BESIDE", beside)
+    model, random = parser.parse_model(text), np.random.default_rng(6)
+    weight = random.integers(1, 90, (WIDTH, ROWS))
+    weight[random.permutation(WIDTH)[READ:]] = 0
+    weight[:, random.permutation(ROWS)[10:]] = 0
+    arrays = {"w": weight.astype(np.int8), "zero": np.int8(0)}
+    arrays |= {name: np.float32(scale) for name, scale in (("s", 0.02), ("t", 0.01), ("u", 0.1))}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items())
+    small = sq.minimize(model, round_to=1, verify=False).model
+    onnx.checker.check_model(small, full_check=True)
+    assert {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer}["w"] == (READ, 11)
+    before, after = (Counter(node.op_type for node in in_operators(each).graph.node) for each in (model, small))
+    assert after == before + Counter({"Gather": 2})
+    assert before["QLinearMatMul"] == (layer is ON_CODES or beside == "x")
+    x = random.standard_normal((9, WIDTH)).astype(np.float32)
+    for optimized in (False, True):
+        pairs = zip(*(outputs(each, {"x": x}, optimized) for each in (model, small)), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+    assert sq.minimize(small, round_to=1, verify=False).model == small
