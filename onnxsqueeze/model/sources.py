@@ -38,15 +38,9 @@ def given_proto(source: Any) -> ModelProto:
     """
     if isinstance(source, ModelProto):
         return source
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _parsed(bytes(source))
-    if isinstance(source, io.TextIOBase):
-        raise UsageError("the file is open as text; open it as bytes, with mode 'rb'")
-    if callable(getattr(source, "read", None)):
-        read = source.read()
-        if not isinstance(read, bytes):
-            raise UsageError(f"the file gives {type(read).__name__} and not bytes; open it with mode 'rb'")
-        return _parsed(read)
+    source = without_file(source)
+    if isinstance(source, bytes):
+        return _parsed(source)
     package = sys.modules.get("onnx_ir")  # it is not imported for this: who has a model of it has imported it
     if package is not None and isinstance(source, package.Model):
         return cast(ModelProto, package.to_proto(source))
@@ -56,6 +50,24 @@ def given_proto(source: Any) -> ModelProto:
         f"{type(source).__name__} is nothing that a model can be read from; give a path, bytes, a file that is open, a "
         "ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
     )
+
+
+def without_file(source: Any) -> Any:
+    """Return what an open file holds as bytes, as other bytes; anything else as it is.
+
+    Raises:
+        UsageError: when the file does not give bytes.
+    """
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, io.TextIOBase):
+        raise UsageError("the file is open as text; open it as bytes, with mode 'rb'")
+    if not callable(getattr(source, "read", None)):
+        return source
+    read = source.read()
+    if not isinstance(read, bytes):
+        raise UsageError(f"the file gives {type(read).__name__} and not bytes; open it with mode 'rb'")
+    return read
 
 
 def in_memory(source: Any) -> Any:

@@ -18,8 +18,8 @@ from onnxsqueeze.model.constant_nodes import with_initializers
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.overridable import with_fixed_inputs
-from onnxsqueeze.model.saving import encoded_size, save, save_copy
-from onnxsqueeze.model.sources import Source, in_memory
+from onnxsqueeze.model.saving import encoded_size, save, save_bytes, save_copy
+from onnxsqueeze.model.sources import Source, given_proto, in_memory, without_file
 from onnxsqueeze.model.walk import graph_nodes
 from onnxsqueeze.pipeline.agreement import agreement
 from onnxsqueeze.pipeline.blame import blamed_on, check_loads, check_runs, judged
@@ -55,7 +55,8 @@ class Result:
         failures: errors that nobody foresaw in the rules of nodes, which were left as they are.
         has_data_file: whether the given model has its weights in a file beside it.
         changed: whether the model is another than the given one.
-        copied: the given file, where that should be copied as it is: nothing went, and written anew it would be longer.
+        copied: the given file, or the bytes of a model in memory, where that should be copied as it is: nothing went,
+            and written anew it would be longer.
     """
 
     minimized: Model
@@ -65,7 +66,7 @@ class Result:
     failures: tuple[Failure, ...] = ()
     has_data_file: bool = False
     changed: bool = True
-    copied: Path | None = None
+    copied: Path | bytes | None = None
 
     @cached_property
     def report(self) -> Report:
@@ -95,7 +96,7 @@ class Result:
     @cached_property
     def model(self) -> ModelProto:
         """The smaller model as a ModelProto."""
-        return to_proto(self.minimized)
+        return ModelProto.FromString(self.copied) if isinstance(self.copied, bytes) else to_proto(self.minimized)
 
     def save(self, path: str | Path, *, external_data: str = "as-given") -> int:
         """Write the smaller model; afterwards it is there whole, or the path is as it was before.
@@ -111,7 +112,10 @@ class Result:
             UsageError: when the path cannot be written to. SqueezeError: when the writing itself fails.
         """
         data_file = external_data == "yes" or (external_data == "as-given" and self.has_data_file)
-        if self.copied is not None and not data_file:
+        if isinstance(self.copied, bytes) and not data_file:
+            save_bytes(self.copied, path)
+            return len(self.copied)
+        if isinstance(self.copied, Path) and not data_file:
             return save_copy(self.copied, path)
         return save(self.minimized, path, data_file=data_file)
 
@@ -162,8 +166,11 @@ def minimize(
     tell = progress or (lambda phase, fraction: None)
     clock = Clock()
     tell("loading", None)
-    source = in_memory(source)
+    raw = without_file(source)
+    source = in_memory(raw)
     given = load(source)
+    if isinstance(raw, bytes):
+        given = replace(given, file_bytes=len(raw))
     model = with_definition(with_fixed_inputs(given) if fix_inputs else given)
     incomplete = model is not given
     _check_sizes(model, dims or {}, input_shapes or {})
@@ -192,7 +199,7 @@ def minimize(
             found = _verified(original, minimized, dims=dims, input_shapes=input_shapes, **how)
         clock.lap("verify")
 
-    copied = _as_it_is(given) if minimized is given else None
+    copied = _as_it_is(given, raw) if minimized is given else None
 
     def report() -> Report:
         size = encoded_size(minimized) if copied is None else given.file_bytes
@@ -244,11 +251,13 @@ def most_bytes(given: Model, model: Model) -> int | None:
     return given.file_bytes if model is given else max(given.file_bytes, encoded_size(model))
 
 
-def _as_it_is(given: Model) -> Path | None:
-    """Return the file of a model that would be longer if it were written anew: others encode some things shorter."""
-    if given.path is None or given.has_data_file or given.notes:
+def _as_it_is(given: Model, source: Source) -> Path | bytes | None:
+    """Return what was given if it would be longer written anew: others encode some things shorter, as varints."""
+    if given.has_data_file or given.notes or encoded_size(given) <= given.file_bytes:
         return None
-    return given.path if encoded_size(given) > given.file_bytes else None
+    if given.path is not None:
+        return given.path
+    return source if isinstance(source, bytes) else given_proto(source).SerializeToString()
 
 
 def _check_sizes(model: Model, dims: Mapping[str, int], input_shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -119,8 +119,23 @@ def test_encoded_shorter_than_protobuf_does(dead: int, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert out.stat().st_size <= path.stat().st_size
     assert out.read_bytes() == path.read_bytes()
-    report = sq.minimize(path, verify=False, round_to=1).report
-    assert report.bytes_after == report.bytes_before
+    for source in (path, path.read_bytes(), path.open("rb")):
+        result = sq.minimize(source, verify=False, round_to=1)
+        result.save(out)
+        assert out.read_bytes() == path.read_bytes()
+        assert result.report.bytes_after == result.report.bytes_before == path.stat().st_size
+        assert result.model == onnx.load(path)
+
+
+def test_a_model_in_memory_is_no_longer_than_it_was(tmp_path: Path) -> None:
+    """Repeated integers that protobuf packs as varints, in a type that others write as bytes."""
+    model = network(0, "initializers")
+    model.graph.initializer.append(helper.make_tensor("z", TensorProto.INT64, [40], [1] * 40))
+    model.graph.node.insert(0, helper.make_node("Neg", ["z"], ["minus"]))
+    model.graph.output.append(helper.make_tensor_value_info("minus", TensorProto.INT64, [40]))
+    result = sq.minimize(model, verify=False, round_to=1)
+    assert result.save(tmp_path / "out.onnx") <= model.ByteSize()
+    assert result.model.ByteSize() <= model.ByteSize()
 
 
 @pytest.mark.parametrize("dead", [0, 1])

@@ -225,13 +225,16 @@ def measure(model: Published, content: bytes, mask: str) -> Row:
     start = time.perf_counter()
     try:
         values = feeds(session(before, False), model.sizes[0], 0) if given else None
-        result = sq.minimize(changed, input_shapes=shapes, inputs=values)
+        result = sq.minimize(before, input_shapes=shapes, inputs=values)
     except VerificationError as error:
         return Row(model.file, mask, exporter, layers, *([float("nan")] * 5), 0.0, "REFUSED", str(error)[:300])
     except (SqueezeError, InvalidModelError, GoalError) as error:
         return Row(model.file, mask, exporter, layers, *([float("nan")] * 5), 0.0, "FAILED", str(error)[:300])
     seconds = time.perf_counter() - start
-    after = result.model.SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "model.onnx"
+        result.save(target)
+        after = target.read_bytes()
     deviation, rounding, latency = compared(before, after, model.sizes)
     report = result.report
     allowed = max(_ALLOWED.get(output.type, 0.0) for output in session(before, False).get_outputs())
