@@ -77,6 +77,7 @@ def zeros_of(
     columns, rows = used[0] & inner, used[1] & outer
     if not columns.any():
         columns[np.argmax(inner)] = True
+    columns = linear.with_others(columns)
     empty = outer & ~rows
     first = int(np.argmax(empty)) if np.count_nonzero(empty) > 1 and not _is_table(linear, context) else -1
     if first < 0:
@@ -141,7 +142,7 @@ def _of_codes(context: Context, linear: Linear, output: str, part: Narrowing, ke
     codes = codes_of(context, linear.weight)
     if codes is None or counted_by(context, output) is not None:
         return part
-    if codes.block:
+    if codes.block and linear.together is None:
         return None
     decoder = decoder_of(context, linear.data)
     if decoder is None and (not linear.bias or codes_of(context, linear.bias) is None):

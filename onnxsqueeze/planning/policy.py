@@ -111,7 +111,7 @@ def _narrowed(
     part, taps = candidate.narrowest, candidate.linear.matrix.shape[3]
     behind = _Along.PIXELS if candidate.image else _Along.POINTS
     read, made = (_Along.NOTHING if last else behind for last in candidate.last)
-    columns = _filled(part.columns, candidate.kept_in, partial(count, read))
+    columns = candidate.linear.with_others(_filled(part.columns, candidate.kept_in, partial(count, read)))
     rows = _filled(part.rows, candidate.kept_out, partial(count, made))
     inner, out = int(candidate.kept_in.sum()), int(candidate.kept_out.sum())
     away = inner - int(columns.sum()), out - int(rows.sum())

@@ -220,7 +220,8 @@ class _Row:
         if part is not None and parameter.role is Role.WEIGHT and self.rule.linear is not None:
             linear = self.rule.linear(self.node, self.analysis.context)
             after = (1, int(part.rows.sum()), int(part.columns.sum()), linear.matrix.shape[3])
-            return tuple(linear.restore(np.empty(after, dtype=bool)).shape)
+            *others, last = linear.restore(np.empty(after, dtype=bool)).shape
+            return (*others, -(-last // parameter.packed))
         return parameter.shape_left(self.stays, self._shape(parameter))
 
     def _positions(self, parameter: Parameter) -> int:

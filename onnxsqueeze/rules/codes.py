@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Floats
 from onnxsqueeze.rules.kept import Kept, part_of
@@ -167,3 +168,8 @@ def limits(dtype: np.dtype[Any]) -> tuple[int, int] | None:
     except ValueError:
         return None
     return int(info.min), int(info.max)
+
+
+def first_of_block(length: int, size: int) -> npt.NDArray[np.int64]:
+    """Return for each place along an axis the first one of its block."""
+    return np.arange(length) // size * size

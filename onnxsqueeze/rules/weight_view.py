@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.bit_matrix import BitMatrix
-from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.compact import Array, Bools
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Linear:
         bias_position: the input that a bias may be added at, -1 where the operator has none.
         zero_bias: whether zeros that the graph computes stand there, as exporters write them; they count as no bias.
         is_table: whether rows are read by their numbers, so that nothing is multiplied.
+        together: for each channel that is read, [in], the first of those that leave together with it, as they share
+            what they are stored with; None where each leaves alone. Of one group only.
         restore: brings an array [groups, out, in, taps] back to the weight's layout.
     """
 
@@ -44,6 +46,15 @@ class Linear:
     bias_position: int = 2
     zero_bias: bool = False
     is_table: bool = False
+    together: npt.NDArray[np.int64] | None = None
+
+    def with_others(self, columns: Bools) -> Bools:
+        """Return columns [in], and all that leave only together with one of them."""
+        if self.together is None:
+            return columns
+        found = np.zeros(columns.shape, bool)
+        found[self.together[columns]] = True
+        return found[self.together]
 
     @property
     def groups(self) -> int:

@@ -18,6 +18,7 @@ from onnxsqueeze.operators.linear.repair import absorbs, adopt, reconstructs, re
 from onnxsqueeze.operators.linear.stand_ins import StandIns, constants_of
 from onnxsqueeze.operators.linear.view import View, constants
 from onnxsqueeze.rules.channels import channel_ids, ties_others
+from onnxsqueeze.rules.codes import first_of_block
 from onnxsqueeze.rules.contract import Context, Demand, OpRule
 from onnxsqueeze.rules.memo import refusal_of, view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
@@ -41,7 +42,9 @@ def link(node: Node, context: Context, linear: Linear) -> None:
         return
     ids = elements.ids[node.outputs[0]] = elements.fresh(tuple(shape))
     _tie(context, linear, inputs, ids.reshape(linear.groups, -1))
-    _keep_blocks(context, linear, inputs, ids)
+    _keep_blocks(context, linear, ids)
+    if linear.together is not None and inputs.size > 1:
+        context.elements.union(inputs[0], inputs[0, linear.together])
     if linear.groups > 1:
         spares = partial(_saves, linear, 1) if _may_spare(context, linear) else None
         elements.constraints.append(Groups(inputs, ids.reshape(linear.groups, -1), spares))
@@ -90,15 +93,14 @@ def _tie(context: Context, linear: Linear, inputs: Classes, outputs: Classes) ->
         tie_parts(context, linear.weight, {("inputs", *layout): inputs, ("outputs", *layout): outputs})
 
 
-def _keep_blocks(context: Context, linear: Linear, inputs: Classes, outputs: Classes) -> None:
-    """Codes that share a scale in blocks leave in whole blocks."""
+def _keep_blocks(context: Context, linear: Linear, outputs: Classes) -> None:
+    """Codes that share a scale in blocks along the outputs leave in whole blocks."""
     codes = codes_of(context, linear.weight)
     if codes is None or not codes.block or linear.groups > 1:
         return
-    for place, classes in ((1, outputs.ravel()), (2, inputs.ravel())):
-        if codes.axis == linear.stored_axis(place) and classes.size > 1:
-            first = np.arange(classes.size) // codes.block * codes.block
-            context.elements.union(classes, classes[first])
+    classes = outputs.ravel()
+    if codes.axis == linear.stored_axis(1) and classes.size > 1:
+        context.elements.union(classes, classes[first_of_block(classes.size, codes.block)])
 
 
 def _alterable(context: Context, linear: Linear) -> bool:

@@ -15,6 +15,7 @@ from onnxsqueeze.abstract.compact import Array, Floats, all_finite
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_constants
+from onnxsqueeze.rules.codes import first_of_block
 from onnxsqueeze.rules.contract import Context, Refusal
 from onnxsqueeze.rules.memo import per_node
 from onnxsqueeze.rules.weight_source import codes_of
@@ -51,6 +52,9 @@ def _checked(linear: Linear, context: Context) -> Linear | Refusal:
         return Refusal(Reason.NOT_FINITE, linear.weight)
     if linear.bias and context.value(linear.bias) is None:
         return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
+    codes = codes_of(context, linear.weight)
+    if codes is not None and codes.block and linear.groups == 1 and codes.axis == linear.stored_axis(2):
+        linear = replace(linear, together=first_of_block(linear.matrix.shape[2], codes.block))
     stored = linear.bias in context.graph.initializers or codes_of(context, linear.bias) is not None
     if linear.bias and not stored and not np.any(context.value(linear.bias)):
         return replace(linear, bias="", zero_bias=True)

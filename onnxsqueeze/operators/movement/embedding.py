@@ -17,8 +17,7 @@ from onnxsqueeze.abstract.interval import Interval, compact, constant_interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.quantization.packing import first_of_block
-from onnxsqueeze.rules.codes import limits
+from onnxsqueeze.rules.codes import first_of_block, limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.parameter import Parameter
 from onnxsqueeze.rules.parameters import linear_parameters

@@ -21,10 +21,10 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.coded import shifted
-from onnxsqueeze.operators.linear.rule import linear_rule, link, need
+from onnxsqueeze.operators.linear.narrowed import select, widen
+from onnxsqueeze.operators.linear.rule import linear_rule, need
 from onnxsqueeze.operators.linear.view import constants, linear_view
 from onnxsqueeze.operators.quantization.packing import BYTE, repacked, unpacked
-from onnxsqueeze.rules.channels import channel_ids
 from onnxsqueeze.rules.contract import Context, Demand, Refusal
 from onnxsqueeze.rules.lessons import FoldOverflow
 from onnxsqueeze.rules.memo import per_node
@@ -148,6 +148,7 @@ def _view(node: Node, context: Context) -> Linear | Refusal:
         zero_padded=False,
         restore=lambda array: array[0, :, :, 0],
         bias_position=-1,
+        together=found.first[found.groups],
     )
 
 
@@ -155,15 +156,6 @@ def _seen(node: Node, context: Context) -> tuple[Linear, _Packed]:
     linear, found = _view(node, context), _packed(node, context)
     assert isinstance(linear, Linear) and isinstance(found, _Packed)
     return linear, found
-
-
-def _link(node: Node, context: Context) -> None:
-    """Channels that share their scales leave together."""
-    linear, found = _seen(node, context)
-    link(node, context, linear)
-    inputs = channel_ids(context, linear.data, linear.data_axis)
-    if inputs.size > 1:
-        context.elements.union(inputs, inputs[found.first[found.groups]])
 
 
 def _need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
@@ -183,8 +175,10 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
     if taken is not None:
         values[inputs] = np.broadcast_to(taken.vector, (int(inputs.sum()),))
     shift = shifted(linear, values[None])[0][outputs]
-    if not (inputs.all() and outputs.all()):
-        _slice(node, rewriter, found, outputs, inputs)
+    part = rewriter.plan.narrowings.get(node.index)
+    made, read = (outputs, inputs) if part is None else (part.rows, part.columns)
+    if not (read.all() and made.all()):
+        _slice(node, rewriter, found, made, read)
     bias = context.value(linear.bias) if linear.bias else None
     lesson = partial(FoldOverflow, linear.data) if taken is None else taken.lesson
     if bias is not None and (shift.any() or not outputs.all()):
@@ -193,6 +187,9 @@ def _repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.set_constant(node, _BIAS, total.astype(bias.dtype))
     elif bias is None and shift.any():
         rewriter.offset(node, Offset(linear.output_axis, shift, lesson), -1, rewriter.dtype(node.outputs[0]))
+    if part is not None:
+        select(node, context, rewriter, linear, read, inputs)
+        widen(node, context, rewriter, replace(linear, bias_position=_BIAS if linear.bias else -1), part, outputs)
 
 
 def _slice(node: Node, rewriter: Rewriter, found: _Packed, rows: Bools, columns: Bools) -> None:
@@ -256,12 +253,10 @@ register(
         linear_rule("MatMulNBits", _view),
         domain="com.microsoft",
         infer=_infer,
-        link=_link,
         need=_need,
         repair=_repair,
         parameters=_parameters,
         reconstructs=None,
         adopts=None,
-        narrows=False,
     )
 )

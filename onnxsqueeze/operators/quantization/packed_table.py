@@ -19,8 +19,8 @@ from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.quantization.packing import first_of_block, repacked, unpacked
-from onnxsqueeze.rules.codes import limits
+from onnxsqueeze.operators.quantization.packing import repacked, unpacked
+from onnxsqueeze.rules.codes import first_of_block, limits
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.memo import per_node, refusal_of, view_or_error
 from onnxsqueeze.rules.parameter import Parameter, Role

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array
 
@@ -24,8 +23,3 @@ def repacked(codes: Array, bits: int) -> Array:
     filled[..., : codes.shape[-1]] = codes
     parts = filled.reshape(*codes.shape[:-1], -1, each) << np.arange(0, BYTE, bits, dtype=np.uint8)
     return np.asarray(np.bitwise_or.reduce(parts, axis=-1).astype(np.uint8))
-
-
-def first_of_block(length: int, size: int) -> npt.NDArray[np.int64]:
-    """Return for each place along an axis the first one of its block."""
-    return np.arange(length) // size * size

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import onnxsqueeze as sq
+from tests.support.planted.checks import files_of_any_length
 from tests.support.quantized import Codes, Form, in_operators, outputs
 
 PRODUCT = """<ir_version: 8, opset_import: ["": 17]> product (float[n,64] x) => (float[n,64] y, float[n,24] z) {
@@ -255,3 +256,29 @@ def test_codes_of_int8(layer: str, beside: str) -> None:
         pairs = zip(*(outputs(each, {"x": x}, optimized) for each in (model, small)), strict=True)
         assert all(np.array_equal(one, other) for one, other in pairs)
     assert sq.minimize(small, round_to=1, verify=False).model == small
+
+
+BLOCKED = """<ir_version: 10, opset_import: ["": 21]> blocked (float[n,64] x) => (float[n,24] z) {
+    v = DequantizeLinear <axis = AXIS, block_size = 16> (w, t)
+    z = MatMul(x, v)
+}"""
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_blocks_of_scales(axis: int) -> None:
+    """Columns leave in whole blocks, rows one by one; where blocks lie along the rows, the layer stays."""
+    model, random = parser.parse_model(BLOCKED.replace("AXIS", str(axis))), np.random.default_rng(6)
+    weight = random.integers(1, 90, (WIDTH, ROWS)).astype(np.int8)
+    weight[[*range(16, 32), 40]] = 0
+    weight[:, 10:] = 0
+    scales = random.uniform(0.01, 0.02, (WIDTH // 16, ROWS) if axis == 0 else (WIDTH, 2)).astype(np.float32)
+    arrays = {"w": weight, "t": scales}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    with files_of_any_length():
+        small = sq.minimize(model, round_to=1).model
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer}
+    assert shapes["w"] == ((48, 11) if axis == 0 else weight.shape)
+    assert shapes["t"] == ((3, 11) if axis == 0 else scales.shape)
+    x = random.standard_normal((9, WIDTH)).astype(np.float32)
+    before, after = (outputs(each, {"x": x}, False)[0] for each in (model, small))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)

@@ -128,15 +128,15 @@ def orders(columns: int) -> dict[str, Array]:
     return {"mixed": random.permutation(in_order), "uneven": np.where(in_order == 1, 0, in_order)}
 
 
-def squeezed(net: Packed, y: str, columns: int) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
+def squeezed(net: Packed, y: str, columns: int, round_to: int = 1) -> tuple[sq.Result, list[onnx.NodeProto]]:
     """Minimize a network, compare what it computes, and return its products."""
     model = net.model(y, columns)
     with files_of_any_length():
-        result = sq.minimize(model, round_to=1)
+        result = sq.minimize(model, round_to=round_to)
     x = np.random.default_rng(5).standard_normal((2, 3, columns)).astype("f")
     before, after = (outputs(each, {"x": x})[0] for each in (model, result.model))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
-    return result.model, products(result.model)
+    return result, products(result.model)
 
 
 def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -159,9 +159,9 @@ def test_columns_in_an_order_of_their_own(zeros: str, flat: bool, padded: bool) 
     net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
     unread = [*np.flatnonzero(order == 2), *np.flatnonzero(order == 0)[:2]]
     stored = np.concatenate([order, np.zeros(8, int)]) if padded else order
-    model, (first, second) = squeezed(net, net.layer("h", 24, 72, zero_columns=unread, order=stored), 40)
-    assert sizes(first) == (56, 40) and sizes(second) == (24, 56)
-    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    result, (first, second) = squeezed(net, net.layer("h", 24, 72, zero_columns=unread, order=stored), 40)
+    assert sizes(first) == (48, 40) and sizes(second) == (24, 56)  # rows of zeros share one
+    arrays = {each.name: numpy_helper.to_array(each) for each in result.model.graph.initializer}
     left = order[order != 2]
     np.testing.assert_array_equal(arrays[second.input[4]], np.where(left > 2, left - 1, left))
     assert arrays[second.input[1]].shape == (24, 4, BLOCK // 2) and arrays[second.input[2]].size == 24 * 4
@@ -174,9 +174,9 @@ def test_scales_that_no_column_has_fill_up() -> None:
     net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
     order = orders(64)["uneven"]
     y = net.layer("h", 24, 64, zero_columns=np.flatnonzero(order == 2), order=order)
-    model, (first, second) = squeezed(net, y, 40)
+    result, (first, second) = squeezed(net, y, 40)
     assert sizes(first) == (48, 40) and sizes(second) == (24, 48)
-    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    arrays = {each.name: numpy_helper.to_array(each) for each in result.model.graph.initializer}
     assert arrays[second.input[2]].shape == (24, 3)
     np.testing.assert_array_equal(arrays[second.input[4]], np.repeat([0, 0, 1], BLOCK))
 
@@ -228,7 +228,34 @@ def test_packed_zero_points_in_the_middle_are_read_alike() -> None:
     hidden = net.layer("x", 24, 64, zero_rows=range(8, 24), order=orders(64)["mixed"])
     net.nodes[-1].input[3] = net.store(np.full(24 * 2, 0x88, np.uint8))
     net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
-    model, (first, second) = squeezed(net, net.layer("h", 8, 24), 64)
-    assert sizes(first) == (16, 64) and sizes(second) == (8, 16)  # the second layer's blocks
-    arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    np.testing.assert_array_equal(arrays[first.input[3]], np.full(16 * 2, 0x88))
+    result, (first, second) = squeezed(net, net.layer("h", 8, 24), 64)
+    assert sizes(first) == (9, 64) and sizes(second) == (8, 16)  # rows of zeros share one
+    arrays = {each.name: numpy_helper.to_array(each) for each in result.model.graph.initializer}
+    np.testing.assert_array_equal(arrays[first.input[3]], np.full(9 * 2, 0x88))
+
+
+BETWEEN = [("codes", False, True, 1), ("", True, False, 1), ("", True, True, 1), ("", True, False, 20)]
+
+
+@pytest.mark.parametrize(("zeros", "ordered", "biased", "round_to"), BETWEEN)
+def test_rows_and_columns_of_zeros_between_tensors_that_stay(
+    zeros: str, ordered: bool, biased: bool, round_to: int
+) -> None:
+    """Of 48 rows 20 are no zeros, of 64 columns those of two blocks are read, and one of a third.
+
+    Where 60 columns are to stay, all that share a scale with one of them do.
+    """
+    net = Packed(4, zeros, True)
+    order = orders(64)["mixed"] if ordered else np.arange(64) // BLOCK
+    empty = np.isin(order, (1, 2))
+    empty[np.flatnonzero(order == 2)[3]] = False
+    bias = np.where(np.arange(48) % 3, 0, 0.5) if biased else None
+    y = net.layer("x", 48, 64, range(20, 48), np.flatnonzero(empty), bias, order if ordered else None)
+    result, (product,) = squeezed(net, y, 64, round_to)
+    assert sizes(product) == ((21, 48) if round_to == 1 else (40, 64))
+    assert [node.op_type for node in result.model.graph.node] == [
+        *(["Gather"] if round_to == 1 else []),
+        *("MatMulNBits", "Gather", *["Add"] * biased),
+    ]
+    (layer,) = result.report.layers
+    assert layer.macs_after == 3 * sizes(product)[0] * sizes(product)[1]
