@@ -47,11 +47,12 @@ def _inverse(interval: Interval) -> Interval:
 
 
 def _divide(left: Interval, right: Interval) -> Interval:
+    """Return the interval of a quotient; 0 divided is 0, unless by what is always 0: as finite count all results."""
     constant = left.constant & right.constant & (right.lower != 0)
     quotient = times(left, _inverse(right))
     exact = np.where(constant, left.lower / np.where(right.lower == 0, 1.0, right.lower), 0.0)
     varying = outward(quotient.lower, quotient.upper, np.zeros(constant.shape, bool), _ROUNDING)
-    zero = left.constant & (left.lower == 0) & ((right.lower > 0) | (right.upper < 0))
+    zero = left.constant & (left.lower == 0) & ~(right.constant & (right.lower == 0))
     exact, fixed = np.where(zero, 0.0, exact), constant | zero
     return enclosing(np.where(fixed, exact, varying.lower), np.where(fixed, exact, varying.upper))
 

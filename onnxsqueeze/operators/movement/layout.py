@@ -194,12 +194,22 @@ def _reshape_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     ]
     if not any(_is(size, -1) for size in sizes):
         return [tuple(size if isinstance(size, Symbolic) else int(size) for size in sizes)]
-    rest = product(tuple(size for size in sizes if not _is(size, -1)))
-    missing = divide(product(source), rest)
+    missing = _quotient(source, [size for size in sizes if not _is(size, -1)])
     if missing is None:
         read = length_expected(context.graph, node.outputs[0], len(sizes)) if _is(sizes[-1], -1) else None
         missing = symbol(f"{node.outputs[0]}:-1") if read is None else read
     return [tuple(missing if _is(size, -1) else size if isinstance(size, Symbolic) else int(size) for size in sizes)]
+
+
+def _quotient(source: Shape, sizes: Sequence[Any]) -> Dimension | None:
+    """Return the size that is left over, None if that cannot be told; sizes on both sides cancel, whatever they are."""
+    left, right = list(source), []
+    for size in sizes:
+        if size in left:
+            left.remove(size)
+        else:
+            right.append(size)
+    return divide(product(tuple(left)), product(tuple(right)))
 
 
 def _is(size: Any, number: int) -> bool:
