@@ -20,6 +20,7 @@ from onnxsqueeze.reporting.stayed import Stayed, joined, named
 from onnxsqueeze.reporting.unknown_layers import matrices_hold_zeros
 from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
+from onnxsqueeze.verification.saturation import saturating
 
 if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport
@@ -39,6 +40,7 @@ class Report:
         why_nothing: why nothing could go, "" if something did.
         disagreements: at how many nodes channels stay that some of the tensors added there do without, where masks
             that agree would leave much less. agreed_share: the part of the layers' weights that those would leave.
+        saturating: the layers of codes whose sums processors without VNNI may cut off, by name.
         warnings: what a user should know, one line each; those of ``failures`` among them.
         failures: errors that nobody foresaw in the rules of nodes.
         sizes: the sizes that were assumed for dynamic dimensions other than the batch when MACs were counted.
@@ -60,6 +62,7 @@ class Report:
     why_nothing: str = ""
     disagreements: int = 0
     agreed_share: float | None = None
+    saturating: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -123,6 +126,7 @@ def make_report(
     stayed = _all_stayed([(analysis, plan), *((inner, decided) for _, inner, decided in bodies)])
     nothing = plan.empty and all(decided.empty for _, _, decided in bodies)
     before, after = weight_elements(original), weight_elements(result)
+    cut_off = saturating(result)
     return Report(
         layers=layers,
         weights_before=before,
@@ -136,7 +140,8 @@ def make_report(
         stayed=stayed.counts(),
         nodes=stayed.nodes(),
         why_nothing=_why_nothing(first, layers, stayed) if nothing else "",
-        warnings=(*original.notes, *_warnings(analysis)),
+        saturating=cut_off,
+        warnings=(*original.notes, *_warnings(analysis, cut_off)),
         sizes=sizes,
     ).with_failures(tuple(dict.fromkeys(failures)))
 
@@ -219,7 +224,7 @@ def _why_nothing(analysis: Analysis, layers: tuple[Layer, ...], stayed: Stayed) 
     return "every channel is needed: the zeros are scattered, so that no channel is dead or constant"
 
 
-def _warnings(analysis: Analysis) -> list[str]:
+def _warnings(analysis: Analysis, cut_off: tuple[str, ...]) -> list[str]:
     refusals = analysis.context.refusals.values()
     names = sorted({refusal.detail for refusal in refusals if refusal.reason is Reason.NOT_FINITE})
     found = [f"weights of {name} hold NaN or Inf; the layer is left as it is" for name in names]
@@ -228,5 +233,11 @@ def _warnings(analysis: Analysis) -> list[str]:
         which = "an initializer is a graph input" if count == 1 else f"{count} initializers are graph inputs"
         found.append(
             f"{which} too, which callers may override: what they touch stays; --fix-inputs makes them constant"
+        )
+    if cut_off:
+        layers = "a layer multiplies" if len(cut_off) == 1 else f"{len(cut_off)} layers multiply"
+        found.append(
+            f"{layers} codes of which sums of two products can exceed 16 bits ({named(cut_off)}): on x86 processors "
+            "without VNNI onnxruntime cuts them off, in the original as well; quantize with reduce_range for those"
         )
     return found

@@ -73,3 +73,56 @@ def test_data_in_front_of_decoded_weights_is_not_rounded() -> None:
     x = random.standard_normal((5, 64)).astype(np.float32)
     found = Session(Source(model), optimized=True).run({"x": x})["y"]
     np.testing.assert_allclose(found, x @ (codes * np.float32(0.01)), atol=1e-5)
+
+
+def named(model: ModelProto) -> ModelProto:
+    for node in model.graph.node:
+        node.name = node.name or node.op_type
+    return model
+
+
+@pytest.mark.parametrize("form", [Form(), Form(per_channel=True), Form(np.int8, np.int8)])
+def test_layers_that_may_saturate(form: Form) -> None:
+    """Those between codes, as long as onnxruntime computes them in integers."""
+    model = named(network(form, large=True))
+    large, small = (saturation.saturating(load(each)) for each in (model, network(form)))
+    assert [name.split("_")[0] for name in large] == ["Conv", "Gemm"] and not small
+    if form.data is np.uint8:
+        assert len(saturation.saturating(load(named(in_operators(model))))) == 2
+
+
+@pytest.mark.parametrize("form", [Form(np.uint8, np.uint8), Form(np.int8, np.uint16, opset=21)])
+def test_other_products_do_not_saturate(form: Form) -> None:
+    assert not saturation.saturating(load(network(form, large=True)))
+
+
+def test_a_sum_between_real_numbers_does_not_saturate() -> None:
+    """A convolution whose sum is not encoded, and weights whose data is none, are computed in real numbers."""
+    model = network(Form(), large=True)
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    relu = next(node for node in model.graph.node if node.input[0] == conv.output[0])
+    assert len(saturation.saturating(load(model))) == 2
+    relu.op_type = "Softsign"
+    assert len(saturation.saturating(load(model))) == 1
+    decoders = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    decoders[gemm.input[0]].op_type = "Cast"
+    del decoders[gemm.input[0]].input[1:]
+    assert not saturation.saturating(load(model, check=False))
+
+
+@pytest.mark.parametrize(
+    ("pair", "cut"),
+    [((100, 28), False), ((100, 29), True), ((-100, -28), False), ((-100, -29), True), ((64, 64), False)],
+)
+def test_two_weights_of_a_row_count(pair: tuple[int, int], cut: bool) -> None:
+    """255 times 128 fits into 16 bits, and one less than that does below zero."""
+    text = """<ir_version: 8, opset_import: ["": 17]> product (float[n,3] x) => (int32[n,2] y) {
+        codes, scale, zero = DynamicQuantizeLinear(x)
+        y = MatMulInteger(codes, w, zero)
+    }"""
+    for weight in ([pair, (3, 5), (1, 2)], np.transpose([pair, (3, 5)])):
+        model = parser.parse_model(text.replace("n,3", f"n,{len(weight)}"))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(weight, np.int8), "w"))
+        together = len(weight) == 2  # else each of them belongs to another output
+        assert saturation.saturating(load(model)) == (("y",) if cut and together else ())
