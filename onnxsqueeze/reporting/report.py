@@ -14,13 +14,13 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.model.products_of_codes import saturating
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
 from onnxsqueeze.reporting.layers import Layer, layers_of
 from onnxsqueeze.reporting.stayed import Stayed, joined, named
 from onnxsqueeze.reporting.unknown_layers import matrices_hold_zeros
 from onnxsqueeze.rules.lessons import Failure
 from onnxsqueeze.rules.plan import Plan
-from onnxsqueeze.verification.saturation import saturating
 
 if TYPE_CHECKING:
     from onnxsqueeze.verification import VerifyReport

@@ -8,6 +8,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper, parser
 
 from onnxsqueeze.model.loading import load, to_proto
+from onnxsqueeze.model.products_of_codes import saturating
 from onnxsqueeze.verification import saturation
 from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import Session
@@ -85,15 +86,15 @@ def named(model: ModelProto) -> ModelProto:
 def test_layers_that_may_saturate(form: Form) -> None:
     """Those between codes, as long as onnxruntime computes them in integers."""
     model = named(network(form, large=True))
-    large, small = (saturation.saturating(load(each)) for each in (model, network(form)))
+    large, small = (saturating(load(each)) for each in (model, network(form)))
     assert [name.split("_")[0] for name in large] == ["Conv", "Gemm"] and not small
     if form.data is np.uint8:
-        assert len(saturation.saturating(load(named(in_operators(model))))) == 2
+        assert len(saturating(load(named(in_operators(model))))) == 2
 
 
 @pytest.mark.parametrize("form", [Form(np.uint8, np.uint8), Form(np.int8, np.uint16, opset=21)])
 def test_other_products_do_not_saturate(form: Form) -> None:
-    assert not saturation.saturating(load(network(form, large=True)))
+    assert not saturating(load(network(form, large=True)))
 
 
 def test_a_sum_between_real_numbers_does_not_saturate() -> None:
@@ -101,14 +102,14 @@ def test_a_sum_between_real_numbers_does_not_saturate() -> None:
     model = network(Form(), large=True)
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     relu = next(node for node in model.graph.node if node.input[0] == conv.output[0])
-    assert len(saturation.saturating(load(model))) == 2
+    assert len(saturating(load(model))) == 2
     relu.op_type = "Softsign"
-    assert len(saturation.saturating(load(model))) == 1
+    assert len(saturating(load(model))) == 1
     decoders = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
     gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
     decoders[gemm.input[0]].op_type = "Cast"
     del decoders[gemm.input[0]].input[1:]
-    assert not saturation.saturating(load(model, check=False))
+    assert not saturating(load(model, check=False))
 
 
 @pytest.mark.parametrize(
@@ -125,4 +126,4 @@ def test_two_weights_of_a_row_count(pair: tuple[int, int], cut: bool) -> None:
         model = parser.parse_model(text.replace("n,3", f"n,{len(weight)}"))
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(weight, np.int8), "w"))
         together = len(weight) == 2  # else each of them belongs to another output
-        assert saturation.saturating(load(model)) == (("y",) if cut and together else ())
+        assert saturating(load(model)) == (("y",) if cut and together else ())
