@@ -147,8 +147,15 @@ class Analysis:
                 rule = self._either_way(node, rule, rule.beside)
         if refusal is None:
             return rule
-        self.context.refusals[node.index] = refusal
+        self.context.refusals[node.index] = self._of_callers(node, refusal)
         return UNKNOWN
+
+    def _of_callers(self, node: Node, refusal: Refusal) -> Refusal:
+        """Name the weight that a caller may replace where that is why it is none: it is stored, and not computed."""
+        replaceable = [name for name in node.inputs if name in self.graph.overridable]
+        if refusal.reason is not Reason.COMPUTED_WEIGHT or not replaceable:
+            return refusal
+        return Refusal(Reason.OVERRIDABLE, replaceable[0])
 
     def _either_way(self, node: Node, rule: OpRule, beside: OpRule) -> OpRule:
         """Return the reading that passes channels where there are some, as in the analysis that asked for it."""
