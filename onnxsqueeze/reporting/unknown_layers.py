@@ -101,7 +101,10 @@ def _refusal(analysis: Analysis, node: Node, rule: OpRule, scope: Scope) -> Refu
     context = analysis.context
     if rule is UNKNOWN:
         return context.refusals.get(node.index) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
-    computed = any(name in scope and context.is_activation(name) for name in node.inputs)
+    computed = [name for name in node.inputs if name in scope and context.is_activation(name)]
+    replaceable = [name for name in computed if name in analysis.graph.overridable]
+    if replaceable:
+        return Refusal(Reason.OVERRIDABLE, replaceable[0])
     return Refusal(Reason.COMPUTED_WEIGHT, node.operator) if computed else None
 
 
@@ -136,8 +139,9 @@ def _nested(graph: GraphProto, path: str, outer: Scope) -> Iterator[tuple[str, N
 
 
 def _outermost(analysis: Analysis) -> Scope:
-    """Return what follows from constants in the main graph."""
-    initializers = analysis.graph.initializers
+    """Return what follows from constants in the main graph, and from initializers that callers may replace."""
+    replaceable = {name: analysis.graph.model.initializers[name] for name in analysis.graph.overridable}
+    initializers = {**analysis.graph.initializers, **replaceable}
     scope: Scope = {
         name: Stored(value.shape, value.header.data_type, lambda value=value: value.array)  # type: ignore[misc]
         for name, value in initializers.items()
