@@ -32,7 +32,8 @@ def test_they_stay_and_are_counted(listed: onnx.ModelProto) -> None:
     assert sum(WARNING in warning for warning in result.report.warnings) == 1
     assert any("can be overridden" in reason for reason in result.report.stayed)
     assert not any("run time" in reason for reason in result.report.stayed), "it is stored"
-    assert [(layer.weights_before, layer.sparsity > 0) for layer in result.report.layers] == [(1024, True), (512, False)]
+    rows = [(layer.weights_before, layer.sparsity > 0) for layer in result.report.layers]
+    assert rows == [(1024, True), (512, False)]
     assert "can be overridden: w1 (32, at h)" in result.report.why_nothing
 
 
