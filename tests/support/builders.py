@@ -220,7 +220,7 @@ class Graphs:
 
     def _try_constants(self, inputs: Sequence[Any]) -> list[list[Array]]:
         """Run the last node on maps of constants, with three different guesses where a channel is not constant."""
-        trials = []
+        trials, last = [], self._last()
         for guess in GUESSES:
             noise = np.random.default_rng(0)
 
@@ -229,7 +229,7 @@ class Graphs:
                 free = np.where(tensor.along(tensor.kinds == OFF), -np.abs(free), free)
                 return np.where(tensor.along(tensor.constant), tensor.along(tensor.fill), free)
 
-            trials.append(self._run_last(self._feeds(inputs, fill)))
+            trials.append(last(self._feeds(inputs, fill)))
         return trials
 
     def _try_kinds(self, inputs: Sequence[Any]) -> list[Array]:
@@ -254,16 +254,33 @@ class Graphs:
         return feeds
 
     def _run_last(self, feeds: Sequence[Array]) -> list[Array]:
+        return self._last()(feeds)
+
+    def _last(self) -> Callable[[Sequence[Array]], list[Array]]:
+        """Return what computes the last node's outputs from its inputs."""
         node = self.nodes[self.sides[0]][-1]
-        if node.op_type == "ConvTranspose":
-            node, feeds = _ungrouped(node, feeds)
+        if node.op_type != "ConvTranspose":
+            return self._evaluator(node)
+
+        def ungrouped(feeds: Sequence[Array]) -> list[Array]:
+            plain, read = _ungrouped(node, feeds)
+            return self._evaluator(plain)(read)
+
+        return ungrouped
+
+    def _evaluator(self, node: onnx.NodeProto) -> Callable[[Sequence[Array]], list[Array]]:
         names = [name for name in node.input if name]
         graph = helper.make_graph([node], "one", [_any(name) for name in names], [_any(name) for name in node.output])
         opset = max(self.opset, TRUSTED_BATCH_NORM) if node.op_type == "BatchNormalization" else self.opset
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-        with np.errstate(all="ignore"):
-            made = ReferenceEvaluator(model).run(None, dict(zip(names, feeds, strict=True)))
-        return [np.asarray(output) for output in made]
+        evaluator = ReferenceEvaluator(model)
+
+        def computed(feeds: Sequence[Array]) -> list[Array]:
+            with np.errstate(all="ignore"):
+                made = evaluator.run(None, dict(zip(names, feeds, strict=True)))
+            return [np.asarray(output) for output in made]
+
+        return computed
 
     def sizes(self, op: str, *inputs: Any, **attributes: Any) -> str:
         """Add a node that computes sizes (Shape, Gather, Concat ...) from the shapes of tensors; return its output."""

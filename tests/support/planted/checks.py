@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
@@ -75,13 +75,18 @@ def draw(model: onnx.ModelProto, batch: int, extent: int, seed: int = 0) -> dict
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array], optimized: bool = True) -> list[Array]:
     """Run in onnxruntime, on one thread, with all graph optimizations or none."""
+    return loaded(model, optimized)(feeds)
+
+
+def loaded(model: onnx.ModelProto, optimized: bool = True) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """Return what runs a model as `run` does, for several runs: most of the time of one goes into loading."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, dict(feeds)))
+    return lambda feeds: list(session.run(None, dict(feeds)))
 
 
 def in_double(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
@@ -131,16 +136,17 @@ def assert_equal_outputs(
     double: bool = True,
 ) -> None:
     """Assert that models agree in onnxruntime (optimized or not, two sizes of every dynamic dim) and in float64."""
-    for batch, extent in zip((1, 3), extents, strict=True):
-        feeds = draw(model, batch, extent, seed=extent)
-        for optimized in (False, True):
-            expected = run(model, feeds, optimized)
-            for other in others:
-                assert deviation(expected, run(other, feeds, optimized)) <= tolerance
-        if double and batch == 1 and _reference_is_right(model):
-            expected = in_double(model, feeds)
-            for other in others:
-                assert deviation(expected, in_double(other, feeds)) <= DOUBLE
+    fed = [draw(model, batch, extent, seed=extent) for batch, extent in zip((1, 3), extents, strict=True)]
+    for optimized in (False, True):
+        original, *runs = [loaded(each, optimized) for each in (model, *others)]
+        for feeds in fed:
+            expected = original(feeds)
+            for run_other in runs:
+                assert deviation(expected, run_other(feeds)) <= tolerance
+    if double and _reference_is_right(model):
+        expected = in_double(model, fed[0])
+        for other in others:
+            assert deviation(expected, in_double(other, fed[0])) <= DOUBLE
 
 
 def assert_untouched_contract(original: onnx.ModelProto, result: sq.Result, before: bytes) -> None:
