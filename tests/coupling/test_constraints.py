@@ -34,6 +34,7 @@ from tests.coupling.relations import (
     kept_sets,
     masks,
 )
+from tests.support.extent import part
 
 FORCED = [kind for kind in DRAWN if kind.phase is Phase.FORCED]
 MONOTONE = [*FORCED, Products, Recurrence, Extremes]
@@ -127,7 +128,7 @@ def test_without_a_choice_the_order_makes_no_difference(data: st.DataObject, kin
 
 
 @given(st.data(), several)
-@settings(PROPERTY, max_examples=600)
+@settings(PROPERTY, max_examples=part(600))
 def test_in_any_order_all_relations_hold_at_the_fixpoint(
     data: st.DataObject, kinds: Sequence[type[Constraint]]
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import Tensor
+from tests.support.extent import part
 from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, size
 from tests.support.planted.layers import Twin
 from tests.support.planted.opsets import OPSETS
@@ -26,7 +27,7 @@ opsets = st.sampled_from(OPSETS)
 
 
 @given(st.lists(st.sampled_from((1, 2, 3)), min_size=1, max_size=3), st.data(), seeds, opsets)
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=part(60))
 def test_planted_convolutions_come_back(kernels: list[int], data: st.DataObject, seed: int, opset: int) -> None:
     """Kernels of 3 are padded."""
     twin = Twin(seed, opset)
@@ -46,7 +47,7 @@ def test_planted_convolutions_come_back(kernels: list[int], data: st.DataObject,
 
 
 @given(st.lists(st.tuples(counts, counts, counts, counts), min_size=1, max_size=5), st.data(), seeds, opsets)
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=part(60))
 def test_planted_dense_layers_come_back(
     layers: list[tuple[int, int, int, int]], data: st.DataObject, seed: int, opset: int
 ) -> None:
@@ -142,7 +143,7 @@ STEPS: tuple[Callable[[Twin, Tensor], Tensor], ...] = (
 
 
 @given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.floats(0, 1), st.booleans(), seeds, opsets)
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=part(100))
 @example([_normalized, _pointwise, _grouped, _depthwise, _plain], 0.5, False, 345, 11)  # a large constant nobody reads
 def test_masked_networks_keep_their_function(
     steps: list[Callable[[Twin, Tensor], Tensor]], share: float, flat: bool, seed: int, opset: int

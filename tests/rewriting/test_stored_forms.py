@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
+from tests.support.extent import part
 from tests.support.planted.checks import assert_equal_outputs, deviation, draw, run
 from tests.support.planted.stored_forms import FORMS, Stored, node, stored
 
@@ -135,7 +136,7 @@ def random_expression(random: np.random.Generator, name: str, array: Array) -> S
     return nodes, read
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(part(24)))
 def test_random_expressions_of_constants(seed: int) -> None:
     """Whatever stands in front of the weights, all dead units go, the outputs are equal and the file does not grow."""
     random = np.random.default_rng(seed)

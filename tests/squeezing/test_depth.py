@@ -17,6 +17,7 @@ from onnxsqueeze.squeezing.ladders import Ladder
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from tests.squeezing.networks import model
+from tests.support.extent import LONG
 
 WIDTH, HEADS, LENGTH = 8, 2, 5
 FAINT = 1e-4  # of an ordinary block's weights: what it adds beside its bias is lost without anyone's noticing
@@ -91,7 +92,7 @@ def outputs(source: object, x: np.ndarray) -> np.ndarray:
     return outputs_of(load(source), Part({"x": x}, np.arange(len(x)), {}, 64))[0]
 
 
-@pytest.mark.parametrize("faint", [0, 1, 2])
+@pytest.mark.parametrize("faint", range(3) if LONG else [0, 2])
 @pytest.mark.parametrize(
     ("make", "shape", "ratio", "layer", "count"),
     [(bottlenecks, (2, 8, 8), 1.46, "Conv", 8), (attentions, (LENGTH, WIDTH), 1.45, "Softmax", 2)],

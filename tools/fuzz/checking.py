@@ -30,7 +30,7 @@ NAMES = (*VARIATIONS, *FORMS)
 """All ways to write a graph; the first one is as it is."""
 RUNNING = "running the original"
 """The step in which a runtime that dies says nothing about us."""
-_THE_SAME = ("reordered", "renamed")
+THE_SAME = ("reordered", "renamed")
 """Variations that are the same network in as many bytes, of which the same is left."""
 _TOLERANCE = {np.dtype(np.float32): 2e-3, np.dtype(np.float16): 1e-1, np.dtype(np.float64): 1e-8}
 """Of the output's scale. Extreme constants leave some outputs far from the rest: what rounding does grows with them."""
@@ -165,7 +165,7 @@ def _failure(name: str, model: ModelProto, result: ModelProto, plain: ModelProto
         return f"more elements: {elements(result)} after {elements(model)}"
     if result.ByteSize() > given:
         return f"more bytes: {result.ByteSize()} after {given}"
-    if name in _THE_SAME and plain is not None and weights(result) != weights(plain):
+    if name in THE_SAME and plain is not None and weights(result) != weights(plain):
         return f"what is left depends on how it is written: {weights(result)} instead of {weights(plain)}"
     return ""
 

@@ -10,6 +10,7 @@ import pytest
 
 import onnxsqueeze as sq
 from tests.end_to_end.random_networks.generator import RandomNetwork, random_network
+from tests.support.extent import part
 from tests.support.planted.checks import (
     DOUBLE,
     assert_equal_outputs,
@@ -22,8 +23,8 @@ from tests.support.planted.checks import (
     weights,
 )
 
-SEEDS = range(150)
-ROUNDED = range(150, 180)
+SEEDS = range(part(150))
+ROUNDED = range(150, 150 + part(30))
 
 TOLERANCE: dict[Any, float] = {np.float32: 1e-4, np.float16: 5e-2}
 """Largest deviation relative to the output's scale. Up to ten layers each sum up to some hundred products, rounded by

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.builders import Pair
+from tests.support.extent import part
 from tests.support.planted.attention_networks import (
     FORMS,
     MICROSOFT,
@@ -353,7 +354,7 @@ few = st.integers(1, 3)
     st.tuples(few, few, few, few),
     st.integers(0, 2**32 - 1),
 )
-@settings(PROPERTY, max_examples=40)
+@settings(PROPERTY, max_examples=part(40))
 def test_planted_attention_comes_back(
     form: Form, small: tuple[int, int, int, int], more: tuple[int, int, int, int], seed: int
 ) -> None:
@@ -369,7 +370,7 @@ MASKED: tuple[Form, ...] = (*FORMS, relative, cached)
 
 
 @given(st.sampled_from(MASKED), st.tuples(few, few, few, few), st.floats(0, 1), st.integers(0, 2**32 - 1))
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=part(60))
 def test_masked_attention_keeps_its_function(
     form: Form, sizes: tuple[int, int, int, int], share: float, seed: int
 ) -> None:

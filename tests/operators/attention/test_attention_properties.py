@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from tests.support.builders import LIVE, Both, Tensor
+from tests.support.extent import part
 from tests.support.planted.checks import assert_equal_outputs, minimize, size, weights
 from tests.support.planted.heads import split
 from tests.support.planted.layers import Twin
@@ -164,7 +165,7 @@ def mask(model: onnx.ModelProto, share: float, seed: int) -> None:
     st.integers(0, 2**32 - 1),
     st.sampled_from(OPSETS),
 )
-@settings(PROPERTY, max_examples=120)
+@settings(PROPERTY, max_examples=part(120))
 def test_masked_attention_keeps_its_function(
     kind: Callable[[Twin, Tensor, Callable[[str, str], str]], Tensor],
     change: Callable[[Twin, str], str],

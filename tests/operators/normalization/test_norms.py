@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
+from tests.support.extent import part
 from tests.support.planted.checks import (
     assert_equal_outputs,
     deviation,
@@ -505,7 +506,7 @@ def test_function_with_a_reader_that_is_not_linear() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([13, 17, 23]), st.sampled_from(list(NORMS)))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=part(60))
 def test_random_masks_of_two_blocks(seed: int, share: float, opset: int, name: str) -> None:
     """Rows, columns, scales and biases are zero at random; the function stays, and what stays has its reason."""
     net = NormNetwork(12, 3, "different", opset=opset, seed=seed)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxsqueeze as sq
+from tests.support.extent import part
 from tests.support.planted.checks import files_of_any_length
 from tests.support.quantized import Codes, Form, Tensor, in_operators, outputs
 
@@ -84,7 +85,7 @@ def check(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("operators", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=part(40), deadline=None)
 @given(seed=st.integers(0, 2**20), form=st.sampled_from(FORMS), length=st.integers(1, 7))
 def test_random_networks(operators: bool, seed: int, form: Form, length: int) -> None:
     net = Random(form, seed)

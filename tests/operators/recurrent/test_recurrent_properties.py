@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.extent import part
 from tests.support.planted.checks import SINGLE, deviation, minimize, run, size
 from tests.support.planted.recurrent_networks import GATES, OUT, RecurrentNetwork, Units, feeds
 
@@ -73,7 +74,7 @@ def network(seed: int) -> onnx.ModelProto:
     return made.model(y, [directions if last else "T", BATCH, OUT])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(part(40)))
 def test_random_networks(seed: int) -> None:
     model = network(seed)
     result = minimize(model).model
@@ -86,5 +87,5 @@ def test_random_networks(seed: int) -> None:
 
 def test_most_random_networks_shrink() -> None:
     """The masks are such that something can go."""
-    models = [network(seed) for seed in range(20)]
+    models = [network(seed) for seed in range(part(20))]
     assert np.mean([size(minimize(model).model) < size(model) for model in models]) > 0.7
