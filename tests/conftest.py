@@ -8,6 +8,7 @@ tests/processes.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,16 @@ os.environ.setdefault("ONNXSQUEEZE_STRICT", "1")
 os.environ.setdefault("ONNXSQUEEZE_IN_PROCESS", "1")
 
 pytest_plugins = ["tests.support.planted.opsets"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while thousands of tests are collected, which are none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:

@@ -81,13 +81,13 @@ def test_interrupted_before_and_after_files(
 
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.cycle.loops"])
+    context.set_forkserver_preload([complete.__module__])
     moments = random.Random(5)
     killed = 0
     for _ in range(40):
         process = context.Process(target=complete, args=(tmp_path,), kwargs={"teacher": True})
         process.start()
-        process.join(moments.uniform(0.3, 2.0) if killed < 3 else 120)
+        process.join(moments.uniform(0.1, 0.6) if killed < 3 else 120)
         if process.exitcode is not None:
             assert process.exitcode == 0
             break
