@@ -205,7 +205,7 @@ def _slice(node: Node, rewriter: Rewriter, found: _Packed, rows: Bools, columns:
     if found.zeros is not None and stored is not None:
         zeros = found.zeros[rows][:, left]
         _set(node, rewriter, _ZEROS, repacked(zeros, found.bits) if stored.dtype == np.uint8 else zeros)
-    if node.input(_ORDER) and not columns.all():
+    if node.input(_ORDER):
         rewriter.set_constant(node, _ORDER, groups.astype(np.int32))
     rewriter.set_attribute(node, "N", len(codes))
     rewriter.set_attribute(node, "K", groups.size)
@@ -231,9 +231,9 @@ def _parameters(node: Node, context: Context) -> list[Parameter]:
     listed = [Parameter(linear.weight, _WEIGHT, Role.WEIGHT, weight, (output, others), packed=BYTE // found.bits)]
     for position in (_SCALES, _ZEROS):
         if node.input(position):
-            value = context.value(node.input(position))
-            own = weight[:1] if value is not None and value.ndim > 1 else ()
-            classes = tuple(array.reshape(-1, 1) for array in own)
+            shape = context.shape(node.inputs[position])
+            alone = len(shape) > 1 and shape[1] == len(found.first)  # else several share a byte, or rows follow another
+            classes = (placed(rows, 2, 0), placed(blocks, 2, 1))[: 1 + alone] if len(shape) > 1 else ()
             listed.append(Parameter(node.inputs[position], position, Role.OPERAND, classes))
     if node.input(_ORDER):
         whole = context.shape(node.inputs[_ORDER]) == (found.groups.size,)  # else blocks are filled up

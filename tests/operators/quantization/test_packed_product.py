@@ -12,6 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
+from onnxsqueeze.graph.graph import Node
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import analyse
+from onnxsqueeze.rules.contract import Context
+from onnxsqueeze.rules.parameter import Role
+from onnxsqueeze.rules.registry import rule_for
 from tests.operators.quantization.test_traps import reasons
 from tests.support.planted.checks import files_of_any_length
 from tests.support.quantized import MICROSOFT, outputs
@@ -259,3 +265,110 @@ def test_rows_and_columns_of_zeros_between_tensors_that_stay(
     ]
     (layer,) = result.report.layers
     assert layer.macs_after == 3 * sizes(product)[0] * sizes(product)[1]
+
+
+def test_scales_that_no_column_has_keep_their_numbers() -> None:
+    """Rows leave, and no column: the scales are numbered anew, and so is what says whose each column has."""
+    net = Packed(4, "numbers", False)
+    order = orders(64)["uneven"]
+    hidden = net.layer("x", 40, 64, zero_rows=range(16, 40), order=order)
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    _, (first, _) = squeezed(net, net.layer("h", 24, 40, zero_columns=range(16, 40)), 64)
+    assert sizes(first) == (16, 64)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_constants_of_some_rows_fold(biased: bool) -> None:
+    """Of the second layer one row reads none of the constants, and all rows stay."""
+    net = Packed(4, "", True)
+    bias = np.zeros(32)
+    bias[16:] = 0.7
+    hidden = net.layer("x", 32, 16, range(16, 32), bias=bias)
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    y = net.layer("h", 24, 32, zero_rows=[5], bias=np.arange(24) if biased else None)
+    _, (first, second) = squeezed(net, y, 16)
+    assert sizes(first) == (16, 16) and sizes(second) == (24, 16)
+
+
+def test_constants_that_no_bias_can_hold_stay() -> None:
+    net = Packed(4, "", True)
+    bias = np.zeros(32)
+    bias[16:] = 3e38
+    hidden = net.layer("x", 32, 16, range(16, 32), bias=bias)
+    net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
+    y = net.layer("h", 24, 32, bias=np.ones(24))
+    net.arrays[net.nodes[-1].input[2]] *= 100
+    model = net.model(y, 16)
+    small = sq.minimize(model, round_to=1, verify=False).model
+    assert all(np.isfinite(numpy_helper.to_array(each)).all() for each in small.graph.initializer)
+    assert sizes(products(small)[1]) == (24, 32)
+
+
+def lone(net: Packed, y: str, columns: int, **attributes: int) -> tuple[Node, Context]:
+    """Analyse a network of one product, whose attributes may be others."""
+    for attribute in net.nodes[-1].attribute:
+        attribute.i = attributes.get(attribute.name, attribute.i)
+    analysis = analyse(load(net.model(y, columns)))
+    return analysis.graph.nodes[-1], analysis.context
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"bits": 3}, Reason.UNSUPPORTED_DTYPE),
+        ({"N": 23}, Reason.UNKNOWN_SHAPE),
+        ({"K": 63}, Reason.UNKNOWN_SHAPE),
+        ({"block_size": 32}, Reason.UNKNOWN_SHAPE),
+        ({1: np.zeros((24, 4, 8), np.int8)}, Reason.UNSUPPORTED_DTYPE),
+        ({1: np.zeros((24, 4, 9), np.uint8)}, Reason.UNKNOWN_SHAPE),
+        ({2: np.ones(24 * 3, "f")}, Reason.UNKNOWN_SHAPE),
+        ({3: np.ones(24 * 3, "f")}, Reason.UNKNOWN_SHAPE),
+        ({1: None}, Reason.COMPUTED_WEIGHT),
+        ({2: None}, Reason.COMPUTED_WEIGHT),
+        ({3: None}, Reason.COMPUTED_WEIGHT),
+        ({}, None),
+    ],
+)
+def test_constants_that_do_not_fit_are_refused(wrong: dict[Any, Any], reason: Reason | None) -> None:
+    net = Packed(4, "numbers", True)
+    y = net.layer("x", 24, 64)
+    for position, array in wrong.items():
+        if isinstance(position, int):
+            name = net.nodes[-1].input[position]
+            if array is None:  # made of what only a run knows
+                net.nodes.insert(0, helper.make_node("Identity", ["x"], [f"{name}_made"]))
+                net.nodes[-1].input[position] = f"{name}_made"
+            else:
+                net.arrays[name] = array
+    node, context = lone(net, y, 64, **{name: value for name, value in wrong.items() if isinstance(name, str)})
+    applies = rule_for(node).applies
+    refusal = applies(node, context) if applies is not None else None
+    assert (refusal and refusal.reason) == reason
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("bits", "zeros", "ordered"), [(4, "codes", False), (8, "codes", False), (4, "numbers", True)])
+def test_what_its_constants_belong_to(bits: int, zeros: str, ordered: bool, flat: bool) -> None:
+    """Of 24 rows 10 stay, and of four blocks two."""
+    net = Packed(bits, zeros, flat)
+    order = orders(64)["mixed"] if ordered else None
+    node, context = lone(net, net.layer("x", 24, 64, bias=np.ones(24), order=order), 64)
+    parameters = rule_for(node).parameters
+    assert parameters is not None
+    rows, columns = (context.ids(name).ravel() for name in (node.outputs[0], node.inputs[0]))
+    columns = np.arange(64) + rows.max() + 1 if columns.size == 1 else columns
+    context.elements.ids[node.inputs[0]] = columns.reshape(1, 1, -1)
+    stays = np.full(max(rows.max(), columns.max()) + 1, True)
+    stays[rows[10:]] = False
+    stays[columns[(np.arange(64) // BLOCK if order is None else order) > 1]] = False
+    found = {each.position: each for each in parameters(node, context)}
+    left = {place: each.shape_left(stays, context.shape(each.name)) for place, each in found.items()}
+    packed = zeros == "codes" and bits == 4
+    several = {
+        2: (24 * 4,) if flat else (10, 2),
+        3: (24 * (2 if packed else 4),) if flat and zeros == "codes" else (10, 2),
+    }
+    assert left == {1: (10, 2, BLOCK * bits // 8), **several, 5: (10,), **({4: (32,)} if ordered else {})}
+    assert found[1].packed == 8 // bits and found[1].data == (node.outputs[0], (0, 1))
+    roles = {1: Role.WEIGHT, 2: Role.OPERAND, 3: Role.OPERAND, 4: Role.OPERAND, 5: Role.SUMMAND}
+    assert all(each.role is roles[place] and each.name == node.inputs[place] for place, each in found.items())
