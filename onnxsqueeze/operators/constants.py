@@ -50,9 +50,9 @@ def _filled_interval(node: Node, context: Context) -> Sequence[Interval]:
 
 
 def _link_filled(node: Node, context: Context) -> None:
-    """All have one class, unless each lies beside a channel that may leave."""
+    """All have one class, unless each lies beside a channel that may leave, or is one: zeros that fill others up."""
     output, lengths = node.outputs[0], [1] * context.rank(node.outputs[0])
-    if read_beside(context, output):
+    if read_beside(context, output, (Trait.BESIDE, Trait.JOINS)):
         lengths = [1 if isinstance(size, Symbolic) else size for size in context.shape(output)]
     apart = np.prod(lengths, dtype=np.float64) <= _MOST_APART
     context.elements.ids[output] = context.elements.fresh(tuple(lengths) if apart else (1,) * len(lengths))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from onnx import TensorProto
 
@@ -74,8 +76,8 @@ def known_axis(context: Context, name: str, axis: int) -> int | None:
     return None if isinstance(size, Symbolic) else size
 
 
-def read_beside(context: Context, name: str) -> bool:
-    """Whether a tensor is only read by operators each channel of whose output is made of the same channel of it."""
+def read_beside(context: Context, name: str, traits: Collection[Trait] = (Trait.BESIDE,)) -> bool:
+    """Whether a tensor is only read by operators with such a trait, whose channels are each made of one of its own."""
     readers = context.graph.readers.get(name, ())
-    beside = all(position >= 0 and Trait.BESIDE in rule_for(reader).traits for reader, position in readers)
+    beside = all(position >= 0 and not rule_for(reader).traits.isdisjoint(traits) for reader, position in readers)
     return bool(readers) and beside and name not in context.graph.outputs

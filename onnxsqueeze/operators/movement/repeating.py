@@ -49,7 +49,8 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
     """Copies along a new axis leave one by one.
 
     That is where a Reshape merges it with the one before (heads of a group), and where one number is repeated for each
-    channel that it divides, or says where each channel is taken from or written to.
+    channel that it divides, says where each channel is taken from or written to, or fills up (a column of zeros before
+    the scores of each head).
     """
     output, elements = node.outputs[0], context.elements
     elements.ids[output] = ids
@@ -57,7 +58,7 @@ def _link_copies(node: Node, context: Context, ids: Classes) -> None:
     axes = tuple(axis for axis, size in enumerate(_padded(context.shape(node.inputs[0]), len(shape))) if size == 1)
     new = tuple(axis for axis in axes if not isinstance(shape[axis], Symbolic) and shape[axis] != 1)
     full = tuple(int(shape[axis]) if axis in new else length for axis, length in enumerate(ids.shape))  # type: ignore[arg-type]
-    beside = read_beside(context, output) or _read_by(output, context, _ELEMENTWISE)
+    beside = read_beside(context, output, (Trait.BESIDE, Trait.JOINS)) or _read_by(output, context, _ELEMENTWISE)
     factor = ids.size == 1 and len(new) == 1 and beside
     merged = ids.size > 1 and bool(new) and _read_by(output, context, _MERGING, (0,))
     if not (factor or merged) or np.prod(full) > _MOST_COPIES:
