@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,13 +100,14 @@ def _specials(node: Node, context: Context) -> Sequence[Specials | None]:
 
 
 def _link(node: Node, context: Context) -> None:
-    """Added channels have classes of their own, so that they may leave again."""
+    """Added channels have classes of their own, so that they may leave again: each for itself, and with its head."""
     ids = context.ids(node.inputs[0])
 
     added: list[npt.NDArray[np.int64]] = []
 
     def fresh(shape: tuple[int, ...], axis: int, side: int) -> npt.NDArray[Any]:
-        added.append(context.elements.fresh(with_length((1,) * len(shape), axis, shape[axis])))
+        apart = math.prod(shape) <= _MOST_POSITIONS
+        added.append(context.elements.fresh(shape if apart else with_length((1,) * len(shape), axis, shape[axis])))
         return np.broadcast_to(added[-1], shape)
 
     output = context.elements.ids[node.outputs[0]] = _padded(node, context, ids, fresh)

@@ -74,3 +74,34 @@ def test_channels_of_zeros_that_fill_others_up_leave_one_by_one(zeros: str) -> N
     )
     result = sq.minimize(model, round_to=1)
     assert result.report.weights_after == 2 * 4 + 4 + 4 * 3 + SCALARS[zeros]
+
+
+@pytest.mark.parametrize("dead", [[1], [0, 3]], ids=str)
+def test_dead_heads_leave_where_positions_are_stored_and_padded(dead: list[int]) -> None:
+    """As exports of one length have it: the positions are a table of heads, and each of its columns is told apart."""
+    time = 5
+    length = 2 * time - 1
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> relative
+        (float[b,{time},{WIDTH}] x) => (float[b,{time},{WIDTH}] y) {{
+        split = Constant <value_ints = [0, 0, {HEADS}, {DIM}]> () merge = Constant <value_ints = [0, 0, -1]> ()
+        turned = Constant <value_ints = [0, 0, {length + 1}, {time}]> () n1 = Constant <value_ints = [1]> ()
+        back = Constant <value_ints = [0, 0, {time}, {length}]> () n0 = Constant <value_ints = [0]> ()
+        end = Constant <value_ints = [{length + 1}]> () time = Constant <value_ints = [{time}]> ()
+        pads = Constant <value_ints = [0, 0, 0, 1, 0, 0, 0, 0]> () n2 = Constant <value_ints = [2]> ()
+        n3 = Constant <value_ints = [3]> ()
+        q0 = MatMul (x, wq) q1 = Reshape (q0, split) q = Transpose <perm = [0, 2, 1, 3]> (q1)
+        k0 = MatMul (x, wk) k1 = Reshape (k0, split) k = Transpose <perm = [0, 2, 3, 1]> (k1)
+        v0 = MatMul (x, wv) v1 = Reshape (v0, split) v = Transpose <perm = [0, 2, 1, 3]> (v1)
+        bd = MatMul (q, p) wide = Pad (bd, pads) r = Reshape (wide, turned) s = Slice (r, n1, end, n2)
+        shifted = Reshape (s, back) near = Slice (shifted, n0, time, n3)
+        ac = MatMul (q, k) scores = Add (ac, near) a = Softmax <axis = -1> (scores)
+        o0 = MatMul (a, v) o1 = Transpose <perm = [0, 2, 1, 3]> (o0) o = Reshape (o1, merge) y = MatMul (o, wo) }}""")
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=(WIDTH, WIDTH)) for name in ("wq", "wk", "wv", "wo")}
+    weights["wv"].reshape(WIDTH, HEADS, DIM)[:, dead] = 0
+    weights["p"] = random.normal(size=(1, HEADS, DIM, length))
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()
+    )
+    result = sq.minimize(model, round_to=1)
+    assert result.report.weights_after == (4 * WIDTH + length) * (HEADS - len(dead)) * DIM
