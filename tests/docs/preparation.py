@@ -80,7 +80,7 @@ def _loops(folder: Path) -> Names:
         with torch.no_grad():
             return float((module(names["images"]).argmax(1) == names["labels"]).float().mean())
 
-    given = {"model_or_onnx_path": names["model"], "example_inputs": names["example_images"]}
+    given = {"model_or_onnx_path": folder / "network.onnx", "example_inputs": names["example_images"]}
     return {**names, **given, "my_train": train, "my_evaluate": evaluate}
 
 
