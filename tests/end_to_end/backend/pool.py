@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
+from .cases import load_cases
 from .judging import BEFORE, Outcome, judge
 
 PATIENCE = 120
@@ -20,16 +21,26 @@ Task = tuple[str, str]
 
 def judge_all(tasks: Iterable[Task], workers: int = 2) -> Iterator[Outcome]:
     """Yield an outcome for each task, worker by worker; they are begun in the order given."""
-    queue: SimpleQueue[Task] = SimpleQueue()
-    for task in tasks:
-        queue.put(task)
+    queue = _queue(tasks)
     with ThreadPoolExecutor(workers) as threads:
-        for future in [threads.submit(_drain, queue) for _ in range(workers)]:
+        for future in [threads.submit(lambda: _drain(queue, _Worker())) for _ in range(workers)]:
             yield from future.result()
 
 
-def _drain(queue: SimpleQueue[Task]) -> Sequence[Outcome]:
+def judge_chosen(choose: Callable[[list[str]], Iterable[Task]]) -> Sequence[Outcome]:
+    """Return an outcome for each task that is chosen from the keys of all cases, which one worker alone loads."""
     worker = _Worker()
+    return _drain(_queue(choose(worker.keys())), worker)
+
+
+def _queue(tasks: Iterable[Task]) -> SimpleQueue[Task]:
+    queue: SimpleQueue[Task] = SimpleQueue()
+    for task in tasks:
+        queue.put(task)
+    return queue
+
+
+def _drain(queue: SimpleQueue[Task], worker: _Worker) -> Sequence[Outcome]:
     outcomes = []
     try:
         while True:
@@ -52,6 +63,12 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
+
+    def keys(self) -> list[str]:
+        """Return the keys of all cases."""
+        self._connection.send(None)
+        found: list[str] = self._connection.recv()
+        return found
 
     def judge(self, task: Task) -> Outcome:
         """Judge a task; a process that dies or hangs is a crash, but for what onnxruntime does to the original."""
@@ -84,12 +101,15 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    """Judge what comes until nothing more does."""
+    """Judge what comes until nothing more does; None asks for the keys of all cases."""
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
+        if task is None:
+            connection.send(list(load_cases()))
+            continue
         key, variant = task
         try:
             connection.send(judge(key, variant, connection.send))
