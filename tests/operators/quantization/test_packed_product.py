@@ -187,13 +187,14 @@ def test_scales_that_no_column_has_fill_up() -> None:
     np.testing.assert_array_equal(arrays[second.input[4]], np.repeat([0, 0, 1], BLOCK))
 
 
-def test_groups_smaller_than_blocks_stay() -> None:
+@pytest.mark.parametrize("lengths", [(40, 8, 8, 8), (48, 8, 8)])
+def test_groups_smaller_than_blocks_stay(lengths: tuple[int, ...]) -> None:
     """As many scales are stored as columns fill blocks: too few for the small groups, if the large one left."""
     net = Packed(4, "", False)
     hidden = net.layer("x", 64, 40)
     net.nodes.append(helper.make_node("Relu", [hidden], ["h"]))
-    order = np.repeat([0, 1, 2, 3], [40, 8, 8, 8])
-    y = net.layer("h", 24, 64, zero_columns=range(40), order=order)
+    order = np.repeat(np.arange(len(lengths)), lengths)
+    y = net.layer("h", 24, 64, zero_columns=range(lengths[0]), order=order)
     _, (first, second) = squeezed(net, y, 40)
     assert sizes(first) == (64, 40) and sizes(second) == (24, 64)
 
@@ -349,7 +350,7 @@ def test_constants_that_do_not_fit_are_refused(wrong: dict[Any, Any], reason: Re
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize(("bits", "zeros", "ordered"), [(4, "codes", False), (8, "codes", False), (4, "numbers", True)])
 def test_what_its_constants_belong_to(bits: int, zeros: str, ordered: bool, flat: bool) -> None:
-    """Of 24 rows 10 stay, and of four blocks two."""
+    """Of 24 rows 10 stay, and of four blocks one."""
     net = Packed(bits, zeros, flat)
     order = orders(64)["mixed"] if ordered else None
     node, context = lone(net, net.layer("x", 24, 64, bias=np.ones(24), order=order), 64)
@@ -360,15 +361,26 @@ def test_what_its_constants_belong_to(bits: int, zeros: str, ordered: bool, flat
     context.elements.ids[node.inputs[0]] = columns.reshape(1, 1, -1)
     stays = np.full(max(rows.max(), columns.max()) + 1, True)
     stays[rows[10:]] = False
-    stays[columns[(np.arange(64) // BLOCK if order is None else order) > 1]] = False
+    stays[columns[(np.arange(64) // BLOCK if order is None else order) > 0]] = False
     found = {each.position: each for each in parameters(node, context)}
     left = {place: each.shape_left(stays, context.shape(each.name)) for place, each in found.items()}
-    packed = zeros == "codes" and bits == 4
-    several = {
-        2: (24 * 4,) if flat else (10, 2),
-        3: (24 * (2 if packed else 4),) if flat and zeros == "codes" else (10, 2),
-    }
-    assert left == {1: (10, 2, BLOCK * bits // 8), **several, 5: (10,), **({4: (32,)} if ordered else {})}
+    shapes = [context.shape(node.inputs[place]) for place in (2, 3)]
+    of_zeros = (10, 2) if shapes[1] == (24, 2) else (10, 1)  # two share a byte
+    assert (len(shapes[0]) == 1) == flat
+    whole = {place: shape for place, shape in zip((2, 3), shapes, strict=True) if len(shape) == 1}
+    several = {2: (10, 1), 3: of_zeros} | whole
+    assert left == {1: (10, 1, BLOCK * bits // 8), **several, 5: (10,), **({4: (16,)} if ordered else {})}
     assert found[1].packed == 8 // bits and found[1].data == (node.outputs[0], (0, 1))
     roles = {1: Role.WEIGHT, 2: Role.OPERAND, 3: Role.OPERAND, 4: Role.OPERAND, 5: Role.SUMMAND}
     assert all(each.role is roles[place] and each.name == node.inputs[place] for place, each in found.items())
+
+
+def test_data_of_two_axes() -> None:
+    net = Packed(4, "", True)
+    hidden = net.layer("x", 40, 64, zero_rows=range(16, 40))
+    model = net.model(net.layer(hidden, 24, 40), 64)
+    for value in (*model.graph.input, *model.graph.output):
+        del value.type.tensor_type.shape.dim[1]
+    with files_of_any_length():
+        result = sq.minimize(model, round_to=1)
+    assert [sizes(each) for each in products(result.model)] == [(16, 64), (24, 16)]
