@@ -154,3 +154,53 @@ def test_scales_belong_to_channels_where_there_are_several(scale: Any, own: bool
         assert [classes.tolist() for classes in each.classes] == ([[0, 4, 8]] if own else [])
     around.is_activation = lambda name: name == "z"  # type: ignore[attr-defined]
     assert [each.name for each in parameters(around.node, around)] == ["s"]  # type: ignore[arg-type]
+
+
+def test_scales_of_few_places() -> None:
+    """Along the only axis, and two blocks of one row."""
+    codes = np.array([1, 2, 3], np.int8)
+    np.testing.assert_array_equal(evaluated(DECODE, codes, VECTOR, axis=-1), [1, 4, 9])
+    np.testing.assert_array_equal(evaluated(DECODE, codes[None], np.array([[1, 2]], F), block_size=2), [[1, 2, 6]])
+
+
+def test_whole_numbers_always_saturate() -> None:
+    assert Bounded([900], [900], F(1), np.int8(0), op=ENCODE, saturate=0).found == ([127], [127])
+
+
+def test_0_is_exact_among_codes_that_are_not_whole() -> None:
+    around = Bounded([0, 0.25], [0, 0.25], F(1), np.zeros((), ml_dtypes.float8_e4m3fn), op=ENCODE)
+    around.dtypes["y"] = TensorProto.FLOAT8E4M3FN
+    lower, upper = around.found
+    assert lower[0] == upper[0] == 0 and lower[1] <= 0.25 <= upper[1]
+
+
+def test_scales_that_are_not_known_are_no_codes() -> None:
+    for around, known in ((Around(F(1)), True), (Around(COMPUTED), False), (Around(np.ones(2, F)), False)):
+        codes = rule_for(around.node).codes
+        assert codes is not None
+        assert (codes(around.node, around) is not None) == known  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [F([1]), np.ones(2, F), COMPUTED])
+def test_scales_that_belong_to_no_channel(scale: Any) -> None:
+    """One number in a vector, as many as do not fit, and what is a constant of which nothing is known."""
+    around = Around(scale)
+    around.node = Node(0, DECODE, "", 21, ("x", "s", ""), ("y",), (), around.node.proto)
+    around.is_activation = lambda name: False  # type: ignore[attr-defined]
+    parameters = rule_for(around.node).parameters
+    assert parameters is not None
+    (found,) = parameters(around.node, around)  # type: ignore[arg-type]
+    assert (found.name, found.role, found.classes) == ("s", Role.SETTING, ())
+
+
+@pytest.mark.parametrize("zero", [None, np.int8(1)])
+def test_shapes_and_types(zero: Any) -> None:
+    """Onnx infers the shapes of its own operators."""
+    around = Around(F(1), zero, op=ENCODE)
+    node = Node(0, ENCODE, "com.microsoft", 1, around.node.inputs, ("y",), (), around.node.proto)
+    rule = rule_for(node)
+    assert rule.infer is not None and rule_for(around.node).infer is None
+    assert list(rule.infer(node, around)) == [SHAPE]  # type: ignore[arg-type]
+    assert rule.element_type is not None
+    kind = TensorProto.UINT8 if zero is None else TensorProto.INT8
+    assert rule.element_type(node, around) == kind  # type: ignore[arg-type]
