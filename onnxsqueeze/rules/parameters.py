@@ -62,20 +62,25 @@ def linear_parameters(node: Node, context: Context, linear: Linear) -> list[Para
 
 
 def channel_parameters(*roles: tuple[int, Role], axis: int = 1) -> Parameters:
-    """Return what lists vectors that have one entry for each channel of the output along an axis.
+    """Return what lists constants that have one entry for each channel of the output along an axis.
+
+    They are vectors, or, of a norm that is spelt out, broadcast against the output: [C, 1, 1].
 
     Args:
         roles: (input position, role) of each. axis: of the channels.
     """
 
     def parameters(node: Node, context: Context) -> list[Parameter]:
-        channels = along(context, node.outputs[0], axis)
-        length = context.shape(node.outputs[0])[axis]
-        return [
-            Parameter(node.inputs[position], position, role, (channels,))
-            for position, role in roles
-            if node.input(position) and context.shapes.get(node.inputs[position]) == (length,)
-        ]
+        channels, shape = along(context, node.outputs[0], axis), context.shape(node.outputs[0])
+        found = []
+        for position, role in roles:
+            own = context.shapes.get(node.inputs[position], ()) if node.input(position) else ()
+            places = [place for place, size in enumerate(own) if size != 1]
+            vector = own == (shape[axis],)
+            if vector or (places == [axis - len(shape) + len(own)] and own[places[0]] == shape[axis]):
+                classes = channels if vector else placed(channels, len(own), places[0])
+                found.append(Parameter(node.inputs[position], position, role, (classes,)))
+        return found
 
     return parameters
 

@@ -36,7 +36,7 @@ class Regrouped(Computed):
 
 def _splits(split: Node, norm: Node, scope: Scope) -> bool:
     """Whether groups are laid out as channels, and no scale or bias is theirs."""
-    target, scale, bias = (scope.constant(name) for name in (split.inputs[1], *norm.inputs[1:3]))
+    target, scale, bias = (scope.known(name) for name in (split.inputs[1], *norm.inputs[1:3]))
     if target is None or scale is None or bias is None or split.attributes.get("allowzero", 0):
         return False
     return target.tolist() == [0, scale.size, -1] and bool((scale == 1).all() and (bias == 0).all())
@@ -58,7 +58,7 @@ def _shaped_as_before(node: Node, source: str, scope: Scope, match: Match) -> It
 
 def _named(match: Match, scope: Scope) -> Fused | None:
     norm = next(node for node in match.members.values() if node.op == "InstanceNormalization")
-    groups = scope.constant(norm.inputs[1])
+    groups = scope.known(norm.inputs[1])
     assert groups is not None
     epsilon = float(np.float32(norm.attributes.get("epsilon", 1e-5)))
     return Fused("GroupNormalization", {"num_groups": groups.size, "epsilon": epsilon})

@@ -61,6 +61,13 @@ class Scope:
             return None
         return np.asarray(found[0]) if found else None
 
+    def known(self, name: str) -> Array | None:
+        """Return a value that follows from constants, for which the whole graph is gone through once, else None."""
+        found = self.constant(name)
+        if found is None and self._inferred is not None:
+            found = self._inferred.value(name)
+        return found
+
     def number(self, name: str) -> Array | None:
         """Return a constant of one element that gives no operator that reads it another shape, else None."""
         array = self.constant(name) if name else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,22 @@ class TiedLanguageModel(nn.Module):
         return self.head(self.layer(self.table(x))[0])
 
 
-def grouped() -> nn.Module:
-    """Return two convolutions with GroupNorm of 4 groups."""
-    first = [nn.Conv2d(3, WIDTH, 3, padding=1), nn.GroupNorm(4, WIDTH), nn.ReLU()]
-    second = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GroupNorm(4, WIDTH), nn.ReLU()]
+class WholeGroups(nn.Module):
+    """A norm over groups with one scale and bias for each of them, so that they leave whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(4, affine=True)
+        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.reshape(len(x), 4, -1)).reshape(x.shape)
+
+
+def normed(norm: Callable[[], nn.Module]) -> nn.Module:
+    """Return two convolutions with norms behind them."""
+    first = [nn.Conv2d(3, WIDTH, 3, padding=1), norm(), nn.ReLU()]
+    second = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), norm(), nn.ReLU()]
     return nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, 10))
 
 
@@ -62,7 +75,13 @@ NETWORKS = {
         {"dim": WIDTH},  # both directions keep equally many
     ),
     "tied": (TiedLanguageModel, torch.arange(14).reshape(2, 7), {"stream": WIDTH}),
-    "group norm": (grouped, IMAGES, {"hidden": 2 * 4}),
+    "group norm": (
+        lambda: normed(lambda: nn.GroupNorm(4, WIDTH)),
+        IMAGES,
+        {"head": 2 * 4, "dim": 2 * WIDTH},  # groups keep equally many
+    ),
+    "one group": (lambda: normed(lambda: nn.GroupNorm(1, WIDTH)), IMAGES, {"hidden": 2 * WIDTH}),
+    "whole groups": (lambda: normed(WholeGroups), IMAGES, {"hidden": 2 * 4}),
 }
 
 
@@ -100,5 +119,5 @@ def test_what_is_masked_really_leaves(found: tuple[str, Path, Units], tmp_path: 
 
 def test_groups_of_several_channels_count_as_these(found: tuple[str, Path, Units]) -> None:
     name, _, units = found
-    wanted = WIDTH // 4 if name == "group norm" else 1
+    wanted = WIDTH // 4 if name == "whole groups" else 1
     assert set(units.channels) == {wanted}
