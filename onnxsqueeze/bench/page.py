@@ -64,8 +64,12 @@ def _named(report: BenchReport) -> BenchReport:
     short = {model.name: PurePath(model.name).name for model in report.models}
     if len(set(short.values())) < len(short):
         return report
+    warnings = report.warnings
+    for long, name in short.items():
+        warnings = tuple(warning.replace(long, name) for warning in warnings)
     return replace(
         report,
+        warnings=warnings,
         models=tuple(replace(model, name=short[model.name]) for model in report.models),
         measurements=tuple(replace(entry, model=short[entry.model]) for entry in report.measurements),
     )

@@ -122,7 +122,9 @@ def test_the_page_names_models_by_their_files_where_these_differ(second: str, sh
         models=tuple(replace(model, name=named[model.name]) for model in REPORT.models),
         measurements=tuple(replace(entry, model=named[entry.model]) for entry in REPORT.measurements),
     )
+    report = replace(report, warnings=(f"the outputs of {second} deviate",))
     page = content(report, "a title", "a command")
+    assert page.notes[-1] == f"the outputs of {shown[1]} deviate"
     assert page.latency is not None
     assert [row.model for row in page.latency.runtimes[0][1]] == shown
     assert [row[0] for row in page.tables[0].rows] == shown
