@@ -147,10 +147,10 @@ class Analysis:
                 rule = self._either_way(node, rule, rule.beside)
         if refusal is None:
             return rule
-        self.context.refusals[node.index] = self._of_callers(node, refusal)
+        self.context.refusals[node.index] = self.of_callers(node, refusal)
         return UNKNOWN
 
-    def _of_callers(self, node: Node, refusal: Refusal) -> Refusal:
+    def of_callers(self, node: Node, refusal: Refusal) -> Refusal:
         """Name the weight that a caller may replace where that is why it is none: it is stored, and not computed."""
         replaceable = [name for name in node.inputs if name in self.graph.overridable]
         if refusal.reason is not Reason.COMPUTED_WEIGHT or not replaceable:

@@ -57,3 +57,9 @@ def dimension_name(value: str | bytes) -> str:
 def fixed_size(dim: Any) -> int | None:
     """Return the size that a `TensorShapeProto.Dimension` fixes, None for a dynamic one, which Paddle writes as -1."""
     return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+
+
+def declared_size(dim: Any) -> int | str:
+    """Return the size that a `TensorShapeProto.Dimension` fixes, else its name, "?" where it has none."""
+    size = fixed_size(dim)
+    return (dimension_name(dim.dim_param) or "?") if size is None else size

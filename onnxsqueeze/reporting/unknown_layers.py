@@ -101,11 +101,8 @@ def _refusal(analysis: Analysis, node: Node, rule: OpRule, scope: Scope) -> Refu
     context = analysis.context
     if rule is UNKNOWN:
         return context.refusals.get(node.index) or Refusal(Reason.UNKNOWN_OPERATOR, node.operator)
-    computed = [name for name in node.inputs if name in scope and context.is_activation(name)]
-    replaceable = [name for name in computed if name in analysis.graph.overridable]
-    if replaceable:
-        return Refusal(Reason.OVERRIDABLE, replaceable[0])
-    return Refusal(Reason.COMPUTED_WEIGHT, node.operator) if computed else None
+    computed = any(name in scope and context.is_activation(name) for name in node.inputs)
+    return analysis.of_callers(node, Refusal(Reason.COMPUTED_WEIGHT, node.operator)) if computed else None
 
 
 def matrices_hold_zeros(analysis: Analysis) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 
 from onnxsqueeze.errors import SqueezeError, UsageError, one_line
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.protobuf import dimension_name, fixed_size
+from onnxsqueeze.model.protobuf import declared_size
 from onnxsqueeze.training.module import OnnxModule
 
 
@@ -127,9 +127,7 @@ def _sizes(value: ValueInfoProto) -> list[int | str] | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return None
-    found = [fixed_size(dim) for dim in kind.shape.dim]
-    names = [dimension_name(dim.dim_param) or "?" for dim in kind.shape.dim]
-    return [name if size is None else size for name, size in zip(names, found, strict=True)]
+    return [declared_size(dim) for dim in kind.shape.dim]
 
 
 def fits(declared: Sequence[int | str], shape: tuple[int, ...]) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.protobuf import dimension_name, fixed_size
+from onnxsqueeze.model.protobuf import declared_size, fixed_size
 from onnxsqueeze.training.lowerings.node_call import torch_dtype
 
 
@@ -73,6 +73,5 @@ def _check(name: str, tensor: Tensor, kind: TypeProto.Tensor) -> None:
         size in (None, given) for size, given in zip(sizes, tensor.shape, strict=True)
     )
     if not fits:
-        names = [dimension_name(entry.dim_param) or "?" for entry in kind.shape.dim]
-        shape = [name if size is None else size for name, size in zip(names, sizes, strict=True)]
+        shape = [declared_size(entry) for entry in kind.shape.dim]
         raise UsageError(f"input '{name}' has the shape {list(tensor.shape)}; the model takes {shape}")
