@@ -8,7 +8,7 @@ from these: late families of a convolutional network cost next to nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,10 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 from onnxsqueeze.graph.graph import Graph
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.model.protobuf import copy_except
 from onnxsqueeze.squeezing.gathering import with_arrays
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.reader import Arrays
-from onnxsqueeze.squeezing.running import Runner, joined, outputs_of
+from onnxsqueeze.squeezing.running import Runner, joined, outputs_of, part_of
 from onnxsqueeze.squeezing.samples import Feeds, Part
 
 Array = npt.NDArray[Any]
@@ -97,7 +96,8 @@ def _tail(model: Model, changed: Collection[str], part: Part, limit: int) -> _Ta
     if feeds is None:
         return _Tail(frozenset(changed), model, places, None)
     outputs = [graph.output[place] for place in places]
-    return _Tail(frozenset(changed), _from(model, nodes, _declared(border, feeds), outputs), places, feeds)
+    inputs = [*_declared(border, feeds), *(value for value in graph.input if value.name in model.initializers)]
+    return _Tail(frozenset(changed), part_of(model, nodes, inputs, outputs), places, feeds)
 
 
 def _reached(pairs: Sequence[tuple[NodeProto, frozenset[str]]], changed: Collection[str]) -> frozenset[str]:
@@ -142,20 +142,3 @@ def _declared(border: Sequence[str], feeds: Sequence[Feeds]) -> list[ValueInfoPr
         shape = [None if axis == 0 or len(found) > 1 else found.pop() for axis, found in enumerate(sizes)]
         values.append(helper.make_tensor_value_info(name, kind, shape))
     return values
-
-
-def _from(
-    model: Model, nodes: Sequence[NodeProto], inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
-) -> Model:
-    """Return the part of a model that computes these outputs from a border."""
-    skeleton = copy_except(model.skeleton, "graph")
-    graph = copy_except(model.skeleton.graph, "node", "input", "output", "value_info")
-    own = {value.name for value in inputs}
-    graph.node.extend(nodes)
-    graph.input.extend([*inputs, *(value for value in model.skeleton.graph.input if value.name in model.initializers)])
-    graph.output.extend(outputs)
-    graph.value_info.extend(value for value in model.skeleton.graph.value_info if value.name not in own)
-    skeleton.graph.CopyFrom(graph)
-    read = {name for names in Graph.read_names(graph) for name in names} | {value.name for value in graph.input}
-    used = {name: weight for name, weight in model.initializers.items() if name in read}
-    return replace(model, skeleton=skeleton, initializers=used)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ValueInfoProto
+from onnx import NodeProto, ValueInfoProto
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.graph import Graph
@@ -77,18 +77,29 @@ def joined(batches: Iterable[Mapping[str, Array]]) -> list[Array]:
 
 def _giving(model: Model, tensors: Sequence[str]) -> Model:
     """Return the part of a model that computes these tensors."""
-    skeleton = copy_except(model.skeleton, "graph")
-    graph = copy_except(model.skeleton.graph, "node", "output")
     known = {value.name: value for value in (*model.skeleton.graph.value_info, *model.skeleton.graph.output)}
-    graph.output.extend(known.get(name) or ValueInfoProto(name=name) for name in tensors)
+    outputs = [known.get(name) or ValueInfoProto(name=name) for name in tensors]
     needed, nodes = set(tensors), []
     pairs = list(zip(model.skeleton.graph.node, Graph.read_names(model.skeleton.graph), strict=True))
     for node, reads in reversed(pairs):
         if needed.intersection(node.output):
             needed.update(reads)
             nodes.append(node)
-    graph.node.extend(reversed(nodes))
+    return part_of(model, nodes[::-1], model.skeleton.graph.input, outputs)
+
+
+def part_of(
+    model: Model, nodes: Sequence[NodeProto], inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
+) -> Model:
+    """Return the model of some nodes of another, with what they read of its weights."""
+    skeleton = copy_except(model.skeleton, "graph")
+    graph = copy_except(model.skeleton.graph, "node", "input", "output", "value_info")
+    own = {value.name for value in inputs}
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+    graph.value_info.extend(value for value in model.skeleton.graph.value_info if value.name not in own)
     skeleton.graph.CopyFrom(graph)
-    inputs = {value.name for value in graph.input}
-    used = {name: array for name, array in model.initializers.items() if name in needed or name in inputs}
+    read = {name for names in Graph.read_names(graph) for name in names} | own | {value.name for value in outputs}
+    used = {name: weight for name, weight in model.initializers.items() if name in read}
     return replace(model, skeleton=skeleton, initializers=used)
