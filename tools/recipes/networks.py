@@ -53,6 +53,7 @@ class ConvNeXt(nn.Module):
         stem: stride and kernel of the first convolution; 4 in the published network, 1 or 2 for images of 32 x 32.
         scale: what the scales of the layers start from.
         drop_path: the share of samples that skip the last block in training; earlier blocks less, linearly.
+        channels: of an image.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class ConvNeXt(nn.Module):
         classes: int = 10,
         scale: float = 1e-2,
         drop_path: float = 0.0,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
-        previous = 3
+        previous = channels
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             stride = stem if stage == 0 else 2
             conv = nn.Conv2d(previous, width, stride if stage or stem > 1 else 3, stride, 1 if stem + stage == 1 else 0)

@@ -66,7 +66,7 @@ def main(data: Path, folder: Path, network: str, ratio: float, cycles: int, epoc
     def train(module: nn.Module, phase: Phase) -> None:
         if phase.kind == "squeeze":
             last = phase.cycle == phase.cycles and phase.step == phase.steps
-            Loop(epochs * (3 if last else 1), learning_rate=NETWORKS[network].rate).fit(
+            Loop(epochs * (3 if last else 1), learning_rate=NETWORKS[network].loop.learning_rate).fit(
                 module, parts.training, phase.seed
             )
 
