@@ -8,8 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxsqueeze.errors import InvalidModelError
 from tests.support.mutants import mutant
@@ -20,7 +22,13 @@ from tools.fuzz.codes import FORMS
 from tools.fuzz.covering import reached, unnoticed
 
 Told = Callable[[str | Verdict], None]
-ON_CODES = {"DynamicQuantizeLinear", "QuantizeLinear", "QLinearMatMul", "MatMulNBits", "MatMulInteger"}
+ON_CODES = {
+    *("DynamicQuantizeLinear", "QuantizeLinear", "QLinearMatMul", "MatMulNBits", "MatMulInteger"),
+    *("DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+}
+
+SYMMETRIC = 28
+"""A graph whose blocks of codes have no zero points."""
 
 
 @pytest.mark.parametrize("step", [RUNNING, "minimizing"])
@@ -48,6 +56,24 @@ def test_quantized_forms_hold_codes(form: str) -> None:
     assert model is not None
     assert len(feeds) > 2
     assert ON_CODES.intersection(node.op_type for node in model.graph.node)
+
+
+def test_columns_share_scales_wherever_they_lie() -> None:
+    """By size: no column of a block is larger than any of the one before. (Codes around 8 stay as they are.)"""
+    model, _ = written(SYMMETRIC, "blocks in an order")
+    assert model is not None
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    mixed = 0
+    for node in [node for node in model.graph.node if node.op_type == "MatMulNBits"]:
+        order, packed = arrays[node.input[4]], arrays[node.input[1]].reshape(len(arrays[node.input[1]]), -1)
+        codes = np.stack([packed & 15, packed >> 4], -1).reshape(len(packed), -1)[:, : order.size]
+        sizes = np.abs(codes.astype(int) - 8).sum(0)
+        assert not node.input[3]
+        assert all(
+            sizes[order == block].max() <= sizes[order == block - 1].min() for block in range(1, order.max() + 1)
+        )
+        mixed += int((np.diff(order) < 0).any())
+    assert mixed
 
 
 def test_how_damaged_files_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,8 @@ def _minimized(name: str, model: ModelProto) -> tuple[ModelProto, int]:
 def _failure(name: str, model: ModelProto, result: ModelProto, plain: ModelProto | None, given: int) -> str:
     if signature(model) != signature(result):
         return "another signature"
-    onnx.checker.check_model(result)
+    if not _valid(result) and _valid(model):  # onnxruntime writes operators for opsets that do not have them
+        onnx.checker.check_model(result)
     if elements(result) > elements(model):
         return f"more elements: {elements(result)} after {elements(model)}"
     if result.ByteSize() > given:
@@ -168,6 +169,14 @@ def _failure(name: str, model: ModelProto, result: ModelProto, plain: ModelProto
     if name in THE_SAME and plain is not None and weights(result) != weights(plain):
         return f"what is left depends on how it is written: {weights(result)} instead of {weights(plain)}"
     return ""
+
+
+def _valid(model: ModelProto) -> bool:
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError:
+        return False
+    return True
 
 
 def _outputs(model: ModelProto, feeds: dict[str, Array]) -> list[Array] | None:

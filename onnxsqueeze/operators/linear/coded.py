@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from onnxsqueeze.abstract.compact import Array, Bools, Floats
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.codes import Codes
 from onnxsqueeze.rules.contract import Context
-from onnxsqueeze.rules.kept import part_of
 from onnxsqueeze.rules.lessons import Lesson, NotACode
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.rewriter import Rewriter
@@ -40,8 +40,7 @@ def shifted(linear: Linear, values: Floats) -> Floats:
 
 def _taps(linear: Linear, group: int, columns: Array) -> Floats:
     """Return the weights of some channels of a group, summed over the taps; [out, columns]."""
-    part = linear.matrix[group][:, columns].astype(np.float64)
-    return np.asarray(part.sum(axis=2) if part.shape[2] > 1 else part[..., 0])
+    return np.asarray(linear.matrix[group][:, columns].astype(np.float64).sum(axis=2))
 
 
 def integer_scale(context: Context, linear: Linear) -> Array | None:
@@ -80,55 +79,64 @@ def rebias_codes(
     Raises:
         NotACode: where the sum is none, naming the channels that are to stay.
     """
-    stored = codes_of(context, linear.bias) if linear.bias else None
-    scale = integer_scale(context, linear)
+    stored, scale = codes_of(context, linear.bias), integer_scale(context, linear)
     if stored is None and (scale is None or linear.bias):
         return False
+    kept_in = linear.per_group(rewriter.kept(linear.data, linear.data_axis), False)
+    refused = partial(_not_a_code, linear, np.where(kept_in, 0.0, values), blame)
     if stored is None and linear.bias_position < 0:
         if any(
             Trait.ENCODES in rule_for(reader).traits for reader, _ in context.graph.readers.get(node.outputs[0], ())
         ):
-            raise _not_a_code(linear, values, blame)
+            raise refused()
         return False
-    if stored is None:
-        assert scale is not None
-        codes, before = Codes("", _BIAS, scale), np.zeros(kept_out.size, _BIAS)
-    else:
-        codes, before = stored, np.asarray(context.value(stored.name))
-    if before.ndim > 1 or (linear.bias and linear.bias_scale == 0):
-        raise _not_a_code(linear, values, blame)
-    kept = (kept_out.ravel(),)
-    part = codes.part(kept) if codes.scale.size == kept_out.size else codes
+    codes, before = _bias_before(context, stored, scale)
+    if before.ndim > 1 or codes.block or (linear.bias and linear.bias_scale == 0):
+        raise refused()
+    part = codes.part((kept_out.ravel(),))
     assert part is not None
-    start = part_of(before, kept) if before.size == kept_out.size else np.broadcast_to(before, int(kept_out.sum()))
+    start = np.broadcast_to(before, kept_out.size)[kept_out.ravel()]
     factor = linear.bias_scale if linear.bias else 1.0
-    steps = None if scale is None else _whole_shift(context, linear, values)
-    if steps is not None and factor == 1 and _same_scale(codes.scale, scale):
+    steps = _whole_shift(context, linear, values) if factor == 1 and _same_scale(codes.scale, scale) else None
+    if steps is not None:
         after = part.fitting(start.astype(np.float64) + steps[kept_out])
     else:
         by, magnitude = (shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values)))
         after = part.increased(start, by, np.abs(magnitude))
     if after is None:
-        raise _not_a_code(linear, values, blame, replace(codes, scale=codes.scale * factor))
-    position = node.inputs.index(linear.bias, 2) if linear.bias else linear.bias_position
-    maker = context.graph.producers[linear.bias if linear.bias else linear.weight]
-    axis = {} if part.per_tensor else {"axis": 0}
-    if not linear.bias and linear.bias_scale != 1:
-        rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
-    rewriter.insert_before(node, position, maker.op, [after, part.scale], domain=maker.domain, **axis)
+        raise refused(replace(codes, scale=codes.scale * factor))
+    _store(node, context, rewriter, linear, part, after)
     return True
 
 
+def _bias_before(context: Context, stored: Codes | None, scale: Array | None) -> tuple[Codes, Array]:
+    """Return how the bias of a layer is stored and its codes; where it has none, one of 0 in steps of a scale."""
+    if stored is not None:
+        return stored, np.asarray(context.value(stored.name))
+    assert scale is not None
+    return Codes("", _BIAS, scale), np.zeros((), _BIAS)
+
+
+def _store(node: Node, context: Context, rewriter: Rewriter, linear: Linear, codes: Codes, numbers: Array) -> None:
+    """Let a layer read another bias, decoded as its own is, or as its weight is if it has none."""
+    maker = context.graph.producers[linear.bias or linear.weight]
+    position = node.inputs.index(linear.bias, 2) if linear.bias else linear.bias_position
+    if not linear.bias and linear.bias_scale != 1:
+        rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
+    axis = {} if codes.per_tensor else {"axis": 0}
+    given = [numbers, codes.scale, *([] if codes.zero_point is None else [codes.zero_point])]
+    rewriter.insert_before(node, position, maker.op, given, domain=maker.domain, **axis)
+
+
 def _same_scale(one: Array, other: Array | None) -> bool:
-    """Whether two scales are the same but for the rounding of a product."""
+    """Whether two scales are known and the same but for the rounding of a product."""
     return other is not None and bool(np.allclose(one.astype(np.float64), other, rtol=_PRODUCT, atol=0))
 
 
 def steps_of(context: Context, linear: Linear, values: Floats) -> Array | None:
-    """Return constants [groups, in] as whole numbers of steps of the data's scale; None where they are none."""
+    """Return constants [groups, in] in front of a layer of codes in steps of its data; None where they are no codes."""
     data = codes_of(context, linear.data)
-    if data is None or not data.per_tensor:
-        return None
+    assert data is not None
     steps = values / np.float64(data.scale.reshape(()))
     whole = np.rint(steps)
     return whole.astype(np.int64) if np.allclose(steps, whole, rtol=_PRODUCT, atol=_CLOSE) else None
@@ -145,10 +153,7 @@ def whole_weights(context: Context, linear: Linear) -> tuple[Array, Floats]:
 def _whole_shift(context: Context, linear: Linear, values: Floats) -> Array | None:
     """Return what `shifted` adds, counted in steps, where constants are whole numbers of them: without any rounding."""
     steps = steps_of(context, linear, values)
-    if steps is None or linear.scale != 1:
-        return None
-    weights, _ = whole_weights(context, linear)
-    return np.asarray(np.einsum("goit,gi->go", weights, steps))
+    return None if steps is None else np.asarray(np.einsum("goit,gi->go", whole_weights(context, linear)[0], steps))
 
 
 def _magnitude(linear: Linear, values: Floats) -> Floats:
@@ -156,15 +161,17 @@ def _magnitude(linear: Linear, values: Floats) -> Floats:
     return shifted(replace(linear, matrix=np.abs(linear.matrix), scale=abs(linear.scale)), np.abs(values))
 
 
-def _not_a_code(linear: Linear, values: Floats, blame: Callable[[], Lesson], codes: Codes | None = None) -> Lesson:
-    """Name the channels that add what is no whole number of steps; all, if only their sum is too much."""
-    places = np.argwhere(values != 0)
-    if not len(places):
+def _not_a_code(linear: Linear, removed: Floats, blame: Callable[[], Lesson], codes: Codes | None = None) -> Lesson:
+    """Name the removed channels that add what is no whole number of steps; all, if only their sum is too much.
+
+    Blame whoever is to blame otherwise where no channel is removed that adds anything.
+    """
+    places = [(int(group), int(channel)) for group, channel in np.argwhere(removed)]
+    if not places:
         return blame()
-    guilty = [place for place in places if codes is None or not _whole(linear, values, codes, *place)]
+    guilty = [place for place in places if codes is None or not _whole(linear, removed, codes, *place)]
     inner = linear.matrix.shape[2]
-    channels = [(linear.data_axis, int(group * inner + channel)) for group, channel in (guilty or list(places))]
-    return NotACode(linear.data, channels)
+    return NotACode(linear.data, [(linear.data_axis, group * inner + channel) for group, channel in guilty or places])
 
 
 def _whole(linear: Linear, values: Floats, codes: Codes, group: int, channel: int) -> bool:
@@ -172,4 +179,4 @@ def _whole(linear: Linear, values: Floats, codes: Codes, group: int, channel: in
     adds = _taps(linear, group, np.array([channel]))[:, 0] * values[group, channel] * linear.scale
     out = linear.matrix.shape[1]
     scale = codes.scale if codes.per_tensor else codes.scale[group * out : (group + 1) * out]
-    return replace(codes, scale=scale, axis=0).increased(np.zeros(out, codes.dtype), adds, np.abs(adds)) is not None
+    return replace(codes, scale=scale).increased(np.zeros(out, codes.dtype), adds, np.abs(adds)) is not None
