@@ -84,14 +84,14 @@ def rebias_codes(
         return False
     kept_in = linear.per_group(rewriter.kept(linear.data, linear.data_axis), False)
     refused = partial(_not_a_code, linear, np.where(kept_in, 0.0, values), blame)
-    if stored is None and linear.bias_position < 0:
+    if linear.bias_position < 0:
         if any(
             Trait.ENCODES in rule_for(reader).traits for reader, _ in context.graph.readers.get(node.outputs[0], ())
         ):
             raise refused()
         return False
     codes, before = _bias_before(context, stored, scale)
-    if before.ndim > 1 or codes.block or (linear.bias and linear.bias_scale == 0):
+    if before.ndim > 1 or codes.block:
         raise refused()
     part = codes.part((kept_out.ravel(),))
     assert part is not None
@@ -101,7 +101,10 @@ def rebias_codes(
     if steps is not None:
         after = part.fitting(start.astype(np.float64) + steps[kept_out])
     else:
-        by, magnitude = (shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values)))
+        with np.errstate(all="ignore"):  # a factor of 0 asks for more than any code holds
+            by, magnitude = (
+                shift[kept_out] / factor for shift in (shifted(linear, values), _magnitude(linear, values))
+            )
         after = part.increased(start, by, np.abs(magnitude))
     if after is None:
         raise refused(replace(codes, scale=codes.scale * factor))

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxsqueeze as sq
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -70,13 +70,13 @@ def network(net: Net, case: Case, constants: Any, small: bool = False) -> str:
         given = {"transB": 1, "alpha": case.alpha, "beta": case.beta}
     weight = decoded(net, numbers, np.int8, scales, int(case.op == "MatMul"))
     if not case.codes:
-        real = numbers * scales.reshape((-1, 1) if case.several else ())
-        weight = net.store(real, "f")
+        weight = net.store(numbers * scales.reshape((-1, 1) if case.several else ()), "f")
     operands = [hidden, weight]
     if case.bias is not None:
         step = scales * DATA * case.alpha / case.beta * case.steps if case.beta else scales
         stored = np.resize(np.arange(4) * 7, case.shape) + (case.zero or 0)
-        operands.append(decoded(net, stored, case.bias, step, 0, case.zero))
+        real = net.store(stored * step, "f") if case.bias is F else ""
+        operands.append(real or decoded(net, stored, case.bias, step, 0, case.zero))
     return str(net.add(case.op, *operands, **given))
 
 
@@ -117,6 +117,7 @@ HOLDING = [
     Case(alpha=0.5),
     Case(alpha=-2.0, several=True),
     Case(beta=0.5),
+    Case(beta=0.5, steps=0.5),
     Case(beta=-2.0, several=True),
     Case(bias=None),
     Case(bias=None, several=True),
@@ -148,8 +149,16 @@ def test_a_bias_of_codes_takes_up_constants(case: Case) -> None:
 
 
 def test_whole_numbers_add_up_however_large_they_are() -> None:
-    """255 steps each of twelve constants by weights up to 90: too much for the rounding of real numbers to be sure."""
-    assert width(minimized(Case(alpha=0.5), [255] * 12), "Gemm") == LIVE
+    """255 steps each of 60 constants by weights up to 90: too much for the rounding of real numbers to be sure."""
+    assert width(minimized(Case(alpha=0.5), [255] * 60), "Gemm") == LIVE
+
+
+@pytest.mark.parametrize("case", [Case(codes=False, bias=None), Case(bias=np.float32)], ids=str)
+def test_biases_of_real_numbers_stay_such(case: Case) -> None:
+    result = minimized(case, [8, 16, 24])
+    types = {tensor.name: tensor.data_type for tensor in result.model.graph.initializer}
+    layer = [node for node in result.model.graph.node if node.op_type == case.op][-1]
+    assert width(result, case.op) == LIVE and types[layer.input[2]] == TensorProto.FLOAT
 
 
 @pytest.mark.parametrize(
@@ -213,6 +222,18 @@ def test_a_sum_that_something_encodes_as_it_is(encoded: bool) -> None:
     (tanh,) = [node for node in result.model.graph.node if node.op_type == "Tanh"]
     assert makers[tanh.input[0]].op_type == ("MatMul" if encoded else "Add")
     assert (width(result, "MatMul") > LIVE) == encoded
+
+
+def test_a_sum_that_is_encoded_beside_other_readers() -> None:
+    """No constants stand in for others, as the codes of the weight are decoded twice: all of them stay."""
+    net = Net()
+    y = network(net, Case(op="MatMul", bias=None), [8, 16, 24, 32], small=True)
+    hidden, codes = net.nodes[-1].input[0], net.nodes[-2].input[0]
+    again = net.add("MatMul", hidden, net.add("DequantizeLinear", codes, net.store(0.5, "f")))
+    result = net.minimized(net.add("Add", net.coded(y, 0.25), net.add("Add", y, again)), exact=False)
+    makers = {node.output[0]: node for node in result.model.graph.node}
+    encoder = [node for node in result.model.graph.node if node.op_type == "QuantizeLinear"][-1]
+    assert makers[encoder.input[0]].op_type == "MatMul" and width(result, "MatMul") == LIVE + 4
 
 
 def test_channels_of_groups() -> None:
