@@ -86,7 +86,7 @@ def _family(units: Units, members: Numbers, rows: Numbers | None, readers: Seque
     classes = np.zeros(units.classes + 1, dtype=bool)
     classes[units.members[1][of_unit]] = True
     own = tuple(reader for reader in readers if classes[reader.classes].any())
-    exact = bool(own) and not measured[members].any()
+    exact = bool(own) and not measured[members].any() and all(reader.free for reader in own)
     kind = units.kinds[int(members[0])]
     return Family(_name(units, classes, own), kind, members, rows, own, exact)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.squeezing.least_squares import Moments, Problem
+from onnxsqueeze.squeezing.least_squares import Floats, Moments, Problem
 from onnxsqueeze.squeezing.reader import Arrays, Reader
 from onnxsqueeze.squeezing.running import Runner
 from onnxsqueeze.squeezing.samples import Part
@@ -73,6 +73,7 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
     weights = {reader.name: reader.weight(arrays) for reader in readers}
     given = {value.name for value in model.skeleton.graph.input}  # what a layer reads of them is never another
     same = {each.name for each in readers if now is None or each.recurs or given.issuperset(each.tensors)}
+    lookups: dict[str, Floats] = {}
     sums = {reader.name: _empty(reader, reader.name not in same) for reader in readers}
     tensors = list(dict.fromkeys(name for reader in readers for name in reader.tensors))
     part = part.first(_wanted_samples(readers, model, part))
@@ -85,11 +86,16 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
             most = -(-_wanted_rows(reader) // count)
             state = [seed, place, number]
             rows = reader.rows(found, most, np.random.default_rng(state))
+            if (own := reader.lookups(found)) is not None:
+                lookups[reader.name] = lookups.get(reader.name, 0.0) + own
             other = rows
             if changed is not None and reader.name not in same:
                 other = reader.rows(changed, most, np.random.default_rng(state))
             _add(sums[reader.name], rows, other, weights[reader.name], number, count)
-    return {reader.name: _problems(reader, sums[reader.name], weights[reader.name], arrays) for reader in readers}
+    return {
+        name: _problems(reader, sums[name], weights[name], arrays, lookups.get(name))
+        for name, reader in ((reader.name, reader) for reader in readers)
+    }
 
 
 def _wanted_rows(reader: Reader) -> int:
@@ -137,11 +143,12 @@ def _problems(
     sums: tuple[list[Moments], list[Moments]],
     weights: npt.NDArray[np.float64],
     arrays: Arrays,
+    lookups: Floats | None,
 ) -> Problems:
     bias = reader.bias(arrays)
     parts = [
         tuple(
-            Problem(weights[group], None if bias is None else bias[group], moments.flush())
+            Problem(weights[group], None if bias is None else bias[group], moments.flush(), lookups)
             for group, moments in enumerate(found)
         )
         for found in sums

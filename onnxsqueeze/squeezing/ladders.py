@@ -13,7 +13,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.squeezing.evaluation import Evaluator
 from onnxsqueeze.squeezing.families import Family
 from onnxsqueeze.squeezing.gathering import Problems, gathered
-from onnxsqueeze.squeezing.least_squares import Floats, Numbers
+from onnxsqueeze.squeezing.least_squares import SCORING_RIDGE, Floats, Numbers, Problem, solved
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
 from onnxsqueeze.squeezing.reader import Arrays, Reader
@@ -174,9 +174,18 @@ def _repaired(network: Network, removal: Removal, problems: dict[str, Problems])
     for name, _, weight in removal.weights():
         weights.setdefault(name, []).append(weight)
     for reader in removal.family.readers:
-        own = weights[reader.name]
-        pairs = zip(problems[reader.name].joined(), own, strict=True)
+        joined = problems[reader.name].joined()
+        pairs = zip(joined, weights[reader.name], strict=True)
+        own = [_also_looked_up(problem, weight) for problem, weight in pairs]
+        pairs = zip(joined, own, strict=True)
         biases = [problem.shift(weight) for problem, weight in pairs]
         bias = None if biases[0] is None else np.stack([each for each in biases if each is not None])
         arrays.update(reader.written(arrays, np.stack(own), bias))
     return arrays
+
+
+def _also_looked_up(problem: Problem, weight: Floats) -> Floats:
+    """Return the weights for a table as well, where it is one."""
+    if problem.lookups is None:
+        return weight
+    return solved(problem, np.flatnonzero(weight.any(axis=0)), SCORING_RIDGE)[0]

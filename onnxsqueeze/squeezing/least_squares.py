@@ -7,12 +7,17 @@ columns from the best weights on all costs tr(W_g ([H⁻¹]_gg)⁻¹ W_gᵀ) (Op
 moments are central ones, and the bias takes up the means.
 
 A ridge pulls the weights to the original ones, not to zero: where nothing changed the solution is the original.
+
+A table by which a layer multiplies is read by rows elsewhere. What a changed row is off there counts as well: for row v
+the matrix is H + p_v I, where p_v is how often it is looked up, in the units of the layer's outputs. One
+eigendecomposition of H solves all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,16 +109,31 @@ class Problem:
     Attributes:
         weight: the original's, [out, n]. bias: the original's, [out]; None where the layer can have none.
         moments: of the rows that are fitted.
+        lookups: how often each row of the weight is looked up besides, [out]; None where it is no table.
     """
 
     weight: Floats
     bias: Floats | None
     moments: Moments
+    lookups: Floats | None = None
 
     @property
     def columns(self) -> int:
         """How many columns the matrix has."""
         return int(self.weight.shape[1])
+
+    @cached_property
+    def pulls(self) -> Floats | None:
+        """What a squared change of each row costs where it is looked up, [out]; None where it is no table.
+
+        What the lookups are off, relative to the mean square of what they give, counts as much as what the layer's
+        outputs are off, relative to their variance. Each row counts as if it had been looked up once more.
+        """
+        if self.lookups is None:
+            return None
+        often = (self.lookups + 1) / (self.lookups + 1).sum()
+        given = float(often @ (self.weight**2).sum(axis=1))
+        return np.asarray(often * (variance(self.weight, self.hessian()) / max(given, _LEAST_DIAGONAL)))
 
     def hessian(self) -> Floats:
         """Return E[a aᵀ], central where there is a bias."""
@@ -151,7 +171,15 @@ class Problem:
         return self.bias + self.weight @ (before / count) - weight @ (found.total / count)
 
     def error(self, weight: Floats, bias: Floats | None) -> float:
-        """Return the mean squared difference to the original's outputs, summed over the outputs."""
+        """Return the mean squared difference to the original's outputs, summed over the outputs, and over lookups."""
+        return self._error(weight, bias) + self._looked_up(weight)
+
+    def _looked_up(self, weight: Floats) -> float:
+        if self.pulls is None:
+            return 0.0
+        return float(self.pulls @ ((weight - self.weight) ** 2).sum(axis=1))
+
+    def _error(self, weight: Floats, bias: Floats | None) -> float:
         found, count = self.moments, max(1, self.moments.count)
         second, mean = found.products / count, found.total / count
         offset = np.zeros(len(weight)) if bias is None or self.bias is None else bias - self.bias
@@ -163,6 +191,11 @@ class Problem:
         square -= 2 * np.einsum("on,on->", self.weight @ (found.cross / count), weight)
         linear = 2 * offset @ (weight @ mean - self.weight @ (found.total_before / count))
         return max(0.0, float(square + linear + offset @ offset))
+
+
+def variance(weight: Floats, hessian: Floats) -> float:
+    """Return the variance of a layer's outputs, summed over them."""
+    return max(float(np.einsum("on,on->", weight @ hessian, weight)), _LEAST_DIAGONAL)
 
 
 def ridged(hessian: Floats, ridge: float, power: float) -> tuple[Floats, float]:
@@ -187,8 +220,10 @@ def solved(problem: Problem, kept: Numbers, ridge: float) -> tuple[Floats, Float
     matrix, added = ridged(hessian, ridge, problem.power())
     wanted = problem.wanted(hessian) + added * problem.weight
     weight = np.zeros_like(problem.weight)
-    if kept.size:
+    if kept.size and problem.pulls is None:
         weight[:, kept] = _solve(matrix[np.ix_(kept, kept)], wanted[:, kept].T).T
+    elif kept.size:
+        weight[:, kept] = _solve_pulled(matrix[np.ix_(kept, kept)], wanted[:, kept], problem, kept)
     return weight, problem.shift(weight)
 
 
@@ -201,6 +236,15 @@ def _solve(matrix: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
     except np.linalg.LinAlgError:
         pass
     return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0])
+
+
+def _solve_pulled(matrix: Floats, wanted: Floats, problem: Problem, kept: Numbers) -> Floats:
+    """Return the rows of w (H + p_v I) = wanted + p_v w_v, [out, kept]."""
+    assert problem.pulls is not None
+    values, vectors = np.linalg.eigh(matrix)
+    pulls = problem.pulls[:, None]
+    right = (wanted + pulls * problem.weight[:, kept]) @ vectors
+    return np.asarray((right / (np.maximum(values, _LEAST_DIAGONAL) + pulls)) @ vectors.T)
 
 
 class Elimination:
@@ -217,7 +261,7 @@ class Elimination:
         self.inverse = np.linalg.inv(matrix)
         self.inverse = (self.inverse + self.inverse.T) / 2
         self.weight = (problem.wanted(hessian) + added * problem.weight) @ self.inverse
-        self.power = max(float(np.einsum("on,on->", problem.weight @ hessian, problem.weight)), _LEAST_DIAGONAL)
+        self.power = variance(problem.weight, hessian)
         self.lost = 0.0
 
     def costs(self, groups: Sequence[Numbers]) -> Floats:
@@ -289,7 +333,7 @@ def repaired(fitted: Problem, checked: Problem, stays: Bools) -> Repaired | None
             best, error = (ridge,), found
     if best is None:
         return None
-    both = Problem(fitted.weight, fitted.bias, fitted.moments.plus(checked.moments))
+    both = replace(fitted, moments=fitted.moments.plus(checked.moments))
     return Repaired(*_candidate(both, stays, plain, best[0]), best[0], error, unrepaired)
 
 

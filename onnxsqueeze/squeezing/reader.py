@@ -24,6 +24,7 @@ class Reader(ABC):
         groups: how many matrices. columns: how many each has.
         classes: the class of each of its input channels; -1 for what is no unit's. stored: its weights' initializers.
         recurs: whether what it reads depends on what it writes, so that it is repaired for what the original read.
+        free: whether its weights may be whatever suits it best, so that algebra says what a column is worth.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Reader(ABC):
     classes: Numbers
     stored: frozenset[str]
     recurs: bool = False
+    free: bool = True
 
     @abstractmethod
     def places(self, shapes: Mapping[str, Sequence[int]]) -> int:
@@ -47,6 +49,10 @@ class Reader(ABC):
             given: a batch of the tensors that it reads, by name. most: how many places to take at most.
             generator: draws them; from the same state it draws the same.
         """
+
+    def lookups(self, given: Mapping[str, Array]) -> Floats | None:
+        """Return how often a batch looks up each row of its weight elsewhere, [out]; None where it is no table."""
+        return None
 
     @abstractmethod
     def weight(self, arrays: Arrays) -> Floats:
