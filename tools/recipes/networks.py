@@ -92,11 +92,11 @@ class _Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         parts = (layer(x).view(batch, tokens, self.heads, -1) for layer in (self.queries, self.keys, self.values))
         queries, keys, values = (part.transpose(1, 2) for part in parts)
         found = F.scaled_dot_product_attention(queries, keys, values)
-        return self.output(found.transpose(1, 2).reshape(batch, tokens, width))
+        return self.output(found.transpose(1, 2).reshape(batch, tokens, -1))  # may be fewer than it reads
 
 
 class _EncoderLayer(nn.Module):

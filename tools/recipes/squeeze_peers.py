@@ -35,7 +35,7 @@ from tools.recipes.train_dense import NETWORKS
 
 _BATCH = 256
 _HALVINGS = 12
-_MOST = 0.995
+_MOST = 0.96  # beyond, layers of few channels are left out
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ def torch_pruned(own: Given, share: float, importance: str, everywhere: bool, pa
         own.images[:1],
         importance=criteria[importance](),
         pruning_ratio=share,
-        max_pruning_ratio=_MOST,
         global_pruning=everywhere,
         ignored_layers=outputs,
         num_heads=_heads(module),
@@ -105,9 +104,6 @@ def torch_pruned(own: Given, share: float, importance: str, everywhere: bool, pa
         for images, labels in zip(own.images.split(_BATCH), own.labels.split(_BATCH), strict=True):
             F.cross_entropy(module(images), labels).backward()
     pruner.step()
-    for layer in module.modules():
-        if hasattr(layer, "queries"):  # of the recipes' attention, which views by the number of heads
-            layer.width = layer.queries.out_features
     network = NETWORKS[own.network]
     export(module, path, tuple(own.images.shape[1:]), opset=18 if network.dynamo else 17, dynamo=network.dynamo)
     return module.eval()
@@ -120,13 +116,11 @@ def _heads(module: nn.Module) -> dict[nn.Module, int]:
 
 def smallest_share(make: Callable[[float], int], elements: float) -> float | None:
     """Return about the smallest share at which no more than so many elements are left; None if there is none."""
-    if make(_MOST) > elements:
-        return None
     low, high = 0.0, _MOST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if make(middle) <= elements else (middle, high)
-    return high
+    return high if high < _MOST or make(_MOST) <= elements else None
 
 
 def _by_onnxsim(own: Given, elements: float, path: Path) -> Path | None:
