@@ -25,6 +25,7 @@ VECTOR = np.float32([0.5, 1.5, 0.7, 1.2, 0.9, 1.1])
 
 
 FULL = np.random.default_rng(0).standard_normal((6, 6)).astype(np.float32)
+TWO = np.arange(144).reshape(1, 6, 4, 6) % 2
 
 
 class Case(NamedTuple):
@@ -32,7 +33,7 @@ class Case(NamedTuple):
 
     Attributes:
         body: the nodes. constants: what they read. shape: of ``x``. tied: its axes along which all stay.
-        along: the axes along which units are planted; all, where it is empty.
+        along: the axes along which units are planted; all, where it is empty. constant: how many of them are.
     """
 
     body: str
@@ -40,6 +41,7 @@ class Case(NamedTuple):
     tied: Sequence[int] = ()
     shape: Sequence[int] = IMAGE
     along: Sequence[int] = ()
+    constant: float = 0.3
 
 
 CASES = [
@@ -56,6 +58,7 @@ CASES = [
     Case("y = Expand(x, s)", {"s": [7, 2, 4, 6, 5]}, shape=THIN),
     Case("y = Tile(x, s)", {"s": [1, 1, 3, 1]}),
     Case("y = Pad(x, s)", {"s": [0, 1, 0, 0, 0, 2, 0, 0]}),
+    Case("y = Pad(x, s)", {"s": [0, 0, 0, 2, 0, 0, 0, 0]}),
     Case("y = Pad(x, s, u)", {"s": [0, 0, 0, 0, 0, 0, 0, 1], "u": np.float32(0.5)}, along=[3]),
     Case("y = Pad(x, s)", {"s": [0, 0, 0, -1, 0, 0, 0, 1]}, tied=[3]),
     Case('y = Pad <mode = "reflect"> (x, s)', {"s": [0, 0, 1, 0, 0, 0, 2, 0]}, tied=[2]),
@@ -88,6 +91,22 @@ CASES = [
     Case("y = PRelu (x, k)", {"k": VECTOR.reshape(6, 1, 1)}),
     Case("p = Softplus (x)  q = Sqrt (p)  y = Neg (q)"),
     Case("y = Max (x, l)", {"l": VECTOR[:1]}),
+    Case("y = Reshape(x, s)", {"s": [2, 3, 2, 4, 6]}, along=[1], constant=0),
+    Case(
+        "p = Reshape(x, s)  y = Transpose <perm = [3, 2, 0, 1, 4]> (p)", {"s": [2, 3, 2, 4, 6]}, along=[1], constant=0
+    ),
+    Case("y = Reshape(x, s)", {"s": [2, 24, 6]}, along=[1, 2], constant=0),
+    Case("y = Compress <axis = 0> (x, c)", {"c": np.array([True, False])}, along=[0]),
+    Case("y = Gather <axis = 0> (x, i)", {"i": [1]}, along=[0]),
+    Case("y = Slice(x, s, e, a)", {"s": [1], "e": [9], "a": [0]}, along=[0]),
+    Case("y = CumSum (x, a)", {"a": 0}, tied=[0], along=[0]),
+    Case("p, q = TopK <axis = 0> (x, k)  y = Add (p, p)", {"k": [1]}, tied=[0], along=[0]),
+    Case("y = GatherElements <axis = 0> (x, i)", {"i": np.arange(288).reshape(IMAGE) % 2}, tied=[0], along=[0]),
+    Case(
+        "y = ScatterElements <axis = 0> (x, i, u)", {"i": TWO, "u": np.ones(TWO.shape, np.float32)}, tied=[0], along=[0]
+    ),
+    Case("y = Softmax <axis = 0> (x)", tied=[0], along=[0]),
+    Case("y = ReduceMin (x, a)", {"a": [0]}, along=[0]),
     Case("y = BatchNormalization (x, k, k, k, k)", {"k": VECTOR}, along=[1]),
 ]
 
@@ -105,7 +124,7 @@ class Network:
         self.shape = [*(case.shape[place] for place in self.swap[:-1]), READ]
         self.weight = self.random.standard_normal((READ, self.units))
         self.bias = self.random.uniform(0.5, 1, self.units)
-        self.constant = self.random.random(self.units) < 0.3
+        self.constant = self.random.random(self.units) < case.constant
         self.weight[:, self.constant] = 0
         self.bias[self.constant & (self.random.random(self.units) < 0.5)] = 0
         self.feeds = {"v": self.random.standard_normal(self.shape).astype(np.float32)}
