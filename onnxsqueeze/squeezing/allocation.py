@@ -137,7 +137,10 @@ class Search:
         low, high = after.sizes[moved], before.sizes[moved]  # at ``low`` it is cheap enough, at ``high`` it is not
         best = after
         while high - low > 1:
-            middle = (low + high) // 2
+            middle = self._ladders[moved].rounded((low + high) // 2)
+            if middle >= high:  # nothing between stays as it is
+                high = (low + high) // 2
+                continue
             found = self._step([*before.sizes[:moved], middle, *before.sizes[moved + 1 :]], moved)
             if found.cost <= cost:
                 low, best = middle, found

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
+from onnxsqueeze.squeezing.alignment import Rounded, as_it_is, raised
 from onnxsqueeze.squeezing.evaluation import Evaluator
 from onnxsqueeze.squeezing.families import Family
 from onnxsqueeze.squeezing.gathering import Problems, gathered
@@ -39,7 +40,7 @@ class Network:
     Attributes:
         model: with a bias wherever a layer can have one. units, families, readers: of it.
         judge: how outputs are compared. part: the samples for choices. seed: of all that is drawn.
-        multiple: sizes are multiples of this, where a family is large enough.
+        round_to: what sizes are rounded to when the network is minimized.
     """
 
     model: Model
@@ -49,7 +50,7 @@ class Network:
     judge: Judge
     part: Part
     seed: int
-    multiple: int = 1
+    round_to: str | int = 1
 
     def arrays(self) -> dict[str, Array]:
         """Return all weights as they are."""
@@ -68,6 +69,7 @@ class Ladder:
         family: the family. sizes: from all to none. errors: at the network's outputs, never falling.
         gone_at: by unit of the family the largest size at which it has left.
         scores: what each unit is worth, where that was measured.
+        rounded: how many units stay when so many should.
     """
 
     family: Family
@@ -75,6 +77,7 @@ class Ladder:
     errors: tuple[float, ...]
     gone_at: Numbers
     scores: Floats | None = None
+    rounded: Rounded = as_it_is
 
     def removed(self, size: int, units: int) -> Bools:
         """Return which of so many units of the network have left at a size."""
@@ -87,13 +90,11 @@ class Ladder:
         return float(np.interp(size, self.sizes[::-1], self.errors[::-1]))
 
 
-def sizes_of(family: Family, multiple: int) -> list[int]:
-    """Return the sizes that are tried, downwards; multiples of a number where that leaves a choice."""
+def sizes_of(family: Family, rounded: Rounded = as_it_is) -> list[int]:
+    """Return the sizes that are tried, downwards, as they are rounded."""
     found = [family.size]
     for share in _SHARES:
-        size = round(share * family.size)
-        if multiple > 1 and size > multiple:
-            size = -(-size // multiple) * multiple
+        size = rounded(round(share * family.size))
         if size < found[-1]:
             found.append(size)
     return found
@@ -157,14 +158,15 @@ def _ladder(
     evaluator: Evaluator,
 ) -> Ladder:
     removal = Removal(family, network.units, problems, scores)
-    sizes = sizes_of(family, network.multiple)
+    rounded = raised(family, network.units, network.round_to)
+    sizes = sizes_of(family, rounded)
     errors = [0.0]
     for size in sizes[1:]:
         removal.down_to(size)
         gone = removal.removed(len(network.units))
         arrays = _repaired(network, removal, problems)
         errors.append(max(errors[-1], evaluator.error(network.masked(arrays, gone))))
-    return Ladder(family, tuple(sizes), tuple(errors), removal.gone_at, scores)
+    return Ladder(family, tuple(sizes), tuple(errors), removal.gone_at, scores, rounded)
 
 
 def _repaired(network: Network, removal: Removal, problems: dict[str, Problems]) -> dict[str, Array]:

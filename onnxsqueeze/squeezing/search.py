@@ -17,6 +17,7 @@ from onnxsqueeze.squeezing.report import Point, Taken, joined
 from onnxsqueeze.squeezing.samples import Part
 
 _TRIES, _CLOSE = 5, 1.04
+_TOO_SMALL = 1.08  # times smaller than was asked for
 _TRAININGS, _FURTHER = 3, 1.4  # trainings of ever smaller networks where only the drop is given
 
 
@@ -167,6 +168,20 @@ class GoalSearch:
             times = min(most, max(1.01 * times, 1 / _where_one(tried)))
             point = self._make(times)
             tried.append((1 / times, self._lacking(point)))
+        return self._not_too_small(tried, point)
+
+    def _not_too_small(self, tried: Sequence[tuple[float, float]], point: Point) -> Point:
+        """Return the largest network that meets the goal, between the last that does and the last that does not."""
+        larger, smaller = next((1 / size for size, lacking in tried[::-1] if lacking > 1), 1.0), 1 / tried[-1][0]
+        for _ in range(_TRIES):
+            if not 0 < self._lacking(point) < 1 / _TOO_SMALL or smaller / larger < _CLOSE:
+                break
+            middle = math.sqrt(larger * smaller)
+            found = self._make(middle)
+            if self._lacking(found) <= 1:
+                smaller, point = middle, found
+            else:
+                larger = middle
         return point
 
     def _asked(self) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto
 
+from onnxsqueeze.canonicalization.branches import without_constant_branches
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.graph.named_tensors import check_patterns
 from onnxsqueeze.model.constant_nodes import with_initializers
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from onnxsqueeze.model.sources import Source
 
 _LOOKED_AT = 256  # samples by which the outputs are judged
-_MULTIPLE = 4  # channels of which onnxruntime's kernels like multiples
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Work:
         """
         named = bool(self._keep or self._only)  # names of tensors are those of the original alone
         goals = [goal] if train is None or named else goal.stages()
-        start = Start(self._original)
+        start = Start(without_constant_branches(self._original))
         try:
             for number, own in enumerate(goals):
                 start = self._squeezed(own, start, self._lessons(train, number, len(goals)), front and own is goal)
@@ -208,13 +208,12 @@ class _Work:
         check_patterns("--only", self._only, units.analysis.context.shapes)
         readers = tuple(readers_of(model, units))
         families = families_of(units, readers, self._keep, self._only)
-        multiple = _MULTIPLE if self._round_to == "auto" else int(self._round_to)
         if self._round_to == "auto":  # columns of what cannot be narrowed would be gathered, which takes too long
             families = [family for family in families if family.kind != "column"]
         if not families:
             raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
         part, judged = self._given.calibration, self.judge
-        network = Network(model, units, readers, tuple(families), judged, part, self._seed, multiple)
+        network = Network(model, units, readers, tuple(families), judged, part, self._seed, self._round_to)
         self._clock.lap("analyse")
         ladders = ladders_of(network, self._tell)
         self._clock.lap("measure")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
+import onnxsqueeze
 from onnxsqueeze.model.loading import load, to_proto
 from onnxsqueeze.squeezing.readers import readers_of, with_biases
 from onnxsqueeze.units.discovery import units_of
-from tests.squeezing.networks import model
+from tests.squeezing.networks import dependent, model
 
 
 def given(proto, x: np.ndarray) -> np.ndarray:
@@ -113,3 +114,21 @@ def test_weights_and_biases_of_products_can_be_replaced(case: int) -> None:
     x = random.normal(size=(6, 3)).astype(np.float32)
     r = np.maximum(0, x @ arrays["w0"])
     np.testing.assert_allclose(given(proto, x), r @ weight[0].T + bias[0], atol=1e-5)
+
+
+def test_layers_in_a_branch_that_alone_survives_are_repaired() -> None:
+    """What such a layer reads is a tensor of the branch, which no run of the original file gives."""
+    source = dependent(np.random.default_rng(0))
+    inner = source.graph
+    y, z, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 5]) for name in ("y", "z", "out"))
+    then = helper.make_graph(inner.node, "then", [], [y])
+    nodes = [helper.make_node("Gemm", ["x", "w", "b2"], ["z"])]
+    other = helper.make_graph(nodes, "else", [], [z], [numpy_helper.from_array(np.ones((8, 5), np.float32), "w")])
+    branch = helper.make_node("If", ["yes"], ["out"], then_branch=then, else_branch=other)
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    graph = helper.make_graph([branch], "g", inner.input, [out], [*inner.initializer, yes])
+    found = helper.make_model(graph, opset_imports=source.opset_import, ir_version=source.ir_version)
+    x = np.random.default_rng(2).uniform(-1, 1, size=(300, 8)).astype(np.float32)
+    small = onnxsqueeze.squeeze(found, {"x": x}, ratio=2, metric="deviation")
+    assert small.report.reached and small.report.chosen.deviation < 1e-3
+    assert all(taken.after < taken.before for taken in small.report.chosen.taken if taken.kind == "hidden")

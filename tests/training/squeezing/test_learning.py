@@ -20,6 +20,7 @@ from onnxsqueeze.squeezing.report import Taken, joined
 from onnxsqueeze.squeezing.running import outputs_of
 from onnxsqueeze.squeezing.samples import Part
 from onnxsqueeze.training import Learning
+from onnxsqueeze.training.squeezing import learning
 from tests.squeezing.networks import convolutions
 
 IMAGES = np.random.default_rng(7).normal(size=(384, 2, 8, 8)).astype(np.float32)
@@ -52,6 +53,33 @@ def test_the_originals_outputs_are_learnt_and_generalise() -> None:
     assert not interrupted
     unseen = np.arange(256, 384)
     assert error(model, unseen) < 0.5 * error(given, unseen)
+
+
+def test_mixtures_are_between_two_samples_and_the_original_is_asked_about_them() -> None:
+    lessons = learning._Lessons(DENSE, PART, 0)
+    feeds, taught = lessons.mixture(1, np.random.default_rng(3))
+    plain, _ = lessons.batch(1)
+    mixed, own = feeds["x"].numpy(), plain["x"].numpy()
+    random = np.random.default_rng(3)
+    other, share = random.permutation(64), random.uniform(size=64)
+    for row in range(64):
+        wanted = own[row] * share[row] + own[other[row]] * (1 - share[row])
+        np.testing.assert_allclose(mixed[row], wanted, rtol=1e-4, atol=1e-5)
+    part = Part({"x": mixed}, np.arange(64), {}, 64)
+    np.testing.assert_allclose(taught[0].numpy(), outputs_of(DENSE, part)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part({"x": IMAGES}, np.arange(9), {}, 1),  # nothing to mix with
+        Part({"x": IMAGES.astype(np.int64)}, np.arange(64), {}, 64),  # no number between two tokens is one
+        Part({"x": IMAGES, "mask": np.ones((384, 1), bool)}, np.arange(64), {}, 64),
+    ],
+)
+def test_what_cannot_be_averaged_is_not_mixed(part: Part) -> None:
+    assert learning._Lessons(DENSE, PART, 0).mixable
+    assert not learning._Lessons(DENSE, part, 0).mixable
 
 
 def test_without_time_the_given_model_comes_back() -> None:
