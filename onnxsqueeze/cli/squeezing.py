@@ -58,8 +58,9 @@ squeeze_options = together(
         default="auto",
         show_default=True,
         metavar="auto|NAME",
-        help="top1, argmax, argmax-1, cosine or deviation; auto looks at the outputs.",
+        help="top1, argmax, argmax-1, binary, cosine or deviation; auto looks at the outputs.",
     ),
+    click.option("--judge-by", default="", metavar="NAME", help="The output that is judged.  [default: the first]"),
     click.option("--labels", default="", metavar="NAME", help="Classes in the data: the metric is accuracy."),
     click.option("--samples", type=_POSITIVE, default=8192, show_default=True, help="Samples to choose by, at most."),
     click.option(

@@ -21,6 +21,7 @@ AUTO = "auto"
 _MOST_CLASSES = 1 << 20
 _ONE = 1e-3  # how far sums of probabilities, and lengths of vectors, may be from one number
 _SMALLEST = 1e-12
+_HALF, _LEAST = 0.5, 1e-6  # from which probability on a decision is yes, and which is told from none
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,16 @@ def _within(before: Array, after: Array) -> float:
     return max(0.0, 1.0 - float(np.sqrt(_relative(before, after))))
 
 
+def _alike(before: Array, after: Array) -> float:
+    return float(((before > _HALF) == (after > _HALF)).mean())
+
+
+def _binary_divergence(before: Array, after: Array) -> float:
+    """Return the divergence of each number as the probability of a yes."""
+    one, other = (np.clip(array.astype(np.float64), _LEAST, 1 - _LEAST) for array in (before, after))
+    return float((one * np.log(one / other) + (1 - one) * np.log((1 - one) / (1 - other))).mean())
+
+
 def _cosine(before: Array, after: Array) -> float:
     one, other = _scores(before), _scores(after)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
@@ -99,6 +110,7 @@ METRICS = {
         Metric("top1", "top-1 agreement", _agreement(-1), _divergence(-1)),
         Metric("argmax", "agreement of the argmax at each position", _agreement(-1), _divergence(-1)),
         Metric("argmax-1", "agreement of the argmax along axis 1", _agreement(1), _divergence(1)),
+        Metric("binary", "agreement of decisions at 0.5", _alike, _binary_divergence),
         Metric("cosine", "mean cosine", _cosine, _turned),
         Metric("deviation", "1 - relative deviation", _within, _relative),
     )
@@ -133,18 +145,23 @@ class Judge:
         return float((found == np.asarray(labels).ravel()).mean())
 
 
-def judge(outputs: Sequence[Array], metric: str = AUTO, labels: Array | None = None) -> Judge:
+def judge(
+    outputs: Sequence[Array], metric: str = AUTO, labels: Array | None = None, position: int | None = None
+) -> Judge:
     """Choose how outputs are judged.
 
     Args:
         outputs: the original's. metric: a name of `METRICS`, or "auto". labels: if there are any.
+        position: of the output that is judged; by default the first of floating-point numbers.
 
     Raises:
         UsageError: for a name that there is not, outputs that cannot be judged, or labels that do not fit.
     """
-    position = next((place for place, array in enumerate(outputs) if array.dtype.kind == "f" or _small(array)), None)
+    floating = [place for place, array in enumerate(outputs) if array.dtype.kind == "f" or _small(array)]
     if position is None:
-        raise UsageError("no output of the model holds floating-point numbers, so that nothing can be compared")
+        position = next(iter(floating), None)
+    if position not in floating:
+        raise UsageError("no output that is judged holds floating-point numbers, so that nothing can be compared")
     if not np.isfinite(outputs[position].astype(np.float64)).all():
         raise UsageError("the model's own outputs on the samples hold NaN or infinity; check the samples")
     name = _seen(outputs[position], labels is not None) if metric == AUTO else metric
@@ -174,7 +191,15 @@ def _seen(output: Array, labelled: bool) -> str:
         return "argmax"
     if rank >= 3 and output.shape[1] > 1 and _sums_to_one(_scores(output, 1)):
         return "argmax-1"
+    if last == 1 and _are_decisions(rows):
+        return "binary"
     return "deviation"
+
+
+def _are_decisions(rows: Floats) -> bool:
+    """Whether numbers are probabilities of a yes: between 0 and 1, on both sides of one half, and mostly sure."""
+    sure = (np.abs(rows - _HALF) > 0.4).mean()
+    return bool((rows >= 0).all() and (rows <= 1).all() and 0 < (rows > _HALF).mean() < 1 and sure > _HALF)
 
 
 def _check_labels(output: Array, metric: Metric, labels: Array) -> None:

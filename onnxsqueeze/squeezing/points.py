@@ -113,8 +113,9 @@ class Maker:
 
     def _single(self) -> int:
         """Return the smallest batch that the model takes: 1 unless it fixes another."""
-        dims = [value.type.tensor_type.shape.dim for value in self.original.skeleton.graph.input]
-        fixed = any(dim and fixed_size(dim[0]) is not None for dim in dims)
+        dims = {value.name: value.type.tensor_type.shape.dim for value in self.original.skeleton.graph.input}
+        axes = {name: self._part.axes.get(name, 0) for name in self._part.arrays}
+        fixed = any(fixed_size(dims[name][axis]) is not None for name, axis in axes.items() if dims[name])
         return self._part.batch if fixed else 1
 
 

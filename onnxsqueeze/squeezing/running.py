@@ -65,14 +65,20 @@ class Runner:
 
 
 def outputs_of(model: Model, part: Part) -> list[Array]:
-    """Return the outputs of a model on samples, each joined along its first axis."""
+    """Return the outputs of a model on samples, each joined along the axis of the samples."""
     return joined(Runner(model).run(part))
 
 
 def joined(batches: Iterable[Mapping[str, Array]]) -> list[Array]:
-    """Return tensors of several batches, each joined along its first axis."""
+    """Return tensors of several batches, each joined along the axis in which they differ, else the first."""
     values = [list(found.values()) for found in batches]
-    return [np.concatenate([np.atleast_1d(array) for array in arrays]) for arrays in zip(*values, strict=True)]
+    return [_joined([np.atleast_1d(array) for array in arrays]) for arrays in zip(*values, strict=True)]
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    shapes = np.array([array.shape for array in arrays])
+    differing = np.flatnonzero((shapes != shapes[0]).any(axis=0))
+    return np.concatenate(arrays, axis=int(differing[0]) if differing.size == 1 else 0)
 
 
 def _giving(model: Model, tensors: Sequence[str]) -> Model:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ValueInfoProto, helper
+from onnx import TensorShapeProto, ValueInfoProto, helper
 
 from onnxsqueeze.errors import UsageError, one_line
 from onnxsqueeze.model.model import Model
@@ -84,8 +84,9 @@ class Part:
             if value.name in self.whole:
                 shape = self.whole[value.name].shape
             elif value.name in self.arrays:
-                shape = self.arrays[value.name].shape[1:] if self.single else self.arrays[value.name].shape
-            for axis, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=False)):
+                shape = self.arrays[value.name].shape
+                shape = shape[1:] if self.single else _fed(shape, self.axes.get(value.name, 0))
+            for axis, (dim, size) in enumerate(zip(_dims(value), shape, strict=False)):
                 if fixed_size(dim) is None:
                     found[dimension_name(dim.dim_param) or f"{value.name}[{axis}]"] = int(size)
         return found
@@ -126,11 +127,13 @@ def read(data: Data, model: Model, labels: str = "", most: int = MOST, seed: int
     inputs = [value for value in model.skeleton.graph.input if value.name not in model.initializers]
     arrays = {name: array for name, array in arrays.items() if name != "labels" or name in {v.name for v in inputs}}
     _check_names(arrays, inputs)
-    rows, whole, batch, single = _layout({value.name: (value, arrays[value.name]) for value in inputs})
+    axes = _axes(inputs)
+    rows, whole, batch, single = _layout({value.name: (value, arrays[value.name]) for value in inputs}, axes)
+    axes = {} if single else axes
     count = len(next(iter(rows.values())))
     if given is not None and len(given) != count:
         raise UsageError(f"--labels {labels}: there are {len(given)} labels for {count} samples")
-    return _split(Part(rows, np.arange(count), whole, batch, single, given), most, seed)
+    return _split(Part(rows, np.arange(count), whole, batch, single, given, axes), most, seed)
 
 
 def _read(data: Data, model: Model, labels: str) -> dict[str, Any]:
@@ -197,7 +200,34 @@ def _check_names(arrays: Mapping[str, Any], inputs: Sequence[ValueInfoProto]) ->
         )
 
 
-def _layout(given: Mapping[str, tuple[ValueInfoProto, Any]]) -> tuple[dict[str, Array], dict[str, Array], int, bool]:
+def _axes(inputs: Sequence[ValueInfoProto]) -> dict[str, int]:
+    """Return along which axis an input is fed its samples, where that is not the first.
+
+    A state [layers, batch, units] names the size that others have first; samples of it are [samples, layers, units].
+    """
+    names = {value.name: [dimension_name(dim.dim_param) for dim in _dims(value)] for value in inputs}
+    first = {own[0] for own in names.values() if own and own[0]}
+    found = {}
+    for value in inputs:
+        own = names[value.name]
+        axis = next((axis for axis, name in enumerate(own) if name in first), 0)
+        if axis and fixed_size(_dims(value)[0]) is not None:
+            found[value.name] = axis
+    return found
+
+
+def _dims(value: ValueInfoProto) -> Sequence[TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _fed(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """Return the shape in which an array is fed whose samples are its first axis."""
+    return (*shape[1 : axis + 1], shape[0], *shape[axis + 1 :])
+
+
+def _layout(
+    given: Mapping[str, tuple[ValueInfoProto, Any]], axes: Mapping[str, int]
+) -> tuple[dict[str, Array], dict[str, Array], int, bool]:
     """Tell inputs with one row for each sample from those that all share; say how many rows are fed at once."""
     sizes = {name: _sizes(value) for name, (value, _) in given.items()}
     typed = {name: _typed(value, array) for name, (value, array) in given.items()}
@@ -206,12 +236,16 @@ def _layout(given: Mapping[str, tuple[ValueInfoProto, Any]]) -> tuple[dict[str, 
     rows, whole = {}, {}
     for name, array in typed.items():
         wanted = sizes[name]
-        _check_shape(name, array.shape[1:] if single else array.shape, wanted, first=single)
+        axis = 0 if single else axes.get(name, 0)
+        shape = array.shape[1:] if single else array.shape
+        if axis and len(shape) == len(wanted):
+            wanted = (wanted[axis], *wanted[:axis], *wanted[axis + 1 :])  # samples first, as in the data
+        _check_shape(name, shape, wanted, first=single)
         if not single and (not wanted or (None not in wanted and array.shape == wanted and len(typed) > 1)):
             whole[name] = array
             continue
         rows[name] = array
-        if not single and wanted[0] is not None:
+        if not single and wanted and wanted[0] is not None:
             steps.add(wanted[0])
     counts = {len(array) for array in rows.values()}
     if len(counts) > 1:
@@ -225,8 +259,7 @@ def _layout(given: Mapping[str, tuple[ValueInfoProto, Any]]) -> tuple[dict[str, 
 
 
 def _sizes(value: ValueInfoProto) -> tuple[int | None, ...]:
-    shape = value.type.tensor_type.shape
-    return tuple(map(fixed_size, shape.dim))
+    return tuple(map(fixed_size, _dims(value)))
 
 
 def _typed(value: ValueInfoProto, array: Any) -> Array:

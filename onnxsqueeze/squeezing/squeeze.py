@@ -65,6 +65,7 @@ def squeeze(
     latency: float | None = None,
     max_drop: float | None = None,
     metric: str = AUTO,
+    judge_by: str = "",
     labels: str = "",
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -86,8 +87,8 @@ def squeeze(
         ratio, macs: how many times fewer weights, or multiply-accumulates. bytes: the largest file. latency: the
             longest time, as a share of the original's. One of these at most.
         max_drop: by how many percentage points the metric may fall. Alone it asks for the smallest such network.
-        metric: how outputs are judged; "auto" looks at them. labels: an array in the data that holds the classes, for
-            an accuracy.
+        metric: how outputs are judged; "auto" looks at them. judge_by: the name of the output that is; by default the
+            first of floating-point numbers. labels: an array in the data that holds the classes, for an accuracy.
         keep, only: names or glob patterns of tensors of which no unit may go, or only theirs.
         round_to: see `onnxsqueeze.minimize`; "auto" is 1 where the goal is a size.
         samples: how many to use for choices at most. seed: of all that is drawn.
@@ -109,7 +110,7 @@ def squeeze(
     tell("loading", None)
     original = with_initializers(load(source))
     given = read(data, original, labels, samples, seed)
-    work = _Work(original, given, metric, keep, only, round_to, seed, tell, clock)
+    work = _Work(original, given, (metric, judge_by), keep, only, round_to, seed, tell, clock)
     interrupted = work.run(goal, train, front)
     search, maker = work.search, work.maker
     chosen, why = search.chosen()
@@ -132,6 +133,18 @@ def squeeze(
     return Squeezed(chosen.model, report)
 
 
+def _position(model: Model, name: str) -> int | None:
+    """Return the place of an output among the model's; None for none.
+
+    Raises:
+        UsageError: for a name that is of no output.
+    """
+    names = [value.name for value in model.skeleton.graph.output]
+    if name and name not in names:
+        raise UsageError(f"--judge-by {name}: the model has no such output; it has {', '.join(map(repr, names))}")
+    return names.index(name) if name else None
+
+
 class _Work:
     """The way from the dense network to small ones, in one squeeze or several.
 
@@ -147,7 +160,7 @@ class _Work:
         self,
         original: Model,
         given: Samples,
-        metric: str,
+        judged: tuple[str, str],
         keep: Sequence[str],
         only: Sequence[str],
         round_to: str | int,
@@ -158,7 +171,7 @@ class _Work:
         self._original, self._given, self._tell, self._clock = original, given, tell, clock
         self._keep, self._only, self._round_to, self._seed = keep, only, round_to, seed
         part = given.calibration.first(_LOOKED_AT)
-        self.judge = judge(outputs_of(original, part), metric, part.labels)
+        self.judge = judge(outputs_of(original, part), judged[0], part.labels, _position(original, judged[1]))
 
     def run(self, goal: Goal, train: Learner | None, front: bool) -> bool:
         """Squeeze, and train if a learner is given; return whether it was interrupted.

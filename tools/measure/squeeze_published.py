@@ -83,7 +83,7 @@ def rows(network: Network, goal: Mapping[str, float], wishes: Mapping[str, Any],
     given = network.samples(count, seed, False, content, cache)
     judged = network.samples(network.judged, seed, True, content, cache)
     start = time.perf_counter()
-    own = {"metric": network.metric, **({"output": network.output} if network.output else {})}
+    own = {"metric": network.metric, **({"judge_by": network.output} if network.output else {})}
     try:
         found = sq.squeeze(
             content, given, **goal, **own, seed=seed, front=wishes["front"], train=wishes["train"], progress=tell

@@ -195,6 +195,8 @@ class _Run:
                 continue
             if position == self._judge.output and self._judge.metric.name in _CLASSES:
                 total = total + _divergence(own, wanted, 1 if self._judge.metric.name == "argmax-1" else -1)
+            elif position == self._judge.output and self._judge.metric.name == "binary":
+                total = total + functional.binary_cross_entropy(own.float().clamp(0, 1), wanted.float().clamp(0, 1))
             else:
                 total = total + functional.mse_loss(own.float(), wanted) / (wanted.var() + 1e-12)
         return total
