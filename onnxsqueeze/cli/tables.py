@@ -121,6 +121,8 @@ def squeezed(report: SqueezeReport, output: str) -> str:
     from onnxsqueeze.squeezing.report import NOT_THE_SAME
 
     counts = f"{report.calibration:,} samples for choices, {report.held_out:,} held out for these figures"
+    if report.compared:
+        counts += f"; as the model takes long, sizes were compared by {report.compared:,}"
     parts.append(sentence("samples", counts))
     parts.append(sentence("note", NOT_THE_SAME, "yellow"))
     if report.why:

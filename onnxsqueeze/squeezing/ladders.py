@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.squeezing.alignment import Rounded, as_it_is, raised
+from onnxsqueeze.squeezing.effort import Effort, duration, effort_of
 from onnxsqueeze.squeezing.evaluation import Evaluator
 from onnxsqueeze.squeezing.families import Family
 from onnxsqueeze.squeezing.gathering import Problems, gathered
@@ -29,8 +32,6 @@ Tell = Callable[[str, "float | None"], None]
 _SHARES = (
     0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.045, 0.03, 0.02, 0.01, 0,
 )  # fmt: skip
-_EVALUATED = 512  # samples
-_MEASURED = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,15 @@ class Network:
     part: Part
     seed: int
     round_to: str | int = 1
+
+    @cached_property
+    def effort(self) -> Effort:
+        """How many samples what is measured takes."""
+        return effort_of(self.units, self.families, self.readers, len(_SHARES))
+
+    def gathered(self, readers: Sequence[Reader], now: Model | None = None) -> dict[str, Problems]:
+        """Return the least-squares problems of layers, of a network that has changed as well; see `gathered`."""
+        return gathered(self.model, readers, self.part.first(self.effort.gathered), self.seed, now)
 
     def arrays(self) -> dict[str, Array]:
         """Return all weights as they are."""
@@ -102,24 +112,24 @@ def sizes_of(family: Family, rounded: Rounded = as_it_is) -> list[int]:
 
 def ladders_of(network: Network, tell: Tell) -> list[Ladder]:
     """Measure all families of a network."""
-    evaluator, few = (
-        Evaluator(network.model, network.judge, network.part.first(samples)) for samples in (_EVALUATED, _MEASURED)
-    )
+    effort = network.effort
+    started = time.perf_counter()
+    few = Evaluator(network.model, network.judge, network.part.first(effort.measured))
+    each = (time.perf_counter() - started) / min(effort.measured, len(network.part))
+    phase = f"measuring what may leave, {duration(effort.seconds(each))}"
+    tell(phase, 0.0)
+    evaluator = Evaluator(network.model, network.judge, network.part.first(effort.evaluated))
     problems: dict[str, Problems] = {}
     found = []
     for number, family in enumerate(network.families):
-        tell("measuring what may leave", number / len(network.families))
+        tell(phase, number / len(network.families))
         missing = [reader for reader in family.readers if reader.name not in problems]
         if missing:
             wanted = _with_others(network, number, missing)
-            problems = {**_still_needed(network, number, problems), **_gather(network, wanted)}
+            problems = {**_still_needed(network, number, problems), **network.gathered(wanted)}
         scores = None if family.exact else _scores(network, family, few)
         found.append(_ladder(network, family, problems, scores, evaluator))
     return found
-
-
-def _gather(network: Network, readers: Sequence[Reader]) -> dict[str, Problems]:
-    return gathered(network.model, readers, network.part, network.seed)
 
 
 _AT_ONCE = 1 << 26  # elements of moments
@@ -160,6 +170,7 @@ def _ladder(
     removal = Removal(family, network.units, problems, scores)
     rounded = raised(family, network.units, network.round_to)
     sizes = sizes_of(family, rounded)
+    sizes = [*sizes[: -1 : network.effort.apart], sizes[-1]]
     errors = [0.0]
     for size in sizes[1:]:
         removal.down_to(size)

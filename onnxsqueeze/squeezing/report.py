@@ -75,7 +75,8 @@ class SqueezeReport:
         goal: as asked. reached: whether the chosen point meets it. why: if not, why.
         interrupted: whether it was stopped before its end.
         metric: how the outputs are compared. dense: the original's own value, 1 where it is compared with itself.
-        calibration, held_out: how many samples. weights, macs, bytes: of the original.
+        calibration, held_out: how many samples. compared: by how many of the former sizes were, where those are fewer
+            than usual because the model takes long; else 0. weights, macs, bytes: of the original.
         chosen: the point that is the answer. points: all that were made, the largest first.
         seconds: of each step.
     """
@@ -88,6 +89,7 @@ class SqueezeReport:
     dense: float
     calibration: int
     held_out: int
+    compared: int
     weights: int
     macs: int
     bytes: int

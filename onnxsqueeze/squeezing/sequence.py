@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.squeezing.gathering import Problems, gathered, with_arrays
+from onnxsqueeze.squeezing.gathering import Problems, with_arrays
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
 from onnxsqueeze.squeezing.ordering import Removal
 from onnxsqueeze.squeezing.reader import Reader
@@ -66,9 +66,8 @@ class FrontToBack:
         return None if shared else problems.get(reader.name)
 
     def _gather(self, readers: Sequence[Reader]) -> dict[str, Problems]:
-        network = self._network
-        now = with_arrays(network.model, self.arrays) if self._changed else None
-        return gathered(network.model, readers, network.part, network.seed, now)
+        now = with_arrays(self._network.model, self.arrays) if self._changed else None
+        return self._network.gathered(readers, now)
 
     def _leave(self, more: Bools) -> None:
         self.removed = self.removed | more

@@ -123,6 +123,7 @@ def squeeze(
         dense=maker.dense,
         calibration=len(given.calibration),
         held_out=len(given.held_out),
+        compared=work.compared,
         weights=weight_elements(original),
         macs=round(maker.macs),
         bytes=encoded_size(original),
@@ -149,10 +150,11 @@ class _Work:
     """The way from the dense network to small ones, in one squeeze or several.
 
     Attributes:
-        judge: compares outputs. maker, search: of the squeeze that is under way.
+        judge: compares outputs. compared: see `SqueezeReport`. maker, search: of the squeeze that is under way.
     """
 
     judge: Judge
+    compared: int
     maker: Maker
     search: GoalSearch
 
@@ -227,6 +229,7 @@ class _Work:
             raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
         part, judged = self._given.calibration, self.judge
         network = Network(model, units, readers, tuple(families), judged, part, self._seed, self._round_to)
+        self.compared = network.effort.fewer(len(self._given.calibration))
         self._clock.lap("analyse")
         ladders = ladders_of(network, self._tell)
         self._clock.lap("measure")
