@@ -13,7 +13,7 @@ from onnxsqueeze.units.units import Units
 
 WORK = 4e12
 """Multiply-accumulates from which on there are fewer samples: a few minutes on one core."""
-_EVALUATED, _MEASURED, _GATHERED = (64, 512), (64, 128), (192, 1 << 40)
+_EVALUATED, _MEASURED, _GATHERED = (64, 512), (16, 128), (192, 1 << 40)
 _MINUTE, _HOUR = 60, 3600
 
 

@@ -44,6 +44,7 @@ class Part:
         single: inputs of which a row is fed as it stands, without an axis for the batch.
         labels: of these samples, if there are any.
         axes: along which axis an input is fed its samples, where that is not the first.
+        fixed: whether exactly so many rows are fed at once; else fewer may be.
     """
 
     arrays: Mapping[str, Array]
@@ -53,6 +54,7 @@ class Part:
     single: bool = False
     labels: Array | None = None
     axes: Mapping[str, int] = field(default_factory=dict)
+    fixed: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,12 +94,14 @@ class Part:
         return found
 
     def first(self, count: int) -> Part:
-        """Return at most so many of these, spread evenly, in whole batches."""
-        count = max(self.batch, count - count % self.batch)
+        """Return at most so many of these, spread evenly, in whole batches; one batch at least where it is fixed."""
+        batch = self.batch if self.fixed else min(self.batch, count)
+        count = max(batch, count - count % batch)
         if count >= len(self.rows):
             return self
         chosen = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
-        return replace(self, rows=self.rows[chosen], labels=None if self.labels is None else self.labels[chosen])
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, rows=self.rows[chosen], labels=labels, batch=batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,8 @@ def read(data: Data, model: Model, labels: str = "", most: int = MOST, seed: int
     count = len(next(iter(rows.values())))
     if given is not None and len(given) != count:
         raise UsageError(f"--labels {labels}: there are {len(given)} labels for {count} samples")
-    return _split(Part(rows, np.arange(count), whole, batch, single, given, axes), most, seed)
+    fixed = batch is not None
+    return _split(Part(rows, np.arange(count), whole, batch or BATCH, single, given, axes, fixed), most, seed)
 
 
 def _read(data: Data, model: Model, labels: str) -> dict[str, Any]:
@@ -227,8 +232,8 @@ def _fed(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def _layout(
     given: Mapping[str, tuple[ValueInfoProto, Any]], axes: Mapping[str, int]
-) -> tuple[dict[str, Array], dict[str, Array], int, bool]:
-    """Tell inputs with one row for each sample from those that all share; say how many rows are fed at once."""
+) -> tuple[dict[str, Array], dict[str, Array], int | None, bool]:
+    """Tell inputs with one row for each sample from those that all share; say how many rows must be fed at once."""
     sizes = {name: _sizes(value) for name, (value, _) in given.items()}
     typed = {name: _typed(value, array) for name, (value, array) in given.items()}
     single = all(array.ndim == len(sizes[name]) + 1 for name, array in typed.items())
@@ -255,7 +260,7 @@ def _layout(
         raise UsageError("--data holds one sample; give an array of many for each input, along the first axis")
     if len(steps) > 1:
         raise UsageError("--data cannot be fed: the model fixes different sizes of the first axis of its inputs")
-    return rows, whole, 1 if single else next(iter(steps), BATCH), single
+    return rows, whole, 1 if single else next(iter(steps), None), single
 
 
 def _sizes(value: ValueInfoProto) -> tuple[int | None, ...]:
@@ -285,7 +290,7 @@ def _check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int | None, ..
 
 def _split(everything: Part, most: int, seed: int) -> Samples:
     """Hold a third out, in whole batches of a size that the model fixes."""
-    batch = everything.batch if everything.batch != BATCH else 1
+    batch = everything.batch if everything.fixed else 1
     blocks = len(everything) // batch
     least = max(LEAST, _HELD_OUT * batch)
     if len(everything) < least:

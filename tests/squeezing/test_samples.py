@@ -23,6 +23,18 @@ def test_a_third_is_held_out_by_seed() -> None:
     assert set(read({"x": GOOD}, MODEL, seed=1).held_out.rows) != set(found.held_out.rows)
 
 
+@pytest.mark.parametrize("size", [64, 32])
+def test_batches_that_a_model_fixes_stay_whole(size: int) -> None:
+    """Others may be as small as is wanted."""
+    fixed = dependent(np.random.default_rng(0))
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    found = read({"x": np.tile(GOOD[:64], (5, 1))}, load(fixed))
+    assert {len(batch["x"]) for part in (found.calibration, found.held_out) for batch in part.batches()} == {size}
+    assert len(found.calibration.first(16)) == size
+    few = read({"x": GOOD}, MODEL).calibration.first(16)
+    assert len(few) == 16 and [len(batch["x"]) for batch in few.batches()] == [16]
+
+
 def test_a_folder_is_mapped_and_not_read(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", GOOD)
     np.save(tmp_path / "classes.npy", np.arange(90))
