@@ -38,9 +38,13 @@ class Effort:
         """Return by how many of the samples sizes are compared, 0 where those are as many as ever."""
         return self.evaluated if self.evaluated < min(given, _EVALUATED[1]) else 0
 
-    def seconds(self, each: float) -> float:
-        """Return how long measuring takes where a sample takes so many seconds."""
-        return each * (self.sizes * self.evaluated + self.singles * self.measured)
+    def seconds(self, few: float, many: float) -> float:
+        """Return how long measuring takes at most: later layers do not run the whole network.
+
+        Args:
+            few, many: seconds of one network, loaded and run on the samples for single units, and on those for sizes.
+        """
+        return self.singles * few + self.sizes * many
 
 
 def effort_of(units: Units, families: Sequence[Family], readers: Sequence[Reader], sizes: int) -> Effort:
@@ -73,5 +77,5 @@ def duration(seconds: float) -> str:
     if seconds < _MINUTE:
         return "less than a minute"
     if seconds < _HOUR:
-        return f"some {round(seconds / _MINUTE)} minutes"
-    return f"some {seconds / _HOUR:.1f} hours"
+        return f"at most {round(seconds / _MINUTE)} minutes"
+    return f"at most {seconds / _HOUR:.1f} hours"

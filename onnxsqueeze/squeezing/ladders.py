@@ -113,12 +113,9 @@ def sizes_of(family: Family, rounded: Rounded = as_it_is) -> list[int]:
 def ladders_of(network: Network, tell: Tell) -> list[Ladder]:
     """Measure all families of a network."""
     effort = network.effort
-    started = time.perf_counter()
-    few = Evaluator(network.model, network.judge, network.part.first(effort.measured))
-    each = (time.perf_counter() - started) / min(effort.measured, len(network.part))
-    phase = f"measuring what may leave, {duration(effort.seconds(each))}"
-    tell(phase, 0.0)
-    evaluator = Evaluator(network.model, network.judge, network.part.first(effort.evaluated))
+    few, seconds_of_few = _timed(network, effort.measured)
+    evaluator, seconds = _timed(network, effort.evaluated)
+    phase = f"measuring what may leave, {duration(effort.seconds(seconds_of_few, seconds))}"
     problems: dict[str, Problems] = {}
     found = []
     for number, family in enumerate(network.families):
@@ -130,6 +127,13 @@ def ladders_of(network: Network, tell: Tell) -> list[Ladder]:
         scores = None if family.exact else _scores(network, family, few)
         found.append(_ladder(network, family, problems, scores, evaluator))
     return found
+
+
+def _timed(network: Network, samples: int) -> tuple[Evaluator, float]:
+    """Return what compares networks on so many samples, and how long the original took on them."""
+    started = time.perf_counter()
+    found = Evaluator(network.model, network.judge, network.part.first(samples))
+    return found, time.perf_counter() - started
 
 
 _AT_ONCE = 1 << 26  # elements of moments
