@@ -6,8 +6,8 @@ repairs their weights and takes the same share from each family, ``weights`` cho
 does. ``none`` and ``means`` have the sizes that ``weights`` chose.
 With ``--train`` the repaired network is trained on top, on the samples' images and the dense network's outputs; the
 seconds are of processor time, so that figures do not depend on what else runs. What is known of a network is measured
-once for all sizes and ways. With ``--records`` each line is added to a file, of which ``table`` prints the means over
-seeds.
+once for all sizes and ways. With ``--records`` each line is added to a file, of which `tools/recipes/squeezed.py`
+prints the means over seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxsqueeze.squeezing.allocation import Bools, Cost, Read, Step
 from onnxsqueeze.squeezing.ladders import Ladder, Network
 from onnxsqueeze.squeezing.least_squares import Problem, Repaired, repaired
 from onnxsqueeze.squeezing.squeeze import _Work
-from tools.recipes.squeezed import Record, accuracy, note, noted, table, test_images
+from tools.recipes.squeezed import Record, accuracy, note, test_images
 
 _LEARNING = "onnxsqueeze.training.squeezing.learning"
 Repair = Callable[[Problem, Problem, Bools], "Repaired | None"]
@@ -87,19 +87,7 @@ def measured_once() -> Iterator[None]:
         yield
 
 
-@click.group()
-def main() -> None:
-    """Squeeze, or print what was found."""
-
-
-@main.command(name="table")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
-def print_table(paths: tuple[Path, ...]) -> None:
-    """Print the accuracies that are noted in files."""
-    click.echo(table(noted(paths)))
-
-
-@main.command()
+@click.command()
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), required=True, help="Of train_dense.py.")
 @click.option("--network", required=True, help="The name of a network there.")
 @click.option("--ratio", "ratios", type=float, multiple=True, help="How many times fewer weights.")
@@ -109,7 +97,7 @@ def print_table(paths: tuple[Path, ...]) -> None:
 @click.option("--train", default=0.0, show_default=True, help="Seconds of training on top.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--records", type=click.Path(path_type=Path), help="A file to add to.")
-def run(
+def main(
     folder: Path,
     network: str,
     ratios: tuple[float, ...],

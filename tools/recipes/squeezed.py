@@ -1,4 +1,4 @@
-"""What was measured of squeezed networks, a line of JSON each, and the table over seeds."""
+"""What was measured of squeezed networks, a line of JSON each; as a command prints the table over seeds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from onnxsqueeze.model.loading import load
@@ -82,3 +83,14 @@ def _cell(records: Sequence[Record], goal: float) -> str:
     text = spread([each.accuracy for each in records], ".2f")
     ratio = float(np.mean([each.ratio for each in records]))
     return text if abs(ratio / goal - 1) < 0.05 else f"{text} ({ratio:.1f}x)"
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+def main(paths: tuple[Path, ...]) -> None:
+    """Print the accuracies that are noted in files."""
+    click.echo(table(noted(paths)))
+
+
+if __name__ == "__main__":
+    main()
