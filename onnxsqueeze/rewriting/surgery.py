@@ -120,8 +120,8 @@ class Surgery:
             return None
         maker = self._graph.producers[name]
         result = self._variable(name)
-        numbers = [found, part.scale, *([] if part.zero_point is None else [part.zero_point])]
-        copy = self._new_node(maker.op, [self._operand(entry, node) for entry in numbers], result, attributes_of(maker))
+        operands = [self._operand(entry, node) for entry in part.decoded_from(found)]
+        copy = self._new_node(maker.op, operands, result, attributes_of(maker))
         copy.domain = maker.domain or None
         self._before[node.index].append(copy)
         return result

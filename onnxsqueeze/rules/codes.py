@@ -55,6 +55,10 @@ class Codes:
         """Whether there is one scale for all."""
         return self.scale.size == 1
 
+    def decoded_from(self, numbers: Array) -> list[Array]:
+        """Return what a node reads that decodes codes as these are."""
+        return [numbers, self.scale, *([] if self.zero_point is None else [self.zero_point])]
+
     def suits(self, shape: tuple[int, ...]) -> bool:
         """Whether there is a scale for each place along the axis of a tensor of a shape."""
         return self.per_tensor or (not self.block and self.axis < len(shape) and shape[self.axis] == self.scale.size)

@@ -2,7 +2,8 @@
 
 With data ``(q - z) s`` and weights ``(v - u) t`` a layer adds up whole numbers and multiplies the sum by ``s t``; its
 bias is one of them. What a constant channel adds is a whole number as well, so that it fits into the bias exactly,
-unless that overflows or is stored with another scale.
+unless that overflows. A bias that is stored with another scale takes up nothing: in real numbers it could, but
+onnxruntime counts its codes in steps of ``s t`` all the same.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def rebias_codes(
     """Fold constants into a bias of codes; False for a layer whose bias is, or will be, real numbers.
 
     Raises:
-        NotACode: where the sum is none, naming the channels that are to stay.
+        NotACode: where the sum is none, or the bias has a scale that runtimes which compute in integers would not heed,
+            naming the channels that are to stay.
     """
     stored, scale = codes_of(context, linear.bias), integer_scale(context, linear)
     if stored is None and (scale is None or linear.bias):
@@ -97,7 +99,10 @@ def rebias_codes(
     assert part is not None
     start = np.broadcast_to(before, kept_out.size)[kept_out.ravel()]
     factor = linear.bias_scale if linear.bias else 1.0
-    steps = _whole_shift(context, linear, values) if factor == 1 and _same_scale(codes.scale, scale) else None
+    counted = factor == 1 and scale is not None  # runtimes take such a bias for the sum's own steps, whatever its scale
+    if counted and not _same_scale(codes.scale, scale):
+        raise refused()
+    steps = _whole_shift(context, linear, values) if counted else None
     if steps is not None:
         after = part.fitting(start.astype(np.float64) + steps[kept_out])
     else:
@@ -127,8 +132,7 @@ def _store(node: Node, context: Context, rewriter: Rewriter, linear: Linear, cod
     if not linear.bias and linear.bias_scale != 1:
         rewriter.set_attribute(node, "beta", 1.0)  # it multiplied nothing before
     axis = {} if codes.per_tensor else {"axis": 0}
-    given = [numbers, codes.scale, *([] if codes.zero_point is None else [codes.zero_point])]
-    rewriter.insert_before(node, position, maker.op, given, domain=maker.domain, **axis)
+    rewriter.insert_before(node, position, maker.op, codes.decoded_from(numbers), domain=maker.domain, **axis)
 
 
 def _same_scale(one: Array, other: Array | None) -> bool:

@@ -68,7 +68,8 @@ def network(net: Net, case: Case, constants: Any, small: bool = False) -> str:
         numbers, given = numbers.T, {}
     elif case.op == "Gemm":
         given = {"transB": 1, "alpha": case.alpha, "beta": case.beta}
-    weight = decoded(net, numbers, np.int8, scales, int(case.op == "MatMul"))
+    # Runtimes compute in integers only where a weight has a zero point.
+    weight = decoded(net, numbers, np.int8, scales, int(case.op == "MatMul"), 0 if case.codes else None)
     if not case.codes:
         weight = net.store(numbers * scales.reshape((-1, 1) if case.several else ()), "f")
     operands = [hidden, weight]
@@ -125,7 +126,6 @@ HOLDING = [
     Case(bias=None, beta=0.0),
     Case(op="Conv", several=True),
     Case(op="Conv", bias=None),
-    Case(steps=0.5),
     Case(shape=(1,)),
     Case(shape=()),
     Case(codes=False),
@@ -166,6 +166,9 @@ def test_biases_of_real_numbers_stay_such(case: Case) -> None:
     [
         (Case(shape=(1, 4)), [8, 16, 24], 3),
         (Case(beta=0.0), [8, 16, 24], 3),
+        (Case(steps=0.5), [8, 16, 24], 3),
+        (Case(steps=2.0, several=True), [8, 16, 24], 3),
+        (Case(op="Conv", steps=0.5), [8, 16, 24], 3),
         (Case(codes=False, steps=32.0), [32, 8, 64], 1),
         (Case(codes=False, steps=32.0, several=True), [32, 8, 64], 1),
         (Case(codes=False, steps=32.0, beta=0.5), [32, 8, 64], 1),
