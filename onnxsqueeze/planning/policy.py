@@ -77,7 +77,7 @@ _PRODUCTS = {
 
 
 def _to_multiple(multiple: int, along: _Along, kept: int, original: int) -> int:
-    return _next_multiple(multiple, kept, original)
+    return next_multiple(multiple, kept, original)
 
 
 def _blocks_of_images(along: _Along, kept: int, original: int) -> int:
@@ -141,11 +141,12 @@ def _multiples(analysis: Analysis, multiple: int) -> Sequence[Constraint]:
         for name, axis in ((linear.data, linear.data_axis), (node.outputs[0], linear.output_axis)):
             ids = analysis.context.ids(name)
             if ids.shape[axis] == ids.size > 1:
-                found[analysis.labels[ids].tobytes()] = RoundUp(ids.reshape(1, -1), partial(_next_multiple, multiple))
+                found[analysis.labels[ids].tobytes()] = RoundUp(ids.reshape(1, -1), partial(next_multiple, multiple))
     return list(found.values())
 
 
-def _next_multiple(multiple: int, kept: int, original: int) -> int:
+def next_multiple(multiple: int, kept: int, original: int) -> int:
+    """Return the next multiple of a number from ``kept`` on, never above the original."""
     return min(-(-kept // multiple) * multiple, original)
 
 

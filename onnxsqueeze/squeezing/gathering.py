@@ -93,8 +93,8 @@ def _gathered(model: Model, readers: Sequence[Reader], part: Part, seed: int, no
                 other = reader.rows(changed, most, np.random.default_rng(state))
             _add(sums[reader.name], rows, other, weights[reader.name], number, count)
     return {
-        name: _problems(reader, sums[name], weights[name], arrays, lookups.get(name))
-        for name, reader in ((reader.name, reader) for reader in readers)
+        reader.name: _problems(reader, sums[reader.name], weights[reader.name], arrays, lookups.get(reader.name))
+        for reader in readers
     }
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.model.model import Model
-from onnxsqueeze.squeezing.alignment import Rounded, as_it_is, raised
+from onnxsqueeze.squeezing.alignment import Alignment, Rounded, as_it_is
 from onnxsqueeze.squeezing.effort import Effort, duration, effort_of
 from onnxsqueeze.squeezing.evaluation import Evaluator
 from onnxsqueeze.squeezing.families import Family
 from onnxsqueeze.squeezing.gathering import Problems, gathered
-from onnxsqueeze.squeezing.least_squares import SCORING_RIDGE, Floats, Numbers, Problem, solved
+from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 from onnxsqueeze.squeezing.metrics import Judge
 from onnxsqueeze.squeezing.ordering import Removal, measured_scores
 from onnxsqueeze.squeezing.reader import Arrays, Reader
@@ -52,6 +52,11 @@ class Network:
     part: Part
     seed: int
     round_to: str | int = 1
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """To which sizes families are raised."""
+        return Alignment.of(self.units, self.round_to)
 
     @cached_property
     def effort(self) -> Effort:
@@ -172,7 +177,7 @@ def _ladder(
     evaluator: Evaluator,
 ) -> Ladder:
     removal = Removal(family, network.units, problems, scores)
-    rounded = raised(family, network.units, network.round_to)
+    rounded = network.alignment.raised(family)
     sizes = sizes_of(family, rounded)
     sizes = [*sizes[: -1 : network.effort.apart], sizes[-1]]
     errors = [0.0]
@@ -191,18 +196,9 @@ def _repaired(network: Network, removal: Removal, problems: dict[str, Problems])
     for name, _, weight in removal.weights():
         weights.setdefault(name, []).append(weight)
     for reader in removal.family.readers:
-        joined = problems[reader.name].joined()
-        pairs = zip(joined, weights[reader.name], strict=True)
-        own = [_also_looked_up(problem, weight) for problem, weight in pairs]
-        pairs = zip(joined, own, strict=True)
+        own = weights[reader.name]
+        pairs = zip(problems[reader.name].joined(), own, strict=True)
         biases = [problem.shift(weight) for problem, weight in pairs]
         bias = None if biases[0] is None else np.stack([each for each in biases if each is not None])
         arrays.update(reader.written(arrays, np.stack(own), bias))
     return arrays
-
-
-def _also_looked_up(problem: Problem, weight: Floats) -> Floats:
-    """Return the weights for a table as well, where it is one."""
-    if problem.lookups is None:
-        return weight
-    return solved(problem, np.flatnonzero(weight.any(axis=0)), SCORING_RIDGE)[0]

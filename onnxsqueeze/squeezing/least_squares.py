@@ -256,6 +256,7 @@ class Elimination:
     """
 
     def __init__(self, problem: Problem, ridge: float = SCORING_RIDGE) -> None:
+        self._problem, self._ridge = problem, ridge
         hessian = problem.hessian()
         matrix, added = ridged(hessian, ridge, problem.power())
         self.inverse = np.linalg.inv(matrix)
@@ -263,6 +264,12 @@ class Elimination:
         self.weight = (problem.wanted(hessian) + added * problem.weight) @ self.inverse
         self.power = variance(problem.weight, hessian)
         self.lost = 0.0
+
+    def best(self) -> Floats:
+        """Return the best weights on the columns that are left; of a table those that suit its lookups as well."""
+        if self._problem.lookups is None:
+            return self.weight
+        return solved(self._problem, np.flatnonzero(self.weight.any(axis=0)), self._ridge)[0]
 
     def costs(self, groups: Sequence[Numbers]) -> Floats:
         """Return by group of columns what the outputs lose, squared, relative to their variance, if it leaves."""

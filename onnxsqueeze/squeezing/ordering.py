@@ -91,7 +91,7 @@ class Removal:
     def weights(self) -> Iterator[tuple[str, int, Floats]]:
         """Yield for each matrix of each reader its name, the group, and the best weights on what is left."""
         for reader, group, elimination, _ in self._parts:
-            yield reader.name, group, elimination.weight
+            yield reader.name, group, elimination.best()
 
 
 def measured_scores(family: Family, units: int, error: Callable[[Bools], float]) -> Floats:

@@ -28,7 +28,7 @@ from onnxsqueeze.squeezing.points import Maker
 from onnxsqueeze.squeezing.readers import readers_of, with_biases
 from onnxsqueeze.squeezing.report import SqueezeReport
 from onnxsqueeze.squeezing.running import outputs_of
-from onnxsqueeze.squeezing.samples import MOST, Data, Samples, read
+from onnxsqueeze.squeezing.samples import MOST, Data, Part, Samples, read
 from onnxsqueeze.squeezing.search import GoalSearch, Lessons, Start
 from onnxsqueeze.units.discovery import units_of
 
@@ -110,7 +110,8 @@ def squeeze(
     tell("loading", None)
     original = with_initializers(load(source))
     given = read(data, original, labels, samples, seed)
-    work = _Work(original, given, (metric, judge_by), keep, only, round_to, seed, tell, clock)
+    judged = _judge(original, given.calibration.first(_LOOKED_AT), metric, judge_by)
+    work = _Work(original, given, judged, keep, only, round_to, seed, tell, clock)
     interrupted = work.run(goal, train, front)
     search, maker = work.search, work.maker
     chosen, why = search.chosen()
@@ -134,16 +135,16 @@ def squeeze(
     return Squeezed(chosen.model, report)
 
 
-def _position(model: Model, name: str) -> int | None:
-    """Return the place of an output among the model's; None for none.
+def _judge(model: Model, part: Part, metric: str, name: str) -> Judge:
+    """Return how outputs are compared: the one of a name, by default the first that can be.
 
     Raises:
-        UsageError: for a name that is of no output.
+        UsageError: for a name that is of no output; as `judge` does.
     """
     names = [value.name for value in model.skeleton.graph.output]
     if name and name not in names:
         raise UsageError(f"--judge-by {name}: the model has no such output; it has {', '.join(map(repr, names))}")
-    return names.index(name) if name else None
+    return judge(outputs_of(model, part), metric, part.labels, names.index(name) if name else None)
 
 
 class _Work:
@@ -153,7 +154,6 @@ class _Work:
         judge: compares outputs. compared: see `SqueezeReport`. maker, search: of the squeeze that is under way.
     """
 
-    judge: Judge
     compared: int
     maker: Maker
     search: GoalSearch
@@ -162,7 +162,7 @@ class _Work:
         self,
         original: Model,
         given: Samples,
-        judged: tuple[str, str],
+        judged: Judge,
         keep: Sequence[str],
         only: Sequence[str],
         round_to: str | int,
@@ -171,9 +171,8 @@ class _Work:
         clock: Clock,
     ) -> None:
         self._original, self._given, self._tell, self._clock = original, given, tell, clock
+        self.judge = judged
         self._keep, self._only, self._round_to, self._seed = keep, only, round_to, seed
-        part = given.calibration.first(_LOOKED_AT)
-        self.judge = judge(outputs_of(original, part), judged[0], part.labels, _position(original, judged[1]))
 
     def run(self, goal: Goal, train: Learner | None, front: bool) -> bool:
         """Squeeze, and train if a learner is given; return whether it was interrupted.
@@ -204,6 +203,7 @@ class _Work:
     def _squeezed(self, goal: Goal, start: Start, lessons: Lessons | None, front: bool) -> Start:
         """Squeeze a network; return where the next squeeze begins."""
         network, ladders = self._known(start.model)
+        self.compared = network.effort.fewer(len(network.part))
         if not start.whole:
             macs = network.units.macs_left(np.zeros(len(network.units), dtype=bool))
             wishes = {"round_to": self._round_to, "keep": self._keep}
@@ -229,7 +229,6 @@ class _Work:
             raise UsageError("no unit of this model can leave; `onnxsqueeze inspect --verbose` says what holds them")
         part, judged = self._given.calibration, self.judge
         network = Network(model, units, readers, tuple(families), judged, part, self._seed, self._round_to)
-        self.compared = network.effort.fewer(len(self._given.calibration))
         self._clock.lap("analyse")
         ladders = ladders_of(network, self._tell)
         self._clock.lap("measure")

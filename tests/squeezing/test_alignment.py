@@ -12,7 +12,7 @@ from onnx import ModelProto, helper
 import onnxsqueeze
 from onnxsqueeze.model.loading import load
 from onnxsqueeze.planning.policy import blocked
-from onnxsqueeze.squeezing.alignment import raised
+from onnxsqueeze.squeezing.alignment import Alignment
 from onnxsqueeze.squeezing.allocation import Search
 from onnxsqueeze.squeezing.families import Family, families_of
 from onnxsqueeze.squeezing.ladders import Ladder, sizes_of
@@ -54,11 +54,12 @@ def families(source: ModelProto) -> tuple[Units, dict[str, Family]]:
 def test_sizes_are_those_that_convolutions_keep() -> None:
     units, found = families(chain())
     sixteen, wider = (next(each for each in found.values() if each.size == size) for size in (16, 48))
-    assert sizes_of(sixteen, raised(sixteen, units, "auto")) == [16, 4, 0]  # from 5 to 15 all 16 would stay
-    rounded = raised(wider, units, "auto")
+    auto = Alignment.of(units, "auto")
+    assert sizes_of(sixteen, auto.raised(sixteen)) == [16, 4, 0]  # from 5 to 15 all 16 would stay
+    rounded = auto.raised(wider)
     assert all(rounded(size) == blocked(4, size, 48) for size in range(1, 49)) and rounded(0) == 0
-    assert raised(sixteen, units, 8)(9) == 16
-    assert [raised(sixteen, units, 1)(size) for size in range(17)] == list(range(17))
+    assert Alignment.of(units, 8).raised(sixteen)(9) == 16
+    assert [Alignment.of(units, 1).raised(sixteen)(size) for size in range(17)] == list(range(17))
 
 
 @pytest.mark.parametrize("macs", [1.3, 2.0])
