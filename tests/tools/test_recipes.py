@@ -16,6 +16,7 @@ from PIL import Image
 from tools.recipes import data
 from tools.recipes.data import cifar10, mnist
 from tools.recipes.fitting import Loop, accuracy, flip_and_shift
+from tools.recipes.linear_blocks import mlps, replaced
 from tools.recipes.networks import ConvNeXt, VisionTransformer, fully_connected
 
 
@@ -149,3 +150,37 @@ def test_vit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recipe, "_RATIOS", (1.5, 2.0))
     arguments = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--epochs", "0.5"]
     assert "| vit | 0 | 2 |" in _run(recipe.main, *arguments).output
+
+
+@torch.no_grad()
+def test_an_mlp_is_replaced_and_nothing_else_is() -> None:
+    torch.manual_seed(0)
+    module = VisionTransformer(channels=1, image=8, patch=4, width=12, depth=3, heads=3).eval()
+    images, first = torch.randn(2, 1, 8, 8), mlps(module)[0]
+    expand, project = first.expand.weight, first.project.weight
+    whole = module(images)
+    with replaced(
+        first, lambda x: torch.nn.functional.gelu(x @ expand.T + first.expand.bias) @ project.T + first.project.bias
+    ):
+        assert torch.allclose(module(images), whole, atol=1e-5)
+    with replaced(first, torch.zeros_like):
+        assert not torch.allclose(module(images), whole, atol=1e-3)
+    assert module(images).equal(whole)
+
+
+def test_a_dense_network_is_squeezed_in_all_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.recipes import squeeze_dense, squeezed, train_dense
+
+    network = train_dense._Network(lambda: fully_connected((784, 24, 16, 10)), Loop(4, batch=64), flat=True)
+    monkeypatch.setitem(train_dense.NETWORKS, "mlp-300", network)
+    nets, found = ["--folder", str(tmp_path / "nets"), "--network", "mlp-300"], tmp_path / "found.jsonl"
+    _run(train_dense.main, "--data", str(folder), *nets)
+    ways = [word for way in squeeze_dense.REPAIRS for word in ("--repair", way)]
+    _run(squeeze_dense.main, *nets, "--ratio", "2", "--ratio", "4", *ways, "--records", str(found))
+    records = squeezed.noted([found])
+    assert {(each.way, each.goal) for each in records} == {
+        (f"{way}, ratio", goal) for way in squeeze_dense.REPAIRS for goal in (2.0, 4.0)
+    }
+    assert all(each.ratio >= each.goal for each in records)
+    rows = _rows(_run(squeezed.main, str(found)))
+    assert [row.split(" | ")[2] for row in rows[2:]] == ["2x", "4x"]

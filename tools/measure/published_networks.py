@@ -26,7 +26,6 @@ class Network(ABC):
         name: for the table. published: where the file is. metric: as ``--metric`` gives it; "auto" looks.
         output: the name of the output that is used; "" for the first. figure: what the figure is.
         count, judged: samples to choose by, and others to judge by.
-        also: what else is counted in use; "" where that is nothing.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Network(ABC):
     output = ""
     figure = "agreement"
     count, judged = 3000, 1000
-    also = ""
 
     @abstractmethod
     def samples(self, count: int, seed: int, apart: bool, content: bytes, cache: Path) -> dict[str, Array]:
@@ -49,6 +47,10 @@ class Network(ABC):
     @abstractmethod
     def figures(self, before: bytes, after: bytes, judged: Mapping[str, Array]) -> tuple[float, float]:
         """Return how far two files agree, and the other figure, both from 0 to 1."""
+
+    def fed(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return samples as the file wants them; in what is given, the samples of all inputs come first."""
+        return dict(given)
 
     def ran(self, content: bytes, given: Mapping[str, Array]) -> Array:
         """Return the output that is used."""
@@ -92,7 +94,7 @@ class Voice(Network):
     published = Published(
         "silero.onnx", "pip", "silero-vad", "6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx", 1289603, ""
     )
-    count, judged, also = 4000, 20_000, "steps alike with the states of the original"
+    count, judged = 4000, 20_000
     _steps = 500  # of a stream
 
     def samples(self, count: int, seed: int, apart: bool, content: bytes, cache: Path) -> dict[str, Array]:
@@ -105,6 +107,10 @@ class Voice(Network):
         if not apart:
             chosen = np.sort(np.random.default_rng(seed).permutation(len(steps))[:count])
         return {"input": steps[chosen], "state": states[chosen], "sr": np.array(16_000)}
+
+    def fed(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return steps with their states as [layers, steps, units]."""
+        return {**given, "state": given["state"].transpose(1, 0, 2)}
 
     def _listened(self, content: bytes, streams: Array) -> tuple[Array, Array]:
         """Return the states before all steps, [steps, 2, streams, units], and the probabilities, [streams, steps]."""
@@ -122,7 +128,7 @@ class Voice(Network):
         steps = judged["input"]
         streams = steps.reshape(-1, self._steps, steps.shape[-1])
         one, other = (self._listened(content, streams)[1] > 0.5 for content in (before, after))
-        given = dict(judged) | {"state": judged["state"].transpose(1, 0, 2)}
+        given = self.fed(judged)
         single = [session(content, optimized=True).run(None, given)[0] > 0.5 for content in (before, after)]
         return _alike(one, other), _alike(*single)
 
@@ -140,7 +146,7 @@ class Lines(Network):
         10857958,
         "",
     )
-    count, judged, also = 1500, 500, "lines read alike"
+    count, judged = 1500, 500
 
     def samples(self, count: int, seed: int, apart: bool, content: bytes, cache: Path) -> dict[str, Array]:
         """Return drawn lines."""
@@ -173,7 +179,6 @@ class Sentences(Network):
         "",
     )
     metric, output, figure = "cosine", "461", "cosine"
-    also = "the same nearest other sentence"
 
     def samples(self, count: int, seed: int, apart: bool, content: bytes, cache: Path) -> dict[str, Array]:
         """Return sentences of documentation."""

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sysconfig
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -259,8 +259,3 @@ def lines(count: int, seed: int, apart: bool) -> dict[str, Array]:
         drawn = np.asarray(Image.fromarray(image).resize((width, _HEIGHT), Image.Resampling.BILINEAR), np.float32)
         found[place, :, :, :width] = drawn.transpose(2, 0, 1) / 127.5 - 1
     return {"x": found}
-
-
-def inputs(made: Mapping[str, Array], rows: slice) -> dict[str, Array]:
-    """Return some of the samples."""
-    return {name: array[rows] for name, array in made.items()}

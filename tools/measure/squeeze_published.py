@@ -91,6 +91,7 @@ def rows(network: Network, goal: Mapping[str, float], wishes: Mapping[str, Any],
     except SqueezeError as error:
         return [Row(network.name, network.figure, 0.0, *([float("nan")] * 6), time.perf_counter() - start, str(error))]
     seconds, report = time.perf_counter() - start, found.report
+    one = {name: array[:1] if array.ndim else array for name, array in given.items()}
     made = []
     for point in report.points:
         after = to_proto(point.model).SerializeToString()
@@ -103,7 +104,7 @@ def rows(network: Network, goal: Mapping[str, float], wishes: Mapping[str, Any],
                 point.ratio,
                 *network.figures(content, after, judged),
                 point.metric,
-                latency(content, after, given),
+                latency(content, after, network.fed(one)),
                 seconds,
                 report.why if point is report.chosen else "",
             )
@@ -111,10 +112,8 @@ def rows(network: Network, goal: Mapping[str, float], wishes: Mapping[str, Any],
     return made
 
 
-def latency(before: bytes, after: bytes, given: Mapping[str, Any]) -> float:
-    """Return the time of one sample, as a share of the original's."""
-    feeds = {name: array[:1] if array.ndim else array for name, array in given.items()}
-    feeds |= {name: array.transpose(1, 0, 2) for name, array in feeds.items() if name == "state"}
+def latency(before: bytes, after: bytes, feeds: dict[str, Any]) -> float:
+    """Return the time of a run, as a share of the original's."""
     runs = [session(content, optimized=True) for content in (before, after)]
     times = interleaved_times([lambda own=own: own.run(None, feeds) for own in runs], rounds=15)
     return ratio(times[:, 1], times[:, 0]).median

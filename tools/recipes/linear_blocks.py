@@ -33,28 +33,17 @@ def mlps(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def replaced(layer: nn.Module, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a layer's MLP compute something else of what it reads."""
-    expand, project = layer.expand, layer.project
-    layer.expand, layer.project = _Whole(function), nn.Identity()
-    gelu = F.gelu
-    F.gelu = lambda x, *rest: x if isinstance(x, _Made) else gelu(x, *rest)  # the activation between the two
+    """Let a layer's MLP give something else of what it reads."""
+    read: list[Tensor] = []
+    hooks = [
+        layer.expand.register_forward_pre_hook(lambda _, given: read.append(given[0])),
+        layer.project.register_forward_hook(lambda *_: function(read.pop())),
+    ]
     try:
         yield
     finally:
-        layer.expand, layer.project, F.gelu = expand, project, gelu
-
-
-class _Made(Tensor):
-    """What stands in for an MLP already gave."""
-
-
-class _Whole(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x).as_subclass(_Made)
+        for hook in hooks:
+            hook.remove()
 
 
 def _rows(layer: nn.Module, module: nn.Module, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +88,9 @@ def narrowed(layer: nn.Module, hidden: np.ndarray, units: int) -> Callable[[Tens
         elimination.remove(gone)
     found, shift = solved(problem, np.flatnonzero(left), RIDGES[2])
     assert shift is not None
-    expand = layer.expand
+    rows, start = layer.expand.weight, layer.expand.bias
     own, added = (torch.from_numpy(array).float() for array in (found, shift))
-    return lambda x: F.linear(F.gelu(expand(x)), own, added)
+    return lambda x: F.linear(F.gelu(F.linear(x, rows, start)), own, added)
 
 
 def _divergence(module: nn.Module, images: Tensor, wanted: Tensor) -> float:

@@ -43,17 +43,21 @@ class Given:
     """What each tool gets.
 
     Attributes:
-        network: its name. path: of the file. folder: with the module's weights. images, labels: of two thirds of the
-            samples. checked, right: of the others.
+        network: its name. folder: with the file and the module's weights. images, labels: of two thirds of the samples.
+        checked, right: of the others.
     """
 
     network: str
-    path: Path
     folder: Path
     images: Tensor
     labels: Tensor
     checked: Tensor
     right: Tensor
+
+    @property
+    def path(self) -> Path:
+        """Where the dense file is."""
+        return self.folder / f"{self.network}.onnx"
 
     def module(self) -> nn.Module:
         """Return the dense module."""
@@ -68,9 +72,7 @@ def given(folder: Path, network: str, samples: int) -> Given:
         images, labels = torch.from_numpy(file["image"]), torch.from_numpy(file["labels"])
     third = len(images) // 3
     chosen = slice(third, third + samples)
-    return Given(
-        network, folder / f"{network}.onnx", folder, images[chosen], labels[chosen], images[:third], labels[:third]
-    )
+    return Given(network, folder, images[chosen], labels[chosen], images[:third], labels[:third])
 
 
 def onnxsim_repaired(own: Given, share: float) -> onnx.ModelProto:
