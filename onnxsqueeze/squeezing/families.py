@@ -45,8 +45,10 @@ class Family:
         for number, unit in enumerate(self.units):
             place[units.members[1][units.members[0] == unit]] = number
         found = []
-        for classes in reader.column_classes():
-            own = place[classes]
+        columns = place[reader.column_classes()]
+        if reader.positions is not None:
+            columns = np.maximum(columns, place[reader.positions.reshape(columns.shape)])
+        for own in columns:
             order = np.argsort(own, kind="stable")
             bounds = np.searchsorted(own[order], np.arange(len(self.units) + 1))
             pairs = zip(bounds[:-1], bounds[1:], strict=True)
@@ -65,7 +67,7 @@ def families_of(units: Units, readers: Sequence[Reader], keep: Sequence[str], on
     if only:
         free &= _named(units, only)
     heads = np.isin(np.array(units.kinds, dtype=object).astype(str), ("head",))
-    measured = _measured(units, readers)
+    measured, positions = _measured(units, readers), _positions(units)
     found, taken = [], ~free
     for table in units.tables:
         if free[table].all():
@@ -76,8 +78,10 @@ def families_of(units: Units, readers: Sequence[Reader], keep: Sequence[str], on
         own = group[~taken[group]]
         for part in (own[heads[own]], own[~heads[own]]):
             if part.size > 1:
-                found.append(_family(units, part, None, readers, measured))
+                family = _family(units, part, None, readers, measured)
                 taken[part] = True
+                if family.readers or not positions[part].any():  # there are too many to measure one by one
+                    found.append(family)
     return sorted(found, key=lambda family: family.name)
 
 
@@ -85,7 +89,7 @@ def _family(units: Units, members: Numbers, rows: Numbers | None, readers: Seque
     of_unit = np.isin(units.members[0], members)
     classes = np.zeros(units.classes + 1, dtype=bool)
     classes[units.members[1][of_unit]] = True
-    own = tuple(reader for reader in readers if classes[reader.classes].any())
+    own = tuple(reader for reader in readers if reader.reads(classes))
     exact = bool(own) and not measured[members].any() and all(reader.free for reader in own)
     kind = units.kinds[int(members[0])]
     return Family(_name(units, classes, own), kind, members, rows, own, exact)
@@ -118,8 +122,9 @@ def _measured(units: Units, readers: Sequence[Reader]) -> Bools:
         for tensor in reader.contracted:
             counts[tensor] = counts.get(tensor, 0) + 1
     found = np.zeros(units.classes, dtype=bool)
-    for reading in units.readings:
-        if sum(other.tensor == reading.tensor for other in units.readings) > counts.get(reading.tensor, 0):
+    readings = [reading for reading in units.readings if not reading.again]
+    for reading in readings:
+        if sum(other.tensor == reading.tensor for other in readings) > counts.get(reading.tensor, 0):
             found[reading.classes] = True
     linear = {name for reader in readers for name in reader.stored} | set(_written_only(units))
     for weight in units.weights:
@@ -128,6 +133,15 @@ def _measured(units: Units, readers: Sequence[Reader]) -> Bools:
                 for classes in use.arrays:
                     found[classes] = True
     return units.per_unit(found.astype(np.float64)) > 0
+
+
+def _positions(units: Units) -> Bools:
+    """Return the units that are positions of channels."""
+    found = np.zeros(units.classes)
+    for reading in units.readings:
+        if reading.again:
+            found[reading.classes] = 1
+    return units.per_unit(found) > 0
 
 
 def _written_only(units: Units) -> Iterator[str]:

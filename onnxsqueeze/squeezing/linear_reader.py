@@ -19,8 +19,8 @@ class LinearReader(Reader):
         use: the layer and how its weight is stored. rule: of its operator.
     """
 
-    def __init__(self, use: Use, rule: OpRule, classes: Numbers) -> None:
-        self.use, self.rule, self.classes = use, rule, classes
+    def __init__(self, use: Use, rule: OpRule, classes: Numbers, positions: Numbers | None = None) -> None:
+        self.use, self.rule, self.classes, self.positions = use, rule, classes, positions
         self.name, self.groups = use.node.outputs[0], use.linear.groups
         self.tensors = self.contracted = (use.linear.data,)
         self.columns = int(np.prod(use.linear.matrix.shape[2:]))

@@ -44,6 +44,11 @@ class Removal:
             )
         ]
 
+    def without(self, gone: Bools) -> None:
+        """Take out units that have left before."""
+        if gone.any():
+            self._remove(np.flatnonzero(gone))
+
     def down_to(self, size: int) -> None:
         """Let units leave until so many are left, or so many of each row."""
         while (count := self._count()) > size:

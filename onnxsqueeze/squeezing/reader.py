@@ -14,6 +14,7 @@ from onnxsqueeze.squeezing.least_squares import Floats, Numbers
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 """The weights of a network as it is now, by name."""
+Bools = npt.NDArray[np.bool_]
 
 
 class Reader(ABC):
@@ -22,7 +23,9 @@ class Reader(ABC):
     Attributes:
         name: of its own. tensors: what `rows` looks at. contracted: of which of those it sums over all channels.
         groups: how many matrices. columns: how many each has.
-        classes: the class of each of its input channels; -1 for what is no unit's. stored: its weights' initializers.
+        classes: the class of each of its input channels; -1 for what is no unit's.
+        positions: the class of each that can leave without the others of its own, as behind Flatten; None for none.
+        stored: its weights' initializers.
         recurs: whether what it reads depends on what it writes, so that it is repaired for what the original read.
         free: whether its weights may be whatever suits it best, so that algebra says what a column is worth.
     """
@@ -34,8 +37,13 @@ class Reader(ABC):
     columns: int
     classes: Numbers
     stored: frozenset[str]
+    positions: Numbers | None = None
     recurs: bool = False
     free: bool = True
+
+    def reads(self, classes: Bools) -> bool:
+        """Whether it reads any of the classes that are marked."""
+        return any(bool(classes[own].any()) for own in (self.classes, self.positions) if own is not None)
 
     @abstractmethod
     def places(self, shapes: Mapping[str, Sequence[int]]) -> int:

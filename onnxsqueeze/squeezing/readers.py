@@ -55,21 +55,25 @@ def _linear_reader(use: Use, units: Units, analysis: Analysis) -> LinearReader |
     linear, rule = use.linear, analysis.rules[use.node.index]
     known = linear.matrix.shape[3] == 1 and not linear.zero_padded or rule.patches is not None
     classes = _classes(use, units)
-    if not known or linear.depthwise or linear.is_table or not linear.scale or classes is None:
+    if not known or linear.depthwise or linear.is_table or not linear.scale or not classes:
         return None
-    return LinearReader(use, rule, classes)
+    return LinearReader(use, rule, *classes)
 
 
-def _classes(use: Use, units: Units) -> Numbers | None:
-    """Return the class of each input channel, from what is known of the elements of the weight."""
+def _classes(use: Use, units: Units) -> list[Numbers]:
+    """Return the classes of each input channel, from what is known of the elements of the weight; none if too little.
+
+    The last of two are those of positions.
+    """
     weight = next((weight for weight in units.weights if weight.name == use.weight), None)
     own = () if weight is None else [one for one in weight.uses if one.output == use.node.outputs[0]]
     if weight is None or len(own) != 1 or len(own[0].arrays) < 2:
-        return None
-    found = np.full(use.channels, -1)
-    read = use.read.ravel()
-    elements = np.broadcast_to(own[0].arrays[1], weight.shape).ravel()
-    found[read[read >= 0]] = elements[read >= 0]
+        return []
+    read, found = use.read.ravel(), []
+    for array in own[0].arrays[1:]:
+        elements = np.broadcast_to(array, weight.shape).ravel()
+        found.append(np.full(use.channels, -1))
+        found[-1][read[read >= 0]] = elements[read >= 0]
     return found
 
 

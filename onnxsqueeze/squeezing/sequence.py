@@ -32,11 +32,16 @@ class FrontToBack:
         self._network = network
         self._chosen: list[tuple[Ladder, int]] = []
         self._changed = False
-        for ladder, size in zip(ladders, sizes, strict=True):
+        pairs = list(zip(ladders, sizes, strict=True))
+        standing = network.units.standing(
+            np.any([ladder.removed(size, self.removed.size) for ladder, size in pairs], 0)
+        )
+        for ladder, size in pairs:
             if size < ladder.family.size and not ladder.family.readers:
                 self._leave(ladder.removed(size, self.removed.size))
             elif size < ladder.family.size:
-                self._chosen.append((ladder, size))
+                positions = ladder.family.kind == "column"  # of which so many go with their channels
+                self._chosen.append((ladder, int(standing[ladder.family.units].sum()) if positions else size))
 
     def run(self, tell: Tell, start: float = 0.0, end: float = 1.0) -> None:
         """Go through all layers."""
@@ -54,12 +59,14 @@ class FrontToBack:
         """
         problems: dict[str, Problems] = {}
         shared = False
-        for ladder, size in [each for each in self._chosen if reader in each[0].family.readers]:
+        own = [each for each in self._chosen if reader in each[0].family.readers]
+        for ladder, size in sorted(own, key=lambda each: each[0].family.kind == "column"):  # positions after channels
             self._chosen = [each for each in self._chosen if each[0] is not ladder]
             family = ladder.family
             missing = [each for each in family.readers if each.name not in problems]
             problems.update(self._gather(missing))
             removal = Removal(family, self._network.units, problems, ladder.scores)
+            removal.without(~self._network.units.standing(self.removed)[family.units])
             removal.down_to(size)
             shared = shared or len(family.readers) > 1
             self._leave(removal.removed(self.removed.size))

@@ -218,7 +218,8 @@ class _Work:
         """Find the units of a network, and what they are worth."""
         self._tell("analysing", None)
         model = with_biases(source)
-        units = units_of(model, sizes=self._given.calibration.sizes(model.skeleton.graph.input), emptied=True)
+        sizes = self._given.calibration.sizes(model.skeleton.graph.input)
+        units = units_of(model, positions=self._round_to != "auto", sizes=sizes, emptied=True)
         check_patterns("--keep", self._keep, units.analysis.context.shapes)
         check_patterns("--only", self._only, units.analysis.context.shapes)
         readers = tuple(readers_of(model, units))

@@ -49,11 +49,13 @@ class Reading:
         tensor: its name.
         classes: the class of each of its elements (compact).
         whole: whether a layer reads all of it, so that what a head as a whole is worth can be seen there.
+        again: whether the same layer reads it by other classes as well: by channel, and here by position.
     """
 
     tensor: str
     classes: Classes
     whole: bool = True
+    again: bool = False
 
 
 @dataclass
@@ -86,27 +88,51 @@ def weights_of(analysis: Analysis, columns: ColumnClasses, trained: Collection[s
     return found
 
 
-class ColumnClasses:
-    """Gives numbers beyond those of the analysis to the columns of layers that read what cannot be narrowed.
+@dataclass(frozen=True)
+class Gathered:
+    """A layer that can gather those of its columns that stay.
 
-    ``layers`` lists their classes with those of the layers' outputs.
+    Attributes:
+        columns: the class of each. read: the class of what each multiplies, with which it leaves, too.
+        rows: the classes of the layer's outputs.
     """
 
-    def __init__(self, start: int, fixed: Callable[[Classes], bool], wanted: bool) -> None:
-        self._start, self._fixed, self._wanted = start, fixed, wanted
-        self.count = 0
-        self.layers: list[tuple[Classes, Classes]] = []
+    columns: Classes
+    read: Classes
+    rows: Classes
 
-    def of(self, linear: Linear, rows: Classes, classes: Classes) -> Classes:
-        """Return the classes of what a layer reads, new ones where those given must stay; ``rows`` are its outputs'."""
+
+class ColumnClasses:
+    """Gives numbers beyond those of the analysis to columns that can leave by themselves.
+
+    They are those of layers that read what cannot be narrowed, and positions of one channel side by side, as they are
+    behind Flatten. ``layers`` lists them.
+    """
+
+    def __init__(self, start: int, fixed: Callable[[Classes], bool], wanted: bool, positions: bool) -> None:
+        self._start, self._fixed, self._wanted, self._positions = start, fixed, wanted, positions
+        self.count = 0
+        self.layers: list[Gathered] = []
+
+    def of(self, linear: Linear, rows: Classes, classes: Classes, last: bool) -> list[Classes]:
+        """Return the classes of a layer's columns; a column leaves with either of its own.
+
+        Args:
+            linear: the layer. rows: classes of its outputs. classes: of what it reads; new ones stand for these where
+                they must stay, and beside them where they are of fewer channels than there are columns.
+            last: whether those lie along the last axis, from which few can be gathered fast.
+        """
         _, _, length, taps = linear.matrix.shape
-        if not self._wanted or linear.groups > 1 or taps > 1 or length < 2 or not self._fixed(classes):
-            return classes
+        if not self._wanted or linear.groups > 1 or taps > 1 or length < 2:
+            return [classes]
+        fixed = self._fixed(classes)
+        if not fixed and not (self._positions and last and np.unique(classes).size < length):
+            return [classes]
         first = self._start + self.count
         self.count += length
         columns = np.arange(first, first + length, dtype=np.int64)
-        self.layers.append((columns, rows))
-        return columns
+        self.layers.append(Gathered(columns, np.broadcast_to(classes, length), rows))
+        return [columns] if fixed else [classes, columns]
 
 
 def _linear(linear: Linear, node: Node, analysis: Analysis, found: Weights, columns: ColumnClasses) -> None:
@@ -115,14 +141,18 @@ def _linear(linear: Linear, node: Node, analysis: Analysis, found: Weights, colu
         if parameter.role is not Role.WEIGHT and parameter.classes:
             _store(Use(parameter.name, _labelled(parameter, analysis)), analysis, found)
     rows = labels[along(context, output, linear.output_axis)]
-    data = np.zeros(0, np.int64) if linear.is_table else labels[along(context, linear.data, linear.data_axis)]
-    if not linear.is_table:
-        data = columns.of(linear, rows, data)
-    multiplied = "" if linear.is_table else output
-    _store(Use(linear.weight, linear_classes(linear, rows, data), output=multiplied), analysis, found)
-    if not linear.depthwise and not linear.is_table:
-        classes = placed(data, context.rank(linear.data), linear.data_axis)
-        found.readings.append(Reading(linear.data, classes, linear.groups == 1))
+    if linear.is_table:
+        _store(Use(linear.weight, linear_classes(linear, rows, np.zeros(0, np.int64))), analysis, found)
+    else:
+        rank = context.rank(linear.data)
+        own = labels[along(context, linear.data, linear.data_axis)]
+        data = columns.of(linear, rows, own, linear.data_axis == rank - 1)
+        arrays = linear_classes(linear, rows, data[0])
+        arrays += tuple(linear_classes(linear, rows, each)[1] for each in data[1:])
+        _store(Use(linear.weight, arrays, output=output), analysis, found)
+        for number, each in enumerate(data if not linear.depthwise else ()):
+            classes = placed(each, rank, linear.data_axis)
+            found.readings.append(Reading(linear.data, classes, linear.groups == 1, number > 0))
     found.writings.append(Reading(output, analysis.classes_of(output)))
 
 

@@ -30,6 +30,7 @@ _OF_CONSTANTS = (Reason.CONSTANT_READ, Reason.CONSTANT_VARIES)
 def units_of(
     model: Model,
     columns: bool = True,
+    positions: bool = False,
     trained: Collection[str] | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
     emptied: bool = False,
@@ -39,6 +40,8 @@ def units_of(
     Args:
         model: any; zeros in it do not matter.
         columns: whether columns of layers that read the graph's inputs, or whatever else must stay, are units.
+        positions: whether so are those of one channel side by side, as they are behind Flatten; they leave with it, or
+            each alone.
         trained: the initializers that can be masked; by default all. Those that cannot may block units.
         sizes: of dynamic dimensions by name, for counts of multiply-accumulates; others are assumed.
         emptied: whether all that a layer reads may leave, after which it computes its bias.
@@ -46,7 +49,7 @@ def units_of(
     model = with_initializers(model)
     analysis = probed(model)
     pinned = _pinned(analysis)
-    numbers = ColumnClasses(analysis.classes, lambda classes: bool(pinned[classes].all()), columns)
+    numbers = ColumnClasses(analysis.classes, lambda classes: bool(pinned[classes].all()), columns, positions)
     weights = weights_of(analysis, numbers, trained)
     for classes in weights.blocked:
         pinned[classes[classes < analysis.classes]] = True
@@ -122,11 +125,14 @@ def _tied(uses: Sequence[Use]) -> Iterator[tuple[Classes, Classes]]:
             axes, others = separate_axes(left.arrays), separate_axes(right.arrays)
             if axes is not None and others is not None:
                 for axis in set(axes) & set(others):
-                    one, other = left.arrays[axes.index(axis)], right.arrays[others.index(axis)]
-                    if one.shape == other.shape:
-                        yield one, other
+                    pairs = zip(_of_axis(left, axes, axis), _of_axis(right, others, axis), strict=False)
+                    yield from (pair for pair in pairs if pair[0].shape == pair[1].shape)
             elif [array.shape for array in left.arrays] == [array.shape for array in right.arrays]:
                 yield from zip(left.arrays, right.arrays, strict=True)
+
+
+def _of_axis(use: Use, axes: Sequence[int], axis: int) -> list[Classes]:
+    return [array for array, place in zip(use.arrays, axes, strict=True) if place == axis]
 
 
 def _spread(cell_of: Classes, marked: Bools) -> Bools:
@@ -176,7 +182,7 @@ def _kinds(unit_of: Classes, number: int, weights: Weights, columns: int, heads:
     several = np.ones(number, dtype=bool)
     for readings in (weights.readings, weights.writings):
         counts = np.zeros(number)
-        for tensor in {reading.tensor: reading for reading in readings}.values():
+        for tensor in {reading.tensor: reading for reading in readings if not reading.again}.values():
             counts[np.unique(_units_in(tensor, unit_of))] += 1
         several &= counts > 1
     found = np.where(several, "stream", "hidden").astype(object)

@@ -23,21 +23,22 @@ Feeds = Mapping[str, npt.NDArray[np.generic]]
 def measured_latency(model: Model, units: Units, feeds: Feeds, threads: int = 1) -> dict[int, float]:
     """Return by group of units the seconds that each of its units takes in onnxruntime; for `Units.cost`.
 
-    Half of a group is removed, every other unit, and the model minimized and timed; the time is taken as linear in the
-    number of units. A group whose removal makes nothing faster gets the least time that any has.
+    Half of a group is removed, every other unit, and the model minimized and timed in turn with the dense one, since
+    other work comes and goes; the time is taken as linear in the number of units. A group whose removal makes nothing
+    faster gets the least time that any has; all get one second where none does.
 
     Args:
         model: the dense model that the units are of. units: see `units_of`.
         feeds: inputs of the size to measure at. threads: that onnxruntime computes in.
     """
-    whole = _seconds(model, feeds, threads)
+    whole = _session(model, threads)
     found: dict[int, float] = {}
     for number, group in enumerate(units.groups):
         removed = np.zeros(len(units), dtype=bool)
         removed[group[::2]] = True
         gone = int(units.gone(removed)[group].sum())
         if gone and group.size > 1:
-            found[number] = (whole - _seconds(_without(model, units, removed), feeds, threads)) / gone
+            found[number] = _saved(whole, _session(_without(model, units, removed), threads), feeds) / gone
     least = min((value for value in found.values() if value > 0), default=1.0)
     return {number: max(value, least) for number, value in found.items()}
 
@@ -50,16 +51,21 @@ def _without(model: Model, units: Units, removed: npt.NDArray[np.bool_]) -> Mode
     return minimize(to_proto(replace(model, initializers=initializers)), verify=False).minimized
 
 
-def _seconds(model: Model, feeds: Feeds, threads: int) -> float:
-    """Return the median time of a run."""
+def _session(model: Model, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     encoded = to_proto(model).SerializeToString()
-    session = onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
-    times = []
-    for _ in range(_RUNS + 2):
-        start = time.perf_counter()
-        session.run(None, dict(feeds))
-        times.append(time.perf_counter() - start)
-    return float(median(times[2:]))
+    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
+
+
+def _saved(whole: onnxruntime.InferenceSession, part: onnxruntime.InferenceSession, feeds: Feeds) -> float:
+    """Return the median of how many seconds less a run of a part takes than the run of the whole before it."""
+    saved = [_seconds(whole, feeds) - _seconds(part, feeds) for _ in range(_RUNS + 2)]
+    return float(median(saved[2:]))
+
+
+def _seconds(session: onnxruntime.InferenceSession, feeds: Feeds) -> float:
+    start = time.perf_counter()
+    session.run(None, dict(feeds))
+    return time.perf_counter() - start

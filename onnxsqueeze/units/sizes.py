@@ -29,10 +29,7 @@ class StoredWeight:
     def left(self, kept: Bools) -> float:
         """Return how many elements stay if only classes in ``kept`` do; those that any node reads."""
         if len(self.uses) == 1 and (axes := separate_axes(self.uses[0].arrays)) is not None:
-            lengths = [float(length) for length in self.shape]
-            for axis, array in zip(axes, self.uses[0].arrays, strict=True):
-                lengths[axis] = float(kept[array].sum()) * self.shape[axis] / array.size
-            return float(np.prod(lengths))
+            return float(np.prod(self._lengths(axes, self.uses[0].arrays, kept)))
         return float(self.mask(kept, erased=False).sum()) * self._repeats()
 
     def mask(self, kept: Bools, erased: bool = True) -> Bools:
@@ -64,24 +61,37 @@ class StoredWeight:
                 for array in use.arrays:
                     np.add.at(cost, np.broadcast_to(array, whole.shape)[whole], self._repeats() / len(self.uses))
                 continue
-            lengths = np.array(self.shape, dtype=np.float64)
-            for axis, array in zip(axes, use.arrays, strict=True):
-                lengths[axis] = kept[array].sum() * self.shape[axis] / array.size
+            lengths = self._lengths(axes, use.arrays, kept)
             for axis, array in zip(axes, use.arrays, strict=True):
                 others = np.prod(np.delete(lengths, axis)) * self.shape[axis] / array.size
-                np.add.at(cost, array.ravel(), others / len(self.uses))
+                np.add.at(cost, array.ravel()[_along(axis, axes, use.arrays, kept)], others / len(self.uses))
         return np.where(kept[:count], cost, 0.0)
+
+    def _lengths(self, axes: Sequence[int], arrays: Sequence[Classes], kept: Bools) -> Floats:
+        """Return how long each axis is of what stays."""
+        lengths = np.array(self.shape, dtype=np.float64)
+        for axis in set(axes):
+            there = _along(axis, axes, arrays, kept)
+            lengths[axis] = there.sum() * self.shape[axis] / there.size
+        return lengths
 
 
 def separate_axes(arrays: Sequence[Classes]) -> list[int] | None:
-    """Return the axis along which each array of classes varies; None if one has several or two the same."""
+    """Return the axis along which each array of classes varies; None if one has several, or two differ along one."""
     axes = []
     for array in arrays:
         varying = [axis for axis, length in enumerate(array.shape) if length > 1]
         if len(varying) > 1:
             return None
         axes.append(varying[0] if varying else 0)
-    return axes if len(set(axes)) == len(axes) else None
+    lengths = {(axis, array.size) for axis, array in zip(axes, arrays, strict=True)}
+    return axes if len(lengths) == len(set(axes)) else None
+
+
+def _along(axis: int, axes: Sequence[int], arrays: Sequence[Classes], kept: Bools) -> Bools:
+    """Return what stays along one axis: what stays in each of its arrays of classes."""
+    own = [kept[array.ravel()] for place, array in zip(axes, arrays, strict=True) if place == axis]
+    return np.asarray(np.logical_and.reduce(own))
 
 
 def stored_weights(uses: Sequence[Use], shapes: Mapping[str, tuple[int, ...]]) -> list[StoredWeight]:

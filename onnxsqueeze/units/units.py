@@ -14,7 +14,7 @@ from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
-from onnxsqueeze.units.class_uses import Classes, Reading, Use
+from onnxsqueeze.units.class_uses import Classes, Gathered, Reading, Use
 from onnxsqueeze.units.closure import settled
 from onnxsqueeze.units.sizes import StoredWeight
 
@@ -30,14 +30,14 @@ class Units:
     Attributes:
         kinds: of each unit. "hidden": written and read by one layer, or few; "stream": a channel of several layers;
             "head": all of a head; "dim": one dim of a head, of which each head must lose equally many; "column": of
-            a layer that reads what cannot be narrowed.
+            a layer that reads what cannot be narrowed, or several positions of each channel.
         members: a bool matrix in compressed form, (unit of each entry, class of each entry), sorted by unit.
         tables: units of kind "dim", [heads, dims] for each attention: each row keeps equally many.
         groups: units of one kind side by side in a layer, of which some must stay.
         weights: the stored weights that have classes. readings, writings: where units are read and written.
         normalised: classes of each stream that a LayerNorm reads; one of those that leave stays there as a zero.
-        gathered: classes of the columns and of the outputs of each layer whose columns are units. They can be left out
-            if that saves more elements than the indices take by which the others are gathered.
+        gathered: the layers whose columns are units. They can be left out if that saves more elements than the indices
+            take by which the others are gathered.
         constraints, fixed: what the planner will want back. elements: of the whole model.
         sizes: of dynamic dimensions, by name, at which multiply-accumulates are counted.
     """
@@ -50,7 +50,7 @@ class Units:
     readings: tuple[Reading, ...]
     writings: tuple[Reading, ...]
     normalised: tuple[Classes, ...]
-    gathered: tuple[tuple[Classes, Classes], ...]
+    gathered: tuple[Gathered, ...]
     constraints: tuple[Constraint, ...]
     fixed: Bools
     elements: int
@@ -105,8 +105,8 @@ class Units:
         found = np.zeros(self.classes, dtype=bool)
         for name, mask in live.items():
             found[self.analysis.classes_of(name)[mask & ~self.analysis.constant(name)]] = True
-        for columns, rows in self.gathered:
-            found[columns] = found[rows].any()
+        for layer in self.gathered:
+            found[layer.columns] = found[layer.rows].any() & ~gone[layer.read]
         return self.per_unit((found & ~gone).astype(np.float64)) > 0
 
     def left(self, removed: Bools, standing: bool = True) -> int:
@@ -121,10 +121,11 @@ class Units:
         for stream in self.normalised if standing else ():
             if kept[stream].any() and not kept[stream].all():
                 kept[stream[int(np.argmin(kept[stream]))]] = True
-        for columns, rows in self.gathered:
-            stay = int(kept[columns].sum())
-            if (columns.size - stay) * int(kept[rows].sum()) <= stay:
-                kept[columns] = True
+        for layer in self.gathered:
+            there = kept[layer.read]
+            stay = int(kept[layer.columns[there]].sum())
+            if (int(there.sum()) - stay) * int(kept[layer.rows].sum()) <= stay:
+                kept[layer.columns] = True
         whole = sum(float(np.prod(weight.shape)) for weight in self.weights)
         return round(self.elements - whole + sum(weight.left(kept) for weight in self.weights))
 
@@ -137,6 +138,13 @@ class Units:
         """Return which units are gone without some, those that follow among them, but not those that are put back."""
         lost = ~self.kept(removed)
         return np.asarray(np.bincount(self.members[0], ~lost[self.members[1]], len(self)) == 0)
+
+    def standing(self, removed: Bools) -> Bools:
+        """Return which units are there without some; positions leave with their channel as well."""
+        kept = self.kept(removed)
+        for layer in self.gathered:
+            kept[layer.columns] &= kept[layer.read]
+        return np.asarray(np.bincount(self.members[0], kept[self.members[1]], len(self)) > 0)
 
     def masks(self, removed: Bools) -> dict[str, Bools]:
         """Return by initializer which elements stay (True) when units are removed; only those that lose some.

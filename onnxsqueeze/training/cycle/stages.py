@@ -357,7 +357,7 @@ def held(source: Model | Path, device: torch.device) -> OnnxModule:
 
 
 def squeeze_settings(settings: Settings) -> SqueezeSettings:
-    """Return how a squeeze is done.
+    """Return how a squeeze is done; positions are units by themselves where the smallest file is wanted.
 
     Raises:
         UsageError: for settings that there are not.
@@ -366,9 +366,8 @@ def squeeze_settings(settings: Settings) -> SqueezeSettings:
     for name in settings.options:
         if name not in known:
             raise UsageError(f"there is no option {name!r}; choose of {', '.join(sorted(known))}")
-    return SqueezeSettings(
-        criterion=settings.criterion, cost=settings.cost, likelihood=settings.likelihood, **settings.options
-    )
+    options = {"positions": settings.round_to != "auto", **settings.options}
+    return SqueezeSettings(criterion=settings.criterion, cost=settings.cost, likelihood=settings.likelihood, **options)
 
 
 def _spared(module: OnnxModule, phase: Phase, state: State) -> AbstractContextManager[object]:

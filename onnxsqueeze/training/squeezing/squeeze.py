@@ -66,6 +66,8 @@ class SqueezeSettings:
         repair: whether layers are repaired by least squares for what leaves, as by `onnxsqueeze.squeeze`: worth some
             tenths of a point where trainings are short. It is whole columns that others take over from; for single
             weights the bias moves.
+        positions: whether positions of channels that a layer reads side by side, as behind Flatten, are units by
+            themselves. They make files smaller, few of which run faster: those that stay are gathered.
     """
 
     criterion: str = UNITS
@@ -80,6 +82,7 @@ class SqueezeSettings:
     floor: float = 0.01
     tables: bool = False
     repair: bool = False
+    positions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be followed before any work is done."""
@@ -199,7 +202,7 @@ class _Job:
     @cached_property
     def units(self) -> Units:
         """The units of the dense network."""
-        return units_of(self.module.model, trained=self.module.initializers)
+        return units_of(self.module.model, positions=self.settings.positions, trained=self.module.initializers)
 
     @cached_property
     def cost(self) -> Literal["parameters", "macs"] | Mapping[int, float]:

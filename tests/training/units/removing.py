@@ -37,9 +37,30 @@ class Recurrent(nn.Module):
         return found
 
 
+def convolutions() -> nn.Module:
+    """Two convolutions whose channels, at 9 positions each, a layer reads side by side."""
+    torch.manual_seed(1)
+    return (
+        nn.Sequential(
+            nn.Conv2d(2, 8, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 6, 2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(54, 16),
+        )
+        .append(nn.ReLU())
+        .append(nn.Linear(16, 3))
+        .eval()
+    )
+
+
 @cache
 def model(name: str) -> onnx.ModelProto:
     """A dense network by its name in the tests of exporters, of the library, or of recurrent layers."""
+    if name == "convolutions":
+        return export(convolutions(), torch.zeros(2, 2, 10, 10), "older-14")
     if name in ("LSTM", "GRU"):
         torch.manual_seed(0)
         return export(Recurrent(getattr(nn, name), name == "LSTM").eval(), torch.zeros(2, 7, 6), "older-14")

@@ -127,6 +127,26 @@ def test_a_head_is_worth_what_its_gate_is() -> None:
             assert scores[head] == pytest.approx((gates[:, mine].sum(1) ** 2).mean(), rel=1e-4)
 
 
+def test_a_position_is_worth_what_its_gate_is() -> None:
+    """And its channel what one gate on all of its positions is."""
+    module = from_onnx(model("convolutions"))
+    units = units_of(module.model, positions=True, trained=module.initializers)
+    (layer,) = units.gathered
+    images, generator = torch.randn(8, 2, 10, 10), torch.Generator().manual_seed
+    scores = unit_scores(module, units, [images], generator=generator(5))
+    (tensor,) = {each.tensor for each in units.readings if np.isin(each.classes, layer.columns).all()}
+    outputs, found = module.eval().run([images], [tensor])
+    value = found[tensor]
+    label = torch.multinomial(outputs.detach().softmax(1), 1, generator=generator(5))
+    (gradient,) = torch.autograd.grad(-outputs.log_softmax(1).gather(1, label).sum(), value)
+    gates = (value * gradient).double().detach().numpy()
+    of = {int(one): int(unit) for unit, one in zip(*units.members, strict=True)}
+    channels = gates.reshape(8, 6, 9).sum(2)
+    for classes, expected in ((layer.columns, gates), (layer.read[::9], channels)):
+        own = scores[[of[int(one)] for one in classes]]
+        np.testing.assert_allclose(own, (expected**2).mean(0), rtol=1e-3, atol=1e-9)
+
+
 def test_units_are_removed_from_a_module() -> None:
     """To the size asked for, with masks of before in force, and the file that is written back minimizes to it."""
     module = from_onnx(model("gpt2"))
