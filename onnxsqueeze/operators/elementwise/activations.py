@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -91,8 +93,32 @@ def _cast_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
         if floating is None:
             raise Undecided("a type that cannot hold every size")
         return [np.asarray(np.frompyfunc(partial(retyped, floating=floating), 1, 1)(inputs[0]), dtype=object)]
-    target = tensor_dtype_to_np_dtype(int(node.attributes["to"]))
-    return [inputs[0].astype(target)]
+    return [_retyped(inputs[0], tensor_dtype_to_np_dtype(int(node.attributes["to"])))]
+
+
+def _retyped(value: Array, target: np.dtype[Any]) -> Array:
+    """Return numbers in another type.
+
+    Raises:
+        Undecided: where what comes out depends on attributes, as with eight bits that overflow, or on the runtime.
+    """
+    found, whole = value.astype(target), limits(target)
+    if whole is not None and (target.name not in _WHOLE or value.dtype.name not in (*_WHOLE, "bool")):
+        wide = value.astype(np.float64)
+        certain = (wide > whole[0] - 1.0) & (wide < whole[1] + 1.0)  # false for NaN
+    elif target.name.startswith("float") and not _is_floating(target):
+        wide = value.astype(np.float64)
+        scaled = target.name == "float8_e8m0fnu"  # powers of two, which are rounded upwards or to the nearest
+        most = 0.0 if scaled else float(ml_dtypes.finfo(target).max)  # type: ignore[no-untyped-call]
+        certain = (np.abs(wide) <= most) | (found.astype(np.float64) == wide)
+    else:
+        return found
+    if not certain.all():
+        raise Undecided(f"numbers that {target.name} does not hold")
+    return found
+
+
+_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 _SIZE_TYPES = {
@@ -148,7 +174,8 @@ def _cast_like_infer(node: Node, context: Context) -> Sequence[Shape | None]:
     """Of the second input only the type counts, so that a constant stays one."""
     value, like = context.value(node.inputs[0]), context.dtypes.get(node.inputs[1])
     if value is not None and like is not None:
-        context.values[node.outputs[0]] = value.astype(tensor_dtype_to_np_dtype(like))
+        with suppress(Undecided):
+            context.values[node.outputs[0]] = _retyped(value, tensor_dtype_to_np_dtype(like))
     return [context.shapes.get(node.inputs[0])]
 
 
@@ -158,21 +185,26 @@ def _cast_like_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.replace(node, "Identity", [value])
 
 
-_TESTS: dict[str, tuple[Callable[[Array], Array], frozenset[Trait]]] = {
-    "Not": (np.logical_not, frozenset({Trait.NEGATES})),
-    "IsNaN": (np.isnan, frozenset({Trait.TESTS_NAN, Trait.TESTS_FINITE})),
-    "IsInf": (np.isinf, frozenset({Trait.TESTS_FINITE})),
+def _is_infinite(node: Node, array: Array) -> Array:
+    negative, positive = (bool(node.attributes.get(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
+    return np.asarray(np.isinf(array) & np.where(array > 0, positive, negative))
+
+
+_TESTS: dict[str, tuple[Callable[[Node, Array], Array], frozenset[Trait]]] = {
+    "Not": (lambda node, array: np.logical_not(array), frozenset({Trait.NEGATES})),
+    "IsNaN": (lambda node, array: np.isnan(array), frozenset({Trait.TESTS_NAN, Trait.TESTS_FINITE})),
+    "IsInf": (_is_infinite, frozenset({Trait.TESTS_FINITE})),
 }
 
 
-def _test_rule(op: str, function: Callable[[Array], Array], traits: frozenset[Trait]) -> OpRule:
+def _test_rule(op: str, function: Callable[[Node, Array], Array], traits: frozenset[Trait]) -> OpRule:
     def evaluate(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
-        return [function(inputs[0])]
+        return [function(node, inputs[0])]
 
     def forward(node: Node, context: Context) -> Sequence[Interval]:
         interval = context.interval(node.inputs[0])
         shape, constant = interval.lower.shape, interval.constant
-        at = function(np.where(constant, interval.lower, 0.0)).astype(np.float64)
+        at = function(node, np.where(constant, interval.lower, 0.0)).astype(np.float64)
         return [Interval(np.where(constant, at, np.zeros(shape)), np.where(constant, at, np.ones(shape)))]
 
     return OpRule(
@@ -215,6 +247,7 @@ register(
     ),
     OpRule(
         "CastLike",
+        evaluate=lambda node, inputs: [_retyped(inputs[0], inputs[1].dtype)],
         infer=_cast_like_infer,
         link=pass_ids,
         need=lambda node, context, outputs: [Demand(outputs[0]), None],

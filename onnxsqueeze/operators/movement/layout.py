@@ -239,7 +239,8 @@ def _constant_target(source: Shape, target: Shape, lengths: Sequence[Dimension |
 
 
 def _flatten_value(node: Node, inputs: Sequence[Array]) -> Sequence[Array]:
-    axis = int(node.attributes.get("axis", 1)) % max(1, inputs[0].ndim + 1)
+    axis = int(node.attributes.get("axis", 1))
+    axis = axis + inputs[0].ndim if axis < 0 else axis
     return [inputs[0].reshape(int(np.prod(inputs[0].shape[:axis])), int(np.prod(inputs[0].shape[axis:])))]
 
 

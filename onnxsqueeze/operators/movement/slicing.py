@@ -194,7 +194,8 @@ def _split_positions(node: Node, context: Context) -> list[Positions | None]:
 def _split_applies(node: Node, context: Context) -> Refusal | None:
     axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
     sizes = _split_sizes(node, context)
-    varies = context.is_activation(node.inputs[0]) and context.ids(node.inputs[0]).shape[axis] > 1
+    told = (context.ids(node.inputs[0]), context.interval(node.inputs[0]).lower)
+    varies = context.is_activation(node.inputs[0]) and any(array.shape[axis] > 1 for array in told)
     computed = (sizes is None and varies) or _repeats(node, context, axis)
     if computed or (sizes is not None and len(sizes) != len(node.outputs)):
         return Refusal(Reason.UNKNOWN_SHAPE, "Split with computed sizes")
@@ -237,4 +238,14 @@ def _split_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
         rewriter.set_constant(node, 1, np.array(left, dtype=np.int64))
 
 
-register(index_selection_rule("Split", _split_positions, _split_repair, _split_value, _split_applies, since=2))
+def _split_carries(node: Node, context: Context, position: int, axis: int) -> int | None:
+    """The axis that is split goes on nowhere, whether its sizes are known or not."""
+    split = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
+    return axis if position == 0 and axis != split else None
+
+
+register(
+    index_selection_rule(
+        "Split", _split_positions, _split_repair, _split_value, _split_applies, since=2, carries=_split_carries
+    )
+)

@@ -244,7 +244,7 @@ def _depth_forward(node: Node, context: Context) -> Sequence[Interval]:
 def _depth_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     area, channels = _block_area(node), int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
     live = np.broadcast_to(outputs[0].reshape(1, -1), (area, channels // area))  # where they stay or go together, too
-    flat = live.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else live.ravel()
+    flat = live.T.ravel() if _channels_first(node) else live.ravel()
     live = flat.reshape(1, -1, 1, 1)
     uneven = live & context.interval(node.inputs[0]).constant & ~_alike(node, context)
     return [Demand(live, uneven, Reason.CONSTANT_READ, node.operator)]
@@ -254,7 +254,7 @@ def _alike(node: Node, context: Context) -> Bools:
     """Return the input channels whose block is the same constant at each of its positions."""
     (interval,) = _depth_forward(node, context)
     constant = np.broadcast_to(interval.constant.reshape(1, -1), (_block_area(node), interval.constant.size))
-    flat = constant.T.ravel() if node.attributes.get("mode", "DCR") == "CRD" else constant.ravel()
+    flat = constant.T.ravel() if _channels_first(node) else constant.ravel()
     return flat.reshape(1, -1, 1, 1)
 
 
@@ -265,20 +265,33 @@ def _space_link(node: Node, context: Context) -> None:
     if context.is_activation(name):
         elements.ids[name] = ids
     channels = int(context.shape(name)[1])  # type: ignore[arg-type]
-    elements.ids[node.outputs[0]] = np.tile(np.broadcast_to(ids, (1, channels, 1, 1)), (1, _block_area(node), 1, 1))
+    elements.ids[node.outputs[0]] = _spread(node, np.broadcast_to(ids, (1, channels, 1, 1)))
+
+
+def _spread(node: Node, array: Array) -> Array:
+    """Repeat what each channel has for each position in a block, in the order of the output's channels."""
+    area = _block_area(node)
+    return np.repeat(array, area, axis=1) if _channels_first(node) else np.tile(array, (1, area, 1, 1))
+
+
+def _channels_first(node: Node) -> bool:
+    """Whether an axis of channels and positions is [channels, block, block], as it can be from opset 28 on."""
+    return bool(node.attributes.get("mode", "DCR") == "CRD")
 
 
 def _space_forward(node: Node, context: Context) -> Sequence[Interval]:
     interval = collapse(context.interval(node.inputs[0]), (0, 2, 3))
     channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
-    shape, repeats = (1, channels, 1, 1), (1, _block_area(node), 1, 1)
-    lower, upper = (np.tile(np.broadcast_to(bound, shape), repeats) for bound in (interval.lower, interval.upper))
-    return [Interval(lower, upper)]
+    bounds = (np.broadcast_to(bound, (1, channels, 1, 1)) for bound in (interval.lower, interval.upper))
+    return [Interval(*(_spread(node, bound) for bound in bounds))]
 
 
 def _space_need(node: Node, context: Context, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
-    live = outputs[0].reshape(_block_area(node), -1).any(axis=0) if outputs[0].size > 1 else outputs[0].ravel()
-    return [Demand(live.reshape(1, -1, 1, 1))]
+    flat, area = outputs[0].ravel(), _block_area(node)
+    if flat.size == 1:
+        return [Demand(flat.reshape(1, 1, 1, 1))]
+    blocks = flat.reshape(-1, area).T if _channels_first(node) else flat.reshape(area, -1)
+    return [Demand(blocks.any(axis=0).reshape(1, -1, 1, 1))]
 
 
 register(

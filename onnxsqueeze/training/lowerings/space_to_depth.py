@@ -20,20 +20,23 @@ def depth_to_space(data: Tensor, block: int, by_column: bool) -> Tensor:
 
 
 @leaf
-def space_to_depth(data: Tensor, block: int) -> Tensor:
-    """Move blocks of pixels into channels, the inverse of `depth_to_space` with [block, block, C]."""
+def space_to_depth(data: Tensor, block: int, by_column: bool) -> Tensor:
+    """Move blocks of pixels into channels, the inverse of `depth_to_space`."""
     images, channels, height, width = data.shape
-    parts = data.reshape(images, channels, height // block, block, width // block, block).permute(0, 3, 5, 1, 2, 4)
+    parts = data.reshape(images, channels, height // block, block, width // block, block)
+    parts = parts.permute(0, 1, 3, 5, 2, 4) if by_column else parts.permute(0, 3, 5, 1, 2, 4)
     return parts.reshape(images, channels * block**2, height // block, width // block)
 
 
 @lowering("DepthToSpace")
 def _depth_to_space(call: NodeCall) -> Result:
-    attributes = call.node.attributes
-    by_column = str(attributes.get("mode", "DCR")) == "CRD"
-    return depth_to_space(call.tensor(0), int(attributes["blocksize"]), by_column)
+    return depth_to_space(call.tensor(0), int(call.node.attributes["blocksize"]), _by_column(call))
 
 
 @lowering("SpaceToDepth")
 def _space_to_depth(call: NodeCall) -> Result:
-    return space_to_depth(call.tensor(0), int(call.node.attributes["blocksize"]))
+    return space_to_depth(call.tensor(0), int(call.node.attributes["blocksize"]), _by_column(call))
+
+
+def _by_column(call: NodeCall) -> bool:
+    return str(call.node.attributes.get("mode", "DCR")) == "CRD"

@@ -1,0 +1,173 @@
+"""What rules say of a node alone, against onnx's own node tests: values of constants, and shapes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxsqueeze.abstract.symbolic import Undecided
+from onnxsqueeze.analysis.forward import Analysis
+from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import analyse
+from onnxsqueeze.rules.registry import rule_for
+from tests.end_to_end.backend.cases import Case, load_cases
+
+
+@pytest.fixture(scope="module")
+def nodes() -> list[tuple[Case, Analysis]]:
+    """All tests of one node that stays one."""
+    alone = [case for case in load_cases().values() if case.suite == "node" and len(case.model.graph.node) == 1]
+    found = [(case, analyse(load(case.model))) for case in alone]
+    return [(case, analysis) for case, analysis in found if len(analysis.graph.nodes) == 1]
+
+
+def expected(case: Case) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the arrays that a test expects, by name."""
+    for value, array in zip(case.model.graph.output, case.runs[0].expected, strict=True):
+        if isinstance(array, np.ndarray):
+            yield value.name, array
+
+
+def alike(one: np.ndarray, other: np.ndarray, case: Case) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.dtype.kind in "OSU":
+        return one.tolist() == other.tolist()
+    kind = np.complex128 if one.dtype.kind == "c" else np.float64
+    return np.allclose(one.astype(kind), other.astype(kind), rtol=case.rtol, atol=case.atol, equal_nan=True)
+
+
+def test_values_of_constants(nodes: list[tuple[Case, Analysis]]) -> None:
+    """Where a rule computes a node it does so right, or says that it cannot."""
+    wrong, right = [], 0
+    for case, analysis in nodes:
+        node, feeds = analysis.graph.nodes[0], case.runs[0].feeds
+        evaluate, inputs = rule_for(node).evaluate, [feeds.get(name) for name in node.inputs]
+        if evaluate is None or any(isinstance(given, list) for given in inputs):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = dict(zip(node.outputs, map(np.asarray, evaluate(node, inputs)), strict=False))
+        except Undecided:
+            continue
+        right += 1
+        wrong += [case.name for name, array in expected(case) if name in found and not alike(found[name], array, case)]
+    assert not wrong
+    assert right > 500
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "found"),
+    [
+        ([1.7, -0.5, 255.9], np.uint8, [1, 0, 255]),
+        ([256.0], np.uint8, None),
+        ([-1.0], np.uint8, None),
+        ([np.nan], np.int32, None),
+        ([3e9], np.int32, None),
+        ([2.0**63], np.int64, None),
+        ([300, -1], np.uint8, [44, 255]),
+        ([7, -8], ml_dtypes.int4, [7, -8]),
+        ([8], ml_dtypes.int4, None),
+        ([447.0, -448.0], ml_dtypes.float8_e4m3fn, [448, -448]),
+        ([449.0], ml_dtypes.float8_e4m3fn, None),
+        ([np.inf], ml_dtypes.float8_e5m2, [np.inf]),
+        ([60000.0], ml_dtypes.float8_e5m2, None),
+        ([4.0, 0.5], ml_dtypes.float8_e8m0fnu, [4, 0.5]),
+        ([3.0], ml_dtypes.float8_e8m0fnu, None),
+        ([1e30, 0.1], np.float16, [np.inf, np.float16(0.1)]),
+        ([2, 0], np.bool_, [True, False]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_casts(value: list[float], target: type, found: list[float] | None) -> None:
+    """What a type does not hold depends on the runtime, or on attributes: that stays in the file."""
+    array = np.asarray(value, np.float32 if isinstance(value[0], float) else np.int32)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(target))
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=kind), helper.make_node("CastLike", ["x", "t"], ["z"])],
+        "g",
+        [],
+        [helper.make_tensor_value_info(name, kind, array.shape) for name in ("y", "z")],
+        [numpy_helper.from_array(array, "x"), numpy_helper.from_array(np.zeros(1, target), "t")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=12)
+    values = analyse(load(model)).context.values
+    for name in ("y", "z"):
+        if found is None:
+            assert name not in values
+        else:
+            assert values[name].dtype == target and values[name].astype(np.float64).tolist() == list(found)
+
+
+def test_shapes(nodes: list[tuple[Case, Analysis]]) -> None:
+    """What is known of a shape is so."""
+    wrong, right = [], 0
+    for case, analysis in nodes:
+        for name, array in expected(case):
+            shape = analysis.context.shapes.get(name)
+            if shape is None:
+                continue
+            right += 1
+            known = [(size, length) for size, length in zip(shape, array.shape, strict=False) if isinstance(size, int)]
+            if len(shape) != array.ndim or any(size != length for size, length in known):
+                wrong.append(case.name)
+    assert not wrong
+    assert right > 1600
+
+
+def bounded(case: Case, axis: int) -> onnx.ModelProto:
+    """Return a test's model whose inputs cannot leave the range that they have, by place along an axis."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    inner = {}
+    for name, value in case.runs[0].feeds.items():
+        if isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64) and value.size and value.ndim:
+            others = tuple(place for place in range(value.ndim) if place != axis % value.ndim)
+            ends = value.min(axis=others, keepdims=True), value.max(axis=others, keepdims=True)
+            if np.isfinite(ends).all():
+                names = [f"{name}.{end}" for end in ("least", "most")]
+                model.graph.initializer.extend(map(numpy_helper.from_array, ends, names))
+                inner[name] = [
+                    helper.make_node("Max", [name, names[0]], [f"{name}.from"]),
+                    helper.make_node("Min", [f"{name}.from", names[1]], [f"{name}.to"]),
+                ]
+    nodes = [node for pair in inner.values() for node in pair]
+    for node in case.model.graph.node:
+        nodes.append(onnx.NodeProto())
+        nodes[-1].CopyFrom(node)
+        nodes[-1].input[:] = [f"{name}.to" if name in inner else name for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_intervals(axis: int) -> None:
+    """An output lies where its interval says, of inputs of which that is known by place along an axis."""
+    wrong, told = [], 0
+    for case in load_cases().values():
+        old = any(not entry.domain and entry.version < 13 for entry in case.model.opset_import)  # Max of float64
+        if case.suite != "node" or old or not any(not entry.domain for entry in case.model.opset_import):
+            continue
+        context = analyse(load(bounded(case, axis))).context
+        for name, array in expected(case):
+            if array.dtype.kind not in "fiub" or not context.is_activation(name):
+                continue
+            interval = context.interval(name)
+            told += bool(np.isfinite(interval.lower).any() or np.isfinite(interval.upper).any())
+            pairs = zip(interval.lower.shape, array.shape, strict=True)
+            slack = case.atol + case.rtol * np.abs(array.astype(np.float64))
+            if (
+                any(own not in (1, length) for own, length in pairs)
+                or not (np.isnan(array) | ((array >= interval.lower - slack) & (array <= interval.upper + slack))).all()
+            ):
+                wrong.append(case.name)
+    assert not wrong
+    assert told > 600
