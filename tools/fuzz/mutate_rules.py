@@ -7,8 +7,8 @@
 A mutant drops one term of an ``and``, ``or``, ``&`` or ``|`` (a liveness term, a coupling, a guard), drops a statement
 that only calls something (a constraint, a pin), turns a condition around, moves an integer by one (an axis, a place),
 or exchanges ``any`` and ``all``, ``min`` and ``max``. The package is copied once into a temporary folder, and each
-mutant is one changed file there. The tests are those of the file's family and those that are named after it, unless
-others are given; of them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more
+mutant is one changed file there. The tests are those of the file's family, those that are named after it, and those that
+hold all rules against onnx, unless others are given; of them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more
 than --allowed percent survive.
 """
 
@@ -27,6 +27,7 @@ from tools.fuzz.breaking import Mutant, mutants
 from tools.fuzz.covering import LOG, reached, unnoticed
 
 ROOT = Path(__file__).resolve().parents[2]
+_FOR_ALL = ("values", "halves", "planted_units", "carries", "defaults")  # tests that know no operator
 _TAIL = 3000  # characters of what tests say that fail
 
 
@@ -35,7 +36,8 @@ def tests_for(file: Path) -> list[str]:
     family = ROOT / "tests" / "operators" / file.resolve().parent.name
     own = sorted(family.glob("test_*.py")) if family.is_dir() else []
     others = sorted(path for path in (ROOT / "tests").rglob(f"test_{file.stem}*.py") if path not in own)
-    return [str(path.relative_to(ROOT)) for path in (*own, *others)]
+    kinds = [ROOT / "tests" / "rules" / f"test_{name}.py" for name in _FOR_ALL]
+    return [str(path.relative_to(ROOT)) for path in dict.fromkeys([*own, *others, *kinds])]
 
 
 def survivors(found: Mapping[Path, Sequence[Mutant]], tests: Sequence[str], most: float) -> Iterator[tuple[Path, int]]:

@@ -29,7 +29,7 @@ class Loop:
         epochs, batch, learning_rate, weight_decay, label_smoothing: as everywhere.
         augment: changes a batch of training images; it draws from the generator that it is given.
         hidden: the share of the inputs that are dropped at random, as by Dropout; the teacher saw all.
-        bfloat16: whether to train under autocast to bfloat16.
+        bfloat16: whether to train under autocast to bfloat16, where the machine multiplies such numbers.
     """
 
     epochs: float
@@ -109,7 +109,9 @@ class _State:
         if loop.hidden:
             seen = torch.rand(inputs.shape, generator=self._generator, device=self._device) >= loop.hidden
             inputs = inputs * seen / (1 - loop.hidden)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=loop.bfloat16):
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=loop.bfloat16 and _multiplies_bfloat16(self._device)
+        ):
             outputs = self._module(inputs).float()
         loss = F.cross_entropy(outputs, images.labels[chosen], label_smoothing=loop.label_smoothing)
         if self._taught is not None:
@@ -195,3 +197,8 @@ def written(path: Path, write: Callable[[Path], Any]) -> None:
     beside = path.with_suffix(path.suffix + ".part")
     write(beside)
     os.replace(beside, path)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16; a processor without is slower with them."""
+    return device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))

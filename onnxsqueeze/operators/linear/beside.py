@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
 from onnxsqueeze.abstract.interval import Interval, compact, enclosing, sum_is_unsure
-from onnxsqueeze.coupling.constraint import Classes
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.linear.bounds import bias_of
@@ -39,15 +38,16 @@ def _applies(view: View, node: Node, context: Context) -> Refusal | None:
 
 
 def _link(node: Node, context: Context, linear: Linear) -> None:
-    """The axis that the layer reads, and the one that it makes, stay whole; all else goes on."""
+    """The axis that the layer reads, and the one that it makes, stay whole; all else goes on, in the same order."""
     elements = context.elements
     ids = elements.merge(context.ids(linear.data), (linear.data_axis,))
     elements.ids[linear.data] = ids
-    elements.ids[node.outputs[0]] = _padded(ids, context.rank(node.outputs[0]))
+    passed = _padded(np.moveaxis(ids, linear.data_axis, -1), context.rank(node.outputs[0]))
+    elements.ids[node.outputs[0]] = np.moveaxis(passed, -1, linear.output_axis)
 
 
-def _padded(ids: Classes, rank: int) -> Classes:
-    return ids.reshape((1,) * (rank - ids.ndim) + ids.shape)
+def _padded(array: Array, rank: int) -> Array:
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def _forward(node: Node, context: Context, linear: Linear) -> Sequence[Interval]:
@@ -60,11 +60,8 @@ def _forward(node: Node, context: Context, linear: Linear) -> Sequence[Interval]
         found = enclosing(np.where(zero, bias[0].min(), -np.inf), np.where(zero, bias[1].max(), np.inf))
     else:
         found = _sums(weight.astype(np.float64) * linear.scale, lower, upper, bias, linear.matrix.dtype.itemsize)
-    low, high = (
-        np.moveaxis(bound.reshape((1,) * (rank - bound.ndim) + bound.shape), -1, linear.output_axis)
-        for bound in (found.lower, found.upper)
-    )
-    return [compact(Interval(low, high))]
+    ends = (np.moveaxis(_padded(bound, rank), -1, linear.output_axis) for bound in (found.lower, found.upper))
+    return [compact(Interval(*ends))]
 
 
 def _sums(weight: Floats, lower: Floats, upper: Floats, bias: Sequence[Floats], itemsize: int) -> Interval:
@@ -91,9 +88,9 @@ def _sums(weight: Floats, lower: Floats, upper: Floats, bias: Sequence[Floats], 
 
 def _need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]) -> Sequence[Demand | None]:
     """A needed channel is read at all positions along the axis that the layer reads, as it is."""
-    live = any_along(outputs[0], linear.output_axis, keepdims=True)
-    rank = context.rank(linear.data)
-    live = live.reshape(live.shape[live.ndim - rank :])
+    live = np.moveaxis(any_along(outputs[0], linear.output_axis, keepdims=True), linear.output_axis, -1)
+    live = live.reshape(live.shape[live.ndim - context.rank(linear.data) :])
+    live = np.moveaxis(live, -1, linear.data_axis)
     demand = Demand(live, live & context.interval(linear.data).constant, Reason.CONSTANT_READ, node.operator)
     return [demand if name == linear.data else None for name in node.inputs]
 

@@ -122,3 +122,30 @@ def test_a_layer_beside_the_channels_is_reported() -> None:
     report = minimize(network(MIXED["left"], "constant")).report
     assert len(report.layers) == 3
     assert report.layers[1].shape_after == (TOKENS, TOKENS)
+
+
+TURNED = {
+    "A is transposed": (f"[{TOKENS},5]", "MatMul(x, a)", "Gemm <transA = 1> (h, w)", 0),
+    "B is transposed": (f"[5,{TOKENS}]", "MatMul(a, x)", "Gemm <transB = 1> (w, h)", 1),
+}
+
+
+@pytest.mark.parametrize("way", TURNED)
+def test_channels_that_a_layer_puts_along_another_axis(way: str) -> None:
+    """The result is square, so that its shape does not tell which axis is whose; a part of the channels is read."""
+    shape, product, turned, axis = TURNED[way]
+    random = np.random.default_rng(1)
+    arrays = {"a": random.normal(size=(5, CHANNELS)), "b": random.normal(size=CHANNELS)}
+    arrays["w"], arrays["k"] = random.normal(size=(TOKENS, CHANNELS)), random.permutation(CHANNELS)[:KEPT]
+    if axis:
+        arrays |= {"a": arrays["a"].T, "b": arrays["b"][:, None], "w": arrays["w"].T}
+    size = f"[{KEPT},{CHANNELS}]" if axis == 0 else f"[{CHANNELS},{KEPT}]"
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> turned (float{shape} x) => (float{size} z) {{
+        c = {product} s = Add(c, b) h = Relu(s) y = {turned} t = Tanh(y) z = Gather <axis = {axis}> (t, k) }}""")
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.int64 if name == "k" else np.float32), name)
+        for name, array in arrays.items()
+    )
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert ((5, KEPT), (KEPT, 5))[axis] in weights(result.model)
