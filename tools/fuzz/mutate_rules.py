@@ -7,9 +7,9 @@
 A mutant drops one term of an ``and``, ``or``, ``&`` or ``|`` (a liveness term, a coupling, a guard), drops a statement
 that only calls something (a constraint, a pin), turns a condition around, moves an integer by one (an axis, a place),
 or exchanges ``any`` and ``all``, ``min`` and ``max``. The package is copied once into a temporary folder, and each
-mutant is one changed file there. The tests are those of the file's family, those that are named after it, and those that
-hold all rules against onnx, unless others are given; of them each mutant meets those that run its line. Prints the survivors; the exit code is 1 if more
-than --allowed percent survive.
+mutant is one changed file there. The tests are those of the file's family, those that are named after it, and those
+that hold all rules against onnx, unless others are given; of them each mutant meets those that run its line. Prints
+the survivors; the exit code is 1 if more than --allowed percent survive.
 """
 
 from __future__ import annotations
