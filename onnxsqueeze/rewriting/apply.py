@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -41,8 +41,9 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     if editor.used:
         raise NonzeroPart(editor.used)
     skeleton, arrays, sources = editor.finish()
-    same_form = partial(_same_form, analysis, arrays)
     lowered = analysis.graph.fusion.lowered
+    computed = _computed(skeleton.graph, {*arrays, *analysis.graph.initializers}) if lowered else set()
+    same_form = partial(_same_form, analysis, arrays, computed)
     fuse_again(skeleton.graph, lowered, arrays, same_form)
     drop_uncalled(skeleton, {(entry.fused.domain, entry.fused.op_type) for entry in lowered})
     for name in dict.fromkeys(name for names in Graph.read_names(skeleton.graph) for name in names):
@@ -57,7 +58,18 @@ def apply(analysis: Analysis, plan: Plan, options: Mapping[str, str] | None = No
     return with_constant_nodes(made), frozenset(copied)
 
 
-def _same_form(analysis: Analysis, arrays: Mapping[str, Array], before: str, now: str) -> bool:
+def _computed(graph: onnx.GraphProto, stored: Collection[str]) -> set[str]:
+    """Return what nodes make of nothing but stored tensors, as that which decodes codes does."""
+    found: set[str] = set()
+    for node in graph.node:
+        if all(not name or name in stored or name in found for name in node.input):
+            found.update(node.output)
+    return found
+
+
+def _same_form(
+    analysis: Analysis, arrays: Mapping[str, Array], computed: Collection[str], before: str, now: str
+) -> bool:
     """Whether a tensor can be read in the place of another: a constant of its rank, or an activation like it."""
     if not before or not now:
         return True
@@ -67,7 +79,7 @@ def _same_form(analysis: Analysis, arrays: Mapping[str, Array], before: str, now
         return constant and arrays[now].ndim == context.rank(before)
     if now in stored:
         return constant and len(stored[now].shape) == context.rank(before)
-    return True
+    return constant or now not in computed
 
 
 def _touched(node: Node, editor: Editor) -> bool:

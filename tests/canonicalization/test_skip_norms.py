@@ -88,3 +88,22 @@ def test_half_precision(op: str, opset: int) -> None:
     assert_equal_outputs(model, result.model, tolerance=5e-3, double=False)  # ten roundings of 5e-4 each
     left = WIDTH - GONE + OPERATORS[op]["zero"]
     assert matrices(result.model) == sorted([(FEATURES, left), (left, 6), (6, left), (left, UNITS)])
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_a_branch_of_codes_that_is_constant(op: str) -> None:
+    """What decodes its one value for all tokens does not stand for a branch: onnxruntime wants the stream's shape."""
+    random = np.random.default_rng(0)
+    arrays = {"w": np.zeros((8, 8), np.int8), "v": random.integers(-9, 9, (8, 3)).astype(np.int8)}
+    arrays |= {"c": random.integers(-90, 90, 8).astype(np.float32) / 8, "g": random.uniform(1, 2, 8).astype(np.float32)}
+    arrays |= {"s": np.float32(0.125), "z": np.int8(0)}
+    shift = ", g" if op == "SkipLayerNormalization" else ""
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17, "{DOMAIN}": 1]> coded
+        (float[n,5,8] x) => (float[n,5,3] y) {{
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) m = DequantizeLinear(w, s, z) p = MatMul(d, m)
+        a = Add(p, c) e = QuantizeLinear(a, s, z) b = DequantizeLinear(e, s, z)
+        o = {DOMAIN}.{op}(d, b, g{shift}) u = DequantizeLinear(v, s, z) y = MatMul(o, u) }}""")
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    result = minimize(model)
+    assert_equal_outputs(model, result.model, double=False)
+    assert "w" not in {tensor.name for tensor in result.model.graph.initializer}

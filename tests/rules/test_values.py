@@ -134,13 +134,19 @@ def test_shapes(op: str) -> None:
     assert not wrong
 
 
-def bounded(case: Case, axis: int) -> onnx.ModelProto:
-    """Return a test's model whose inputs cannot leave the range that they have, by place along an axis."""
+def bounded(case: Case, axis: int, stored: bool) -> onnx.ModelProto:
+    """Return a test's model whose inputs cannot leave the range that they have, by place along an axis.
+
+    All but the first are initializers if they are to be ``stored``.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
-    inner = {}
-    for name, value in case.runs[0].feeds.items():
-        if isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64) and value.size and value.ndim:
+    inner, constants = {}, []
+    for number, (name, value) in enumerate(case.runs[0].feeds.items()):
+        if number and stored and isinstance(value, np.ndarray):
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+            constants.append(name)
+        elif isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64) and value.size and value.ndim:
             others = tuple(place for place in range(value.ndim) if place != axis % value.ndim)
             ends = value.min(axis=others, keepdims=True), value.max(axis=others, keepdims=True)
             if np.isfinite(ends).all():
@@ -155,21 +161,23 @@ def bounded(case: Case, axis: int) -> onnx.ModelProto:
         nodes.append(onnx.NodeProto())
         nodes[-1].CopyFrom(node)
         nodes[-1].input[:] = [f"{name}.to" if name in inner else name for name in node.input]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    inputs = [value for value in case.model.graph.input if value.name not in constants]
+    for given, kept in ((model.graph.node, nodes), (model.graph.input, inputs)):
+        del given[:]
+        given.extend(kept)
     return model
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-@pytest.mark.parametrize("axis", [1, -1])
-def test_intervals(axis: int, op: str) -> None:
+@pytest.mark.parametrize(("axis", "stored"), [(1, False), (1, True), (-1, True)])
+def test_intervals(axis: int, stored: bool, op: str) -> None:
     """An output lies where its interval says, of inputs of which that is known by place along an axis."""
     wrong = []
     for case in by_operator()[op]:
         old = any(not entry.domain and entry.version < 13 for entry in case.model.opset_import)  # Max of float64
         if old or not any(not entry.domain for entry in case.model.opset_import):
             continue
-        context = analyse(load(bounded(case, axis))).context
+        context = analyse(load(bounded(case, axis, stored))).context
         for name, array in expected(case):
             if array.dtype.kind not in "fiub" or not context.is_activation(name):
                 continue
