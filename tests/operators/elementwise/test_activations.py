@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
 from tests.support.builders import DEAD, ZERO, Tensor
-from tests.support.planted.checks import assert_recovers
+from tests.support.planted.checks import assert_equal_outputs, assert_recovers, minimize, weights
 from tests.support.planted.layers import Twin
 from tests.support.planted.opsets import LATEST
 
@@ -193,3 +194,20 @@ def test_constants_through_a_choice_by_constants(twin: Twin) -> None:
     a, b = twin.gemm(x, units), twin.gemm(x, units)
     y = twin.relu(twin.gemm(twin.op("Where", twin.op("Greater", a, b), a, b), twin.units(live=5, late=3)))
     assert_recovers(twin.pair(twin.gemm(y, twin.units(live=4))))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_choice_between_a_constant_and_what_may_be_that(first: bool) -> None:
+    """A ReLU is 0 for some inputs, and not for all: the condition counts, and so does the ReLU."""
+    random = np.random.default_rng(0)
+    arrays = {"w": random.normal(size=(5, 6)), "v": random.normal(size=(6, 2)), "o": np.zeros(6)}
+    sides = "h, o" if first else "o, h"
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> choice
+        (float[n,5] x, bool[n,6] c) => (float[n,2] y) {{
+        m = MatMul(x, w) h = Relu(m) s = Where(c, {sides}) y = MatMul(s, v) }}""")
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()
+    )
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert weights(result.model) == weights(model)

@@ -48,3 +48,16 @@ def test_a_constant_counts() -> None:
     assert_equal_outputs(model, result.model, double=False)
     assert weights(result.model) == weights(model)
     assert any("LRN over 3 channels" in reason for reason in result.report.stayed)
+
+
+@pytest.mark.parametrize("attributes", ["alpha = -0.001, beta = 0.75", "alpha = 0.5, beta = -0.75", "bias = 0.0"])
+def test_a_divisor_that_may_be_zero(attributes: str) -> None:
+    """Nothing is known of what comes out then: all channels stay."""
+    model = network(1, (2, 5), (3,))
+    (node,) = [node for node in model.graph.node if node.op_type == "LRN"]
+    given = parser.parse_graph(f"g (float[1,1,1] x) => (float[1,1,1] y) {{ y = LRN <size = 1, {attributes}> (x) }}")
+    del node.attribute[:]
+    node.attribute.extend(given.node[0].attribute)
+    result = minimize(model)
+    assert weights(result.model) == weights(model)
+    assert any("LRN with a divisor that may be 0" in reason for reason in result.report.stayed)
