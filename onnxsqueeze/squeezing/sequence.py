@@ -33,7 +33,7 @@ class FrontToBack:
         self._chosen: list[tuple[Ladder, int]] = []
         self._changed = False
         pairs = list(zip(ladders, sizes, strict=True))
-        standing = network.units.standing(
+        remaining = network.units.remaining(
             np.any([ladder.removed(size, self.removed.size) for ladder, size in pairs], 0)
         )
         for ladder, size in pairs:
@@ -41,7 +41,7 @@ class FrontToBack:
                 self._leave(ladder.removed(size, self.removed.size))
             elif size < ladder.family.size:
                 positions = ladder.family.kind == "column"  # of which so many go with their channels
-                self._chosen.append((ladder, int(standing[ladder.family.units].sum()) if positions else size))
+                self._chosen.append((ladder, int(remaining[ladder.family.units].sum()) if positions else size))
 
     def run(self, tell: Tell, start: float = 0.0, end: float = 1.0) -> None:
         """Go through all layers."""
@@ -66,7 +66,7 @@ class FrontToBack:
             missing = [each for each in family.readers if each.name not in problems]
             problems.update(self._gather(missing))
             removal = Removal(family, self._network.units, problems, ladder.scores)
-            removal.without(~self._network.units.standing(self.removed)[family.units])
+            removal.without(~self._network.units.remaining(self.removed)[family.units])
             removal.down_to(size)
             shared = shared or len(family.readers) > 1
             self._leave(removal.removed(self.removed.size))

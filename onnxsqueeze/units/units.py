@@ -139,7 +139,7 @@ class Units:
         lost = ~self.kept(removed)
         return np.asarray(np.bincount(self.members[0], ~lost[self.members[1]], len(self)) == 0)
 
-    def standing(self, removed: Bools) -> Bools:
+    def remaining(self, removed: Bools) -> Bools:
         """Return which units are there without some; positions leave with their channel as well."""
         kept = self.kept(removed)
         for layer in self.gathered:

@@ -80,9 +80,9 @@ def test_channels_and_positions_leave_together(channels: int) -> None:
     squeezed = FrontToBack(dense, ladders, sizes)
     squeezed.run(lambda *_: None)
     (positions,) = [family.units for family in families if family.kind == "column"]
-    left = units.standing(counted)[positions].sum()
+    left = units.remaining(counted)[positions].sum()
     assert 0 < left <= 40 and (left < 40 or channels == 5)  # one of the channels is always 0
-    assert units.standing(squeezed.removed)[positions].sum() == left
+    assert units.remaining(squeezed.removed)[positions].sum() == left
     assert units.left(squeezed.removed) == units.left(counted)
 
 
