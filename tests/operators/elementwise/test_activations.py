@@ -200,7 +200,7 @@ def test_constants_through_a_choice_by_constants(twin: Twin) -> None:
 def test_choice_between_a_constant_and_what_may_be_that(first: bool) -> None:
     """A ReLU is 0 for some inputs, and not for all: the condition counts, and so does the ReLU."""
     random = np.random.default_rng(0)
-    arrays = {"w": random.normal(size=(5, 6)), "v": random.normal(size=(6, 2)), "o": np.zeros(6)}
+    arrays = {"w": random.normal(size=(5, 6)), "v": random.normal(size=(6, 2)), "o": np.repeat([0, 0.5], 3)}
     sides = "h, o" if first else "o, h"
     model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> choice
         (float[n,5] x, bool[n,6] c) => (float[n,2] y) {{
