@@ -19,6 +19,11 @@ def any_along(mask: Bools, axes: int | tuple[int, ...], keepdims: bool = False) 
     return np.asarray(mask.any(axis=axes, keepdims=keepdims))
 
 
+def aligned(array: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
+    """Return an array with leading axes of length 1 up to a rank."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
 def fit_any(mask: Bools, shape: tuple[int, ...]) -> Bools:
     """Bring a compact mask to a compact shape of the same rank: any() where that has length 1, repeated elsewhere."""
     if mask.shape == shape:

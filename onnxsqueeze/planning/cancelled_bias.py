@@ -33,7 +33,7 @@ def cancelled_summands(context: Context, labels: Classes, name: str) -> Iterator
         The index of a node and the position of its input that is such a summand; -1 for a layer without a bias, which
         then needs none for what is folded into it either.
     """
-    while context.graph.sole_reader(name) is not None:
+    while context.is_activation(name) and context.graph.sole_reader(name) is not None:
         node = context.graph.producers.get(name)
         if node is None or context.rules[node.index] is UNKNOWN:
             return

@@ -175,8 +175,7 @@ def _beside_tensors(analysis: Analysis, plan: Plan, choose: NarrowingPolicy, use
     for node in analysis.graph.nodes:
         rule = analysis.rules[node.index]
         if rule.cancels is not None and analysis.context.is_activation(node.outputs[0]):
-            read = [node.inputs[position] for position in rule.cancels(node, analysis.context)]
-            for name in filter(analysis.context.is_activation, read):
-                cancelled.update(cancelled_summands(analysis.context, analysis.labels, name))
+            for position in rule.cancels(node, analysis.context):
+                cancelled.update(cancelled_summands(analysis.context, analysis.labels, node.inputs[position]))
     narrowings, whole = _narrowings(analysis, plan, choose, used)
     return replace(plan, narrowings=narrowings, whole=whole, cancelled=cancelled)

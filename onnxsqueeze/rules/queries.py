@@ -76,6 +76,11 @@ def known_axis(context: Context, name: str, axis: int) -> int | None:
     return None if isinstance(size, Symbolic) else size
 
 
+def told_apart(context: Context, name: str, axis: int) -> bool:
+    """Whether anything is known of an activation, or may leave of it, that differs along an axis."""
+    return bool(max(context.ids(name).shape[axis], context.interval(name).lower.shape[axis]) > 1)
+
+
 def read_beside(context: Context, name: str, traits: Collection[Trait] = (Trait.BESIDE,)) -> bool:
     """Whether a tensor is only read by operators with such a trait, whose channels are each made of one of its own."""
     readers = context.graph.readers.get(name, ())

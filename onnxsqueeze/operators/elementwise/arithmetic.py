@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxsqueeze.abstract.arithmetic import _all_constant, _divide, _least, _most, _negated, add, times
-from onnxsqueeze.abstract.compact import Array, Bools
+from onnxsqueeze.abstract.compact import Array, Bools, aligned
 from onnxsqueeze.abstract.interval import Interval, enclosing, hull, sum_is_unsure
 from onnxsqueeze.abstract.symbolic import Symbolic, Undecided
 from onnxsqueeze.graph.graph import Node
@@ -17,7 +17,6 @@ from onnxsqueeze.operators.elementwise import broadcasting
 from onnxsqueeze.operators.elementwise.broadcasting import (
     Combine,
     Pointwise,
-    aligned,
     constant_operands,
     pointwise_rule,
 )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.abstract.arithmetic import exactly
-from onnxsqueeze.abstract.compact import Array, Bools, any_along
+from onnxsqueeze.abstract.compact import Array, Bools, aligned, any_along
 from onnxsqueeze.abstract.interval import Interval, top
 from onnxsqueeze.abstract.symbolic import Dimension, Shape, Symbolic
 from onnxsqueeze.coupling.constraints import Broadcast
@@ -24,11 +24,6 @@ from onnxsqueeze.rules.traits import Trait
 
 Combine = Callable[[Node, Sequence[Interval]], Interval]
 Reads = Callable[[Node, Sequence[Interval]], "Sequence[Bools | None]"]
-
-
-def aligned(array: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
-    """Return an array with leading axes of length 1 up to a rank."""
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def aligned_interval(interval: Interval, rank: int) -> Interval:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnxsqueeze.abstract.compact import Array, Floats
+from onnxsqueeze.abstract.compact import Array, Floats, aligned
 from onnxsqueeze.abstract.interval import Interval, outward
 from onnxsqueeze.abstract.symbolic import Shape
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.elementwise.broadcasting import aligned
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
 from onnxsqueeze.rules.passing import pass_need
 from onnxsqueeze.rules.registry import register

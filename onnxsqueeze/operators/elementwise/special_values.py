@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Bools
+from onnxsqueeze.abstract.compact import Bools, aligned
 from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.abstract.specials import (
     ANY,
@@ -28,7 +28,7 @@ from onnxsqueeze.abstract.specials import (
     without,
 )
 from onnxsqueeze.graph.graph import Node
-from onnxsqueeze.operators.elementwise.broadcasting import aligned, aligned_interval
+from onnxsqueeze.operators.elementwise.broadcasting import aligned_interval
 from onnxsqueeze.rules.contract import Context, SpecialValues
 from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait

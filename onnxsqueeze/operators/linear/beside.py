@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, Bools, Floats, any_along
+from onnxsqueeze.abstract.compact import Bools, Floats, aligned, any_along
 from onnxsqueeze.abstract.interval import Interval, compact, enclosing, sum_is_unsure
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -42,12 +42,8 @@ def _link(node: Node, context: Context, linear: Linear) -> None:
     elements = context.elements
     ids = elements.merge(context.ids(linear.data), (linear.data_axis,))
     elements.ids[linear.data] = ids
-    passed = _padded(np.moveaxis(ids, linear.data_axis, -1), context.rank(node.outputs[0]))
+    passed = aligned(np.moveaxis(ids, linear.data_axis, -1), context.rank(node.outputs[0]))
     elements.ids[node.outputs[0]] = np.moveaxis(passed, -1, linear.output_axis)
-
-
-def _padded(array: Array, rank: int) -> Array:
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def _forward(node: Node, context: Context, linear: Linear) -> Sequence[Interval]:
@@ -60,7 +56,7 @@ def _forward(node: Node, context: Context, linear: Linear) -> Sequence[Interval]
         found = enclosing(np.where(zero, bias[0].min(), -np.inf), np.where(zero, bias[1].max(), np.inf))
     else:
         found = _sums(weight.astype(np.float64) * linear.scale, lower, upper, bias, linear.matrix.dtype.itemsize)
-    ends = (np.moveaxis(_padded(bound, rank), -1, linear.output_axis) for bound in (found.lower, found.upper))
+    ends = (np.moveaxis(aligned(bound, rank), -1, linear.output_axis) for bound in (found.lower, found.upper))
     return [compact(Interval(*ends))]
 
 

@@ -11,7 +11,7 @@ from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.index_copies import Positions, index_selection_rule
 from onnxsqueeze.rules.contract import Context, Refusal
-from onnxsqueeze.rules.queries import known_axis
+from onnxsqueeze.rules.queries import known_axis, told_apart
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 
@@ -31,10 +31,10 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     if "axis" not in node.attributes:
         return Refusal(Reason.UNKNOWN_SHAPE, "Compress of all elements")
     name, axis = node.inputs[0], _axis(node, context)
-    told = (context.ids(name).shape[axis], context.interval(name).lower.shape[axis])
-    if context.value(node.inputs[1]) is None and max(told) > 1:
+    told = told_apart(context, name, axis)
+    if context.value(node.inputs[1]) is None and told:
         return Refusal(Reason.UNKNOWN_SHAPE, "Compress by a computed condition")
-    if not context.is_activation(name) or (known_axis(context, name, axis) is None and max(told) > 1):
+    if not context.is_activation(name) or (known_axis(context, name, axis) is None and told):
         return Refusal(Reason.UNKNOWN_SHAPE, "Compress")
     return None
 

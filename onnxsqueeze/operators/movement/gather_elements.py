@@ -11,6 +11,7 @@ from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
+from onnxsqueeze.rules.queries import told_apart
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
@@ -34,7 +35,7 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     if not context.is_activation(data):
         return Refusal(Reason.UNKNOWN_OPERATOR, f"{node.op} from a constant")
     axis, ids = _axis(node, context.rank(data)), context.ids(data)
-    if ids.shape[axis] > 1 or context.interval(data).lower.shape[axis] > 1:
+    if told_apart(context, data, axis):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.op} along axis {axis}")
     shapes = zip(context.shape(data), context.shape(indices), strict=True)
     apart = [place for place, (own, other) in enumerate(shapes) if own != other and place != axis]

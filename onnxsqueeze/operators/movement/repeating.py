@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.abstract.compact import Bools, any_along, fit_any
+from onnxsqueeze.abstract.compact import Bools, aligned, any_along, fit_any
 from onnxsqueeze.abstract.interval import Interval, rearranged
 from onnxsqueeze.abstract.symbolic import Shape, Symbolic
 from onnxsqueeze.coupling.constraint import Classes
@@ -168,8 +168,7 @@ register(
 
 
 def _expanded(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    rank = context.rank(node.outputs[0])
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+    return aligned(array, context.rank(node.outputs[0]))
 
 
 def _expand_forward(node: Node, context: Context) -> Sequence[Interval]:
@@ -223,7 +222,7 @@ def _is_one(size: Any) -> bool:
 def _moved_back(node: Node, context: Context, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     """An element of which there are several copies has one class if all of them have."""
     own = context.shape(node.inputs[0])
-    array = array.reshape((1,) * (len(own) - array.ndim) + array.shape)
+    array = aligned(array, len(own))
     padded = _padded(own, array.ndim)
     output = _padded(context.shape(node.outputs[0]), array.ndim)
     sizes: Iterable[tuple[int, Any, Any]] = zip(array.shape, padded, output, strict=True)

@@ -15,7 +15,7 @@ from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.operators.movement.embedding import EMBEDDINGS, embedding_rule
 from onnxsqueeze.operators.movement.index_copies import Positions, index_selection_rule
 from onnxsqueeze.rules.contract import Context, OpRule, Refusal
-from onnxsqueeze.rules.queries import known_axis
+from onnxsqueeze.rules.queries import known_axis, told_apart
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
@@ -98,8 +98,7 @@ def _given_bounds(node: Node, context: Context) -> list[tuple[int, int, int, int
 def _repeats(node: Node, context: Context, axis: int) -> bool:
     """Whether elements can be told apart along an axis whose length is known only at run time."""
     name = node.inputs[0]
-    varies = context.ids(name).shape[axis] > 1 or context.interval(name).lower.shape[axis] > 1
-    return varies and known_axis(context, name, axis) is None
+    return told_apart(context, name, axis) and known_axis(context, name, axis) is None
 
 
 def _slice_repair(node: Node, context: Context, rewriter: Rewriter) -> None:
@@ -194,8 +193,7 @@ def _split_positions(node: Node, context: Context) -> list[Positions | None]:
 def _split_applies(node: Node, context: Context) -> Refusal | None:
     axis = int(node.attributes.get("axis", 0)) % context.rank(node.inputs[0])
     sizes = _split_sizes(node, context)
-    told = (context.ids(node.inputs[0]), context.interval(node.inputs[0]).lower)
-    varies = context.is_activation(node.inputs[0]) and any(array.shape[axis] > 1 for array in told)
+    varies = context.is_activation(node.inputs[0]) and told_apart(context, node.inputs[0], axis)
     computed = (sizes is None and varies) or _repeats(node, context, axis)
     if computed or (sizes is not None and len(sizes) != len(node.outputs)):
         return Refusal(Reason.UNKNOWN_SHAPE, "Split with computed sizes")

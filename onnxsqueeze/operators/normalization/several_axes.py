@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxsqueeze.abstract.compact import Array, all_finite
+from onnxsqueeze.abstract.compact import Array, aligned, all_finite
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context, Refusal
@@ -27,4 +27,4 @@ def whole_parameter(node: Node, context: Context, position: int, default: float)
     """Return scale (1) or bias (2) with all axes of the input; ``default`` where it is absent."""
     array = context.value(node.input(position)) if node.input(position) else None
     stored: Array = np.asarray(default) if array is None else array
-    return stored.reshape((1,) * (context.rank(node.inputs[0]) - stored.ndim) + stored.shape)
+    return aligned(stored, context.rank(node.inputs[0]))

@@ -216,7 +216,7 @@ def _blocks(node: Node, context: Context, array: Array) -> Array:
     channels = int(context.shape(node.inputs[0])[1])  # type: ignore[arg-type]
     area = _block_area(node)
     flat: Array = np.broadcast_to(array.reshape(array.shape[0], -1), (array.shape[0], channels))
-    if node.attributes.get("mode", "DCR") == "CRD":
+    if _channels_first(node):
         return np.asarray(flat.reshape(len(flat), channels // area, area).transpose(0, 2, 1))
     blocked: Array = flat.reshape(len(flat), area, channels // area)
     return blocked

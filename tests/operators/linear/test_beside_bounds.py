@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from onnxsqueeze.abstract.compact import aligned
 from onnxsqueeze.abstract.interval import Interval
 from onnxsqueeze.operators.linear import beside
 from onnxsqueeze.rules.contract import Refusal
@@ -211,4 +212,4 @@ def test_a_bias_that_differs_from_place_to_place_makes_no_constant() -> None:
 
 
 def test_classes_get_leading_axes() -> None:
-    assert beside._padded(np.zeros((2, 3), np.int64), 4).shape == (1, 1, 2, 3)
+    assert aligned(np.zeros((2, 3), np.int64), 4).shape == (1, 1, 2, 3)
