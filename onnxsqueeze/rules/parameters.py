@@ -55,8 +55,10 @@ def linear_parameters(node: Node, context: Context, linear: Linear) -> list[Para
     found = [Parameter(linear.weight, linear.position, Role.WEIGHT, classes, multiplied)]
     if linear.bias:
         shape = context.shape(linear.bias)
-        for_all = not shape or shape[-1] < rows.size  # one number
-        own = () if for_all else (placed(rows, len(shape), len(shape) - 1),)
+        if len(shape) > 1:  # Gemm's may have one entry for each row as well
+            own: tuple[Classes, ...] = (_fitted(context.ids(output), shape),)
+        else:
+            own = () if not shape or shape[0] < rows.size else (rows,)
         found.append(Parameter(linear.bias, node.inputs.index(linear.bias, 2), Role.SUMMAND, own))
     return found
 

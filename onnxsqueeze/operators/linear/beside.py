@@ -20,6 +20,7 @@ from onnxsqueeze.operators.linear.view import View
 from onnxsqueeze.rules.contract import Context, Demand, OpRule, Refusal
 from onnxsqueeze.rules.memo import view_or_error
 from onnxsqueeze.rules.parameters import linear_parameters
+from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.weight_view import Linear
 
 _MOST_ELEMENTS = 1 << 20  # of bounds that are worked out element by element
@@ -91,6 +92,16 @@ def _need(node: Node, context: Context, linear: Linear, outputs: Sequence[Bools]
     return [demand if name == linear.data else None for name in node.inputs]
 
 
+def _repair(node: Node, context: Context, rewriter: Rewriter, linear: Linear) -> None:
+    """Slice a bias that has entries of its own along the axes beside the layer's, as Gemm's may."""
+    name = node.input(linear.bias_position) if linear.bias_position >= 0 else ""
+    bias = context.value(name)
+    if bias is not None and bias.ndim == context.rank(node.outputs[0]):
+        sliced = rewriter.sliced(bias, node.outputs[0])
+        if sliced is not bias:
+            rewriter.set_constant(node, linear.bias_position, sliced)
+
+
 def beside_rule(op: str, view: View) -> OpRule:
     """Return the rule of a layer that lets channels along other axes pass, from the function that views its node."""
     viewed = view_or_error(view)
@@ -100,5 +111,6 @@ def beside_rule(op: str, view: View) -> OpRule:
         forward=lambda node, context: _forward(node, context, viewed(node, context)),
         link=lambda node, context: _link(node, context, viewed(node, context)),
         need=lambda node, context, outputs: _need(node, context, viewed(node, context), outputs),
+        repair=lambda node, context, rewriter: _repair(node, context, rewriter, viewed(node, context)),
         parameters=lambda node, context: linear_parameters(node, context, viewed(node, context)),
     )

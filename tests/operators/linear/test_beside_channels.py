@@ -50,7 +50,7 @@ def network(mixed: str, dead: str = "", *, constant: float = 0.0, zeros: tuple[s
 
 def first(model: ModelProto) -> list[tuple[int, ...]]:
     """Return the shapes of the layers in front."""
-    return [shape for shape in weights(model) if shape[0] == 5]
+    return [shape for shape in weights(model) if shape[:1] == (5,)]
 
 
 @pytest.mark.parametrize("dead", ["constant", "unread"])
@@ -149,3 +149,24 @@ def test_channels_that_a_layer_puts_along_another_axis(way: str) -> None:
     result = minimize(model)
     assert_equal_outputs(model, result.model)
     assert ((5, KEPT), (KEPT, 5))[axis] in weights(result.model)
+
+
+@pytest.mark.parametrize("bias", [(CHANNELS, 3), (CHANNELS, 1), (1, 3), (3,), ()])
+@pytest.mark.parametrize("made", ["Identity(z)", "Sub(z, z)", "Mul(z, w)"])
+def test_a_bias_beside_the_layer_is_sliced(bias: tuple[int, ...], made: str) -> None:
+    """Of Gemm, channels being its rows: a bias may have an entry for each of them."""
+    random = np.random.default_rng(0)
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> rows
+        (float[{TOKENS},5] x) => (float[{KEPT},3] y) {{
+        h0 = MatMul(x, a) r = Relu(h0) c = {made}
+        g = Gemm <transA = 1> (r, p, c) y = Gather <axis = 0> (g, i) }}""")
+    arrays = {"a": (5, CHANNELS), "p": (TOKENS, 3), "z": bias, "w": (CHANNELS, 3)}
+    stored = {
+        name: random.normal(size=shape).astype(np.float32) for name, shape in arrays.items() if name in f"apz{made}"
+    }
+    stored["i"] = random.permutation(CHANNELS)[:KEPT]
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    once = minimize(model).model
+    assert_equal_outputs(model, once)
+    assert first(once) == [(5, KEPT)]
+    assert (CHANNELS, 3) not in weights(once)
