@@ -172,21 +172,32 @@ class Analysis:
         return any(0 in self.context.shape(name) for name in (*inputs, *node.outputs) if name)
 
     def tying(self, plan: Plan) -> frozenset[int]:
-        """Return nodes that could pass channels that they tie: those of which nothing leaves by a plan, else all."""
-        found, useless = set(), set()
-        for index in self.context.crossed - self.context.learned.beside:
-            rule, node = self.rules[index], self.graph.nodes[index]
-            if rule.beside is None or rule.linear is None:
+        """Return nodes that could pass channels that they tie: those of which nothing leaves by a plan, else all.
+
+        With the former come those that would tie what these let pass, which holds for one layer after the other: asked
+        for one by one, they would cost an analysis each.
+        """
+        crossed, useless, later = set(), set(), set()
+        for node, rule in zip(self.graph.nodes, self.rules, strict=True):
+            if node.index in self.context.learned.beside or not self._may_pass(node, rule):
                 continue
-            if rule.beside.applies is not None and rule.beside.applies(node, self.context) is not None:
-                continue
-            found.add(index)
-            linear, output = rule.linear(node, self.context), node.outputs[0]
-            axes = ((linear.data, linear.data_axis), (output, linear.output_axis))
-            whole = all(plan.kept(name, axis, self.context.rank(name)).all() for name, axis in axes)
-            if whole and index not in plan.narrowings:
-                useless.add(index)
-        return frozenset(useless or found)
+            if node.index in self.context.crossed:
+                crossed.add(node.index)
+            if self._stays_whole(node, rule, plan):
+                (useless if node.index in self.context.crossed else later).add(node.index)
+        return frozenset(useless | later if useless else crossed)
+
+    def _may_pass(self, node: Node, rule: OpRule) -> bool:
+        if rule.beside is None or rule.linear is None:
+            return False
+        return rule.beside.applies is None or rule.beside.applies(node, self.context) is None
+
+    def _stays_whole(self, node: Node, rule: OpRule, plan: Plan) -> bool:
+        assert rule.linear is not None
+        linear, output = rule.linear(node, self.context), node.outputs[0]
+        axes = ((linear.data, linear.data_axis), (output, linear.output_axis))
+        whole = all(plan.kept(name, axis, self.context.rank(name)).all() for name, axis in axes)
+        return whole and node.index not in plan.narrowings
 
     def requested(self, options: Mapping[str, str]) -> list[Node]:
         """Return the nodes that a user's options want rewritten even where nothing leaves them."""

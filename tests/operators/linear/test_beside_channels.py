@@ -118,6 +118,40 @@ def test_both_readings_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(analysed) == 1
 
 
+def deep(blocks: int) -> ModelProto:
+    """Tokens behind one of a class, in residual blocks of which each mixes its tokens and then its channels."""
+    random = np.random.default_rng(0)
+    shapes = {"token": (1, 1, 4), "z": (4, 3)}
+    body, last = "t0 = Concat <axis = 1> (token, x)", "t0"
+    for block in range(blocks):
+        shapes |= {f"m{block}": (TOKENS + 1, TOKENS + 1), f"a{block}": (4, HIDDEN), f"b{block}": (HIDDEN, 4)}
+        body += f"""
+            n{block} = LayerNormalization <axis = -1> ({last}, scale) g{block} = MatMul(m{block}, n{block})
+            u{block} = Add({last}, g{block}) h{block} = MatMul(u{block}, a{block}) r{block} = Tanh(h{block})
+            w{block} = MatMul(r{block}, b{block}) v{block} = Add(u{block}, w{block})"""
+        last = f"v{block}"
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]> deep
+        (float[1,{TOKENS},4] x) => (float[1,3] y) {{
+        {body}
+        f = Gather <axis = 1> ({last}, zero) y = MatMul(f, z) }}""")
+    arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays |= {"scale": np.ones(4, np.float32), "zero": np.asarray(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return model
+
+
+def test_the_other_reading_costs_as_many_analyses_for_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them lets channels pass to the next, which are not asked for one by one."""
+    counts = []
+    whole = search._attempt
+    for blocks in (2, 6):
+        attempts: list[int] = []
+        monkeypatch.setattr(search, "_attempt", lambda *given, to=attempts: to.append(1) or whole(*given))
+        sq.minimize(deep(blocks), verify=False, round_to=1)
+        counts.append(len(attempts))
+    assert counts[0] == counts[1] > 1
+
+
 def test_a_layer_beside_the_channels_is_reported() -> None:
     report = minimize(network(MIXED["left"], "constant")).report
     assert len(report.layers) == 3
