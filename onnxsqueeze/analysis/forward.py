@@ -177,7 +177,7 @@ class Analysis:
         With the former come those that would tie what these let pass, which holds for one layer after the other: asked
         for one by one, they would cost an analysis each.
         """
-        crossed, useless, later = set(), set(), set()
+        crossed, useless, later = set[int](), set[int](), set[int]()
         for node, rule in zip(self.graph.nodes, self.rules, strict=True):
             if node.index in self.context.learned.beside or not self._may_pass(node, rule):
                 continue

@@ -54,7 +54,7 @@ def linear_parameters(node: Node, context: Context, linear: Linear) -> list[Para
     multiplied = None if linear.is_table else (output, others)
     found = [Parameter(linear.weight, linear.position, Role.WEIGHT, classes, multiplied)]
     if linear.bias:
-        shape = context.shape(linear.bias)
+        shape = np.asarray(context.value(linear.bias)).shape
         if len(shape) > 1:  # Gemm's may have one entry for each row as well
             own: tuple[Classes, ...] = (_fitted(context.ids(output), shape),)
         else:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.squeezing.least_squares import Numbers
 from onnxsqueeze.squeezing.reader import Reader
 from onnxsqueeze.units.units import Kind, Units
@@ -63,9 +62,9 @@ def families_of(units: Units, readers: Sequence[Reader], keep: Sequence[str], on
         units, readers: of it. keep: names or patterns of tensors of which no unit may go. only: of tensors of which
             alone units may go; all without any.
     """
-    free = ~_named(units, keep)
+    free = ~units.named(keep)
     if only:
-        free &= _named(units, only)
+        free &= units.named(only)
     heads = np.isin(np.array(units.kinds, dtype=object).astype(str), ("head",))
     measured, positions = _measured(units, readers), _positions(units)
     found, taken = [], ~free
@@ -101,18 +100,6 @@ def _name(units: Units, classes: Bools, readers: Sequence[Reader]) -> str:
         if classes[reading.classes].any():
             return reading.tensor
     return readers[0].tensors[0] if readers else ""
-
-
-def _named(units: Units, patterns: Sequence[str]) -> Bools:
-    """Return which units have channels in tensors of these names."""
-    found = np.zeros(units.classes, dtype=bool)
-    for name in units.analysis.context.elements.ids if patterns else ():
-        if matches(name, patterns):
-            found[units.analysis.classes_of(name)] = True
-            for reading in units.readings:
-                if reading.tensor == name:
-                    found[reading.classes] = True
-    return units.per_unit(found.astype(np.float64)) > 0
 
 
 def _measured(units: Units, readers: Sequence[Reader]) -> Bools:

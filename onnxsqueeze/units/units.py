@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.constraint import Constraint
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.named_tensors import matches
 from onnxsqueeze.reporting.concrete_shapes import concrete_shapes
 from onnxsqueeze.units.class_uses import Classes, Gathered, Reading, Use
 from onnxsqueeze.units.closure import settled
@@ -158,6 +159,17 @@ class Units:
             if not mask.all():
                 found[weight.name] = np.ascontiguousarray(np.broadcast_to(mask, weight.shape))
         return found
+
+    def named(self, patterns: Sequence[str]) -> Bools:
+        """Return which units have channels in tensors of these names, or names that fit these glob patterns."""
+        found = np.zeros(self.classes, dtype=bool)
+        for name in self.analysis.context.elements.ids if patterns else ():
+            if matches(name, patterns):
+                found[self.analysis.classes_of(name)] = True
+                for reading in self.readings:
+                    if reading.tensor == name:
+                        found[reading.classes] = True
+        return self.per_unit(found.astype(np.float64)) > 0
 
     def elements_under(self, masks: Mapping[str, Bools]) -> Floats:
         """Return of each unit how many elements some masks leave it, of those that must go for it to leave."""

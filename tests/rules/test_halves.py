@@ -18,11 +18,10 @@ from onnx import helper, numpy_helper
 
 import onnxsqueeze as sq
 from tests.end_to_end.backend.cases import Case
-from tests.rules.microsoft_nodes import LACKING, MICROSOFT, microsoft_cases
-from tests.rules.test_values import OPERATORS, by_operator, expected
+from tests.rules.microsoft_nodes import LACKING
+from tests.rules.test_values import ALL, by_operator, expected
 
 Array = npt.NDArray[Any]
-ALL = [*OPERATORS, *sorted({f"{MICROSOFT}.{case.model.graph.node[0].op_type}" for case in microsoft_cases()})]
 
 
 class Halves:
@@ -130,9 +129,7 @@ class Halves:
 
 def changed(op: str) -> Iterator[tuple[Case, Halves]]:
     """Yield what onnxruntime runs of the tests of an operator."""
-    domain, _, name = op.rpartition(".")
-    found = [case for case in microsoft_cases() if case.model.graph.node[0].op_type == name]
-    for case in found if domain else by_operator()[op]:
+    for case in by_operator()[op]:
         alone = any(not entry.domain for entry in case.model.opset_import)
         bodies = any(attribute.HasField("g") for attribute in case.model.graph.node[0].attribute)
         if alone and not bodies and any(value.size > 1 for _, value in expected(case)):

@@ -18,8 +18,11 @@ from onnxsqueeze.model.loading import load
 from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.rules.registry import rule_for, rules
 from tests.end_to_end.backend.cases import Case, load_cases
+from tests.rules.microsoft_nodes import MICROSOFT, microsoft_cases
 
 OPERATORS = sorted({rule.op for rule in rules() if not rule.domain})
+ALL = [*OPERATORS, *sorted({f"{MICROSOFT}.{case.model.graph.node[0].op_type}" for case in microsoft_cases()})]
+"""With those of com.microsoft, of which some have no rule of their own and are lowered."""
 
 
 @cache
@@ -29,6 +32,8 @@ def by_operator() -> dict[str, list[Case]]:
     for case in load_cases().values():
         if case.suite == "node" and len(case.model.graph.node) == 1:
             found[case.model.graph.node[0].op_type].append(case)
+    for case in microsoft_cases():
+        found[f"{MICROSOFT}.{case.model.graph.node[0].op_type}"].append(case)
     return found
 
 
@@ -54,14 +59,14 @@ def alike(one: np.ndarray, other: np.ndarray, case: Case) -> bool:
     return np.allclose(one.astype(kind), other.astype(kind), rtol=case.rtol, atol=case.atol, equal_nan=True)
 
 
-@pytest.mark.parametrize("op", OPERATORS)
+@pytest.mark.parametrize("op", ALL)
 def test_values_of_constants(op: str) -> None:
     """Where a rule computes a node it does so right, or says that it cannot."""
     wrong = []
     for case in by_operator()[op]:
         feeds = case.runs[0].feeds
         nodes = analyse(load(case.model)).graph.nodes
-        if len(nodes) != 1 or nodes[0].op != op:  # a Constant is a value, and no node
+        if len(nodes) != 1 or nodes[0].op != op.rpartition(".")[2]:  # a Constant is a value, and no node
             continue
         node = nodes[0]
         evaluate, inputs = rule_for(node).evaluate, [feeds.get(name) for name in node.inputs]
@@ -120,7 +125,7 @@ def test_casts(value: list[float], target: type, found: list[float] | None) -> N
             assert values[name].dtype == target and values[name].astype(np.float64).tolist() == list(found)
 
 
-@pytest.mark.parametrize("op", OPERATORS)
+@pytest.mark.parametrize("op", ALL)
 def test_shapes(op: str) -> None:
     """What is known of a shape is so."""
     wrong = []
@@ -168,7 +173,7 @@ def bounded(case: Case, axis: int, stored: bool) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("op", OPERATORS)
+@pytest.mark.parametrize("op", ALL)
 @pytest.mark.parametrize(("axis", "stored"), [(1, False), (1, True), (-1, True)])
 def test_intervals(axis: int, stored: bool, op: str) -> None:
     """An output lies where its interval says, of inputs of which that is known by place along an axis."""

@@ -13,8 +13,10 @@ from onnx import ModelProto
 from torch import nn
 
 from onnxsqueeze.errors import UsageError
+from onnxsqueeze.graph.named_tensors import check_patterns
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
+from onnxsqueeze.pipeline.frontend import analyse
 from onnxsqueeze.training.cycle.announcing import Announcer
 from onnxsqueeze.training.cycle.calibration import check_batches, given_batches
 from onnxsqueeze.training.cycle.checking import check_example, check_loop, check_runs, in_order
@@ -283,6 +285,8 @@ class SqueezeRelease:
         workdir.refuse_other_run()
         returns = _write_dense(model, example, workdir, dynamic_shapes)
         dense = load(workdir.path(DENSE))
+        if keep := settings.options.get("keep"):
+            check_patterns("keep", keep, analyse(dense).context.shapes)
         module = from_onnx(workdir.path(DENSE))
         inputs = module.input_names
         exported = isinstance(model, nn.Module) and not isinstance(model, OnnxModule)  # and checked by that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -68,6 +68,8 @@ class SqueezeSettings:
             weights the bias moves.
         positions: whether positions of channels that a layer reads side by side, as behind Flatten, are units by
             themselves. They make files smaller, few of which run faster: those that stay are gathered.
+        keep: names or glob patterns of tensors, by their ONNX names, of which no unit goes: of a graph input it is its
+            columns. Single weights may still go.
     """
 
     criterion: str = UNITS
@@ -83,6 +85,7 @@ class SqueezeSettings:
     tables: bool = False
     repair: bool = False
     positions: bool = False
+    keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be followed before any work is done."""
@@ -103,6 +106,8 @@ class SqueezeSettings:
             raise UsageError(f"steps={self.steps!r}: give a number of steps from 1")
         if not 0 <= self.floor < 1:
             raise UsageError(f"floor={self.floor!r}: give the share of each weight that stays, 0 to below 1")
+        if isinstance(self.keep, str) or not all(isinstance(name, str) for name in self.keep):
+            raise UsageError(f"keep={self.keep!r}: give a list of names or patterns of tensors")
         if self.ranking not in (None, "global", "layer"):
             raise UsageError(f"ranking={self.ranking!r}: give 'global' or 'layer'")
 
@@ -279,6 +284,7 @@ class _Job:
             return
         for elements in slices(stored, target):
             scores = unit_sums(units, self._scores(self.evidence(), self._alive(self.uses)))
+            scores[units.named(self.settings.keep)] = np.inf
             cost = units.cost(self.cost, removed)
             removed = select(units, scores, elements, cost=cost, removed=removed)
             self.mask(unit_masks(units, removed, device_of(self.module)))
@@ -294,6 +300,7 @@ class _Job:
             units=self.units,
             cost=self.cost,
             likelihood=settings.likelihood,
+            keep=settings.keep,
             generator=self.generator,
         )
         self._count(removal.removed)
@@ -307,6 +314,7 @@ class _Job:
         scores = self._scores(self.evidence(), alive)
         rest = self._kept(scores, alive, goal)
         remaining = unit_sums(units, {name: score * rest[name] for name, score in scores.items()})
+        remaining[units.named(self.settings.keep)] = np.inf
         remaining[unit_sums(units, rest) > self.settings.finish_off * unit_sums(units, alive)] = np.inf
         removed = self._within(self.left() - goal, remaining)
         self.mask(unit_masks(units, removed, device_of(self.module)))

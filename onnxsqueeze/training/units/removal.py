@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -58,6 +58,7 @@ def remove_units(
     cost: Cost = "parameters",
     likelihood: Likelihood = "auto",
     floors: Floors = Floors(),  # noqa: B008  (frozen)
+    keep: Sequence[str] = (),
     generator: torch.Generator | None = None,
 ) -> Removal:
     """Mask whole units, the least for their cost first, until about ``target_elements`` are left when minimized.
@@ -70,6 +71,7 @@ def remove_units(
         batches: inputs without labels.
         units: of the module's model, if they are known already.
         cost: see `Units.cost`. likelihood, generator: see `unit_scores`. floors: what must stay in each layer.
+        keep: names or glob patterns of tensors of which no unit goes.
 
     Raises:
         UsageError: when the target is not positive, or a batch does not fit.
@@ -84,6 +86,7 @@ def remove_units(
     rounds = 0
     while left > target_elements:
         scores = unit_scores(module, units, batches, likelihood=likelihood, generator=generator)
+        scores[units.named(keep)] = np.inf
         goal = max(target_elements, left * (1 - SLICE))
         price = units.cost(cost, removed)
         removed = select(units, scores, goal, cost=price, removed=removed, floors=floors)

@@ -163,6 +163,8 @@ def test_an_error_of_the_loop_itself_comes_as_it_is(tmp_path: Path) -> None:
         ({"round_to": 2.5}, "round_to=2.5"),
         ({"weights": "some"}, "weights='some': give a number"),
         ({"steps": 1.5}, "steps=1.5"),
+        ({"keep": "x"}, "keep='x': give a list of names"),
+        ({"keep": ["pixels"]}, "keep pixels: no tensor of the model has such a name"),
         ({"device": 3.5}, "device='3.5': cannot be used"),
         ({"example_inputs": 3, "model": nn.Linear(12, 4)}, "the example inputs hold no tensor"),
     ],

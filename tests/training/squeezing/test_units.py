@@ -67,6 +67,22 @@ def test_units_that_do_nothing_go_first(settings: dict[str, Any]) -> None:
         assert gone == weak
 
 
+@pytest.mark.parametrize("settings", [{}, {"criterion": "magnitude", "structured": True}], ids=str)
+@pytest.mark.parametrize(
+    ("keep", "axis"), [("x", ("fc0.weight", 1)), ("act0", ("fc0.weight", 0)), ("*1", ("fc1.weight", 0))]
+)
+def test_units_of_named_tensors_stay(settings: dict[str, Any], keep: str, axis: tuple[str, int]) -> None:
+    """Of the graph's input those are its columns; without naming them some of each go."""
+    for names in ([], [keep]):
+        module = from_onnx(perceptron(SIZES))
+        with torch.no_grad():
+            module.initializers["fc0.weight"][:, :6] *= 1e-3
+        squeezed(module, 500, keep=names, **settings)
+        mask = module.masks[axis[0]].numpy()
+        assert mask.any(axis=1 - axis[1]).all() == bool(names)
+        assert minimized(module) == pytest.approx(500, rel=0.1)
+
+
 def module_elements(module: OnnxModule) -> int:
     return weight_elements(module.model)
 
