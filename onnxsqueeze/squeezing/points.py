@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import median
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from onnxsqueeze.model.model import Model
 from onnxsqueeze.model.protobuf import copy_except, fixed_size
 from onnxsqueeze.model.saving import encoded_size
 from onnxsqueeze.pipeline.minimize import minimize
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from onnxsqueeze.squeezing.allocation import Step
 from onnxsqueeze.squeezing.gathering import with_arrays
 from onnxsqueeze.squeezing.ladders import Ladder, Network, Tell
@@ -29,7 +29,7 @@ from onnxsqueeze.verification.model_source import Source
 from onnxsqueeze.verification.sessions import Session
 
 Array = npt.NDArray[Any]
-_ROUNDS = 25
+_ROUNDS = 7
 
 
 class Maker:
@@ -103,13 +103,8 @@ class Maker:
         """Return the time of a run as a share of the original's: both are timed in turn, on one sample."""
         feeds = next(iter(replace(self._part, batch=self._single()).batches()))
         sessions = [Session(Source(each), optimized=True) for each in (self.original, model)]
-        times: list[list[float]] = [[], []]
-        for _ in range(_ROUNDS):
-            for own, session in zip(times, sessions, strict=True):
-                started = time.perf_counter()
-                session.run(feeds)
-                own.append(time.perf_counter() - started)
-        return float(median(times[1][3:]) / median(times[0][3:]))
+        times = interleaved_times([partial(own.run, feeds) for own in sessions], _ROUNDS)
+        return float(np.median(times[:, 1] / times[:, 0]))
 
     def _single(self) -> int:
         """Return the smallest batch that the model takes: 1 unless it fixes another."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import median
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,10 @@ import onnxruntime
 from onnxsqueeze.model.loading import to_proto
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.minimize import minimize
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from onnxsqueeze.units.units import Units
 
-_RUNS = 15
+_ROUNDS = 5
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -60,12 +60,6 @@ def _session(model: Model, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _saved(whole: onnxruntime.InferenceSession, part: onnxruntime.InferenceSession, feeds: Feeds) -> float:
-    """Return the median of how many seconds less a run of a part takes than the run of the whole before it."""
-    saved = [_seconds(whole, feeds) - _seconds(part, feeds) for _ in range(_RUNS + 2)]
-    return float(median(saved[2:]))
-
-
-def _seconds(session: onnxruntime.InferenceSession, feeds: Feeds) -> float:
-    start = time.perf_counter()
-    session.run(None, dict(feeds))
-    return time.perf_counter() - start
+    """Return the median of how many seconds less a run of a part takes than one of the whole."""
+    times = interleaved_times([partial(own.run, None, dict(feeds)) for own in (whole, part)], _ROUNDS)
+    return float(np.median(times[:, 0] - times[:, 1]))

@@ -24,8 +24,8 @@ from rich.progress import track
 from rich.table import Table
 
 import onnxsqueeze as sq
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from tools.measure.measure_rounding import optimized_session, random_feed
-from tools.measure.timing import interleaved_times
 
 BLOCKS = 3
 KERNELS = {"conv1": (1, 1), "conv3": (3, 3), "line1": (1,), "line3": (3,), "volume3": (3, 3, 3)}

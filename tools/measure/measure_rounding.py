@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from tools.measure.layer_stacks import CASES, Case
-from tools.measure.timing import interleaved_times, vector_width
+from tools.measure.timing import vector_width
 
 LAYOUT_COPIES = ("ReorderInput", "ReorderOutput")
 

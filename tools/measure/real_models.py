@@ -34,8 +34,9 @@ from rich.console import Console
 
 import onnxsqueeze as sq
 from onnxsqueeze.errors import GoalError, InvalidModelError, SqueezeError
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from onnxsqueeze.verification.report import VerificationError
-from tools.measure.timing import interleaved_times, ratio
+from tools.measure.timing import ratio
 from tools.models.graph_masks import halves, last_half, masked
 
 LIST = Path(__file__).with_suffix(".tsv")

@@ -26,9 +26,10 @@ from rich.console import Console
 import onnxsqueeze as sq
 from onnxsqueeze.errors import SqueezeError
 from onnxsqueeze.model.loading import to_proto
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 from tools.measure.published_networks import NETWORKS, Network
 from tools.measure.real_models import fetched, session
-from tools.measure.timing import interleaved_times, ratio
+from tools.measure.timing import ratio
 
 Tell = Callable[[str, "float | None"], None]
 

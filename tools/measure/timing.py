@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from onnxsqueeze.runtimes.interleaving import interleaved_times
 
 # A child inherits the peak memory of the process that starts it, so a bare interpreter stands in between.
 _USAGE_OF_CHILD = """
@@ -68,41 +69,11 @@ def run_child(command: Sequence[str], folder: Path, bytecode: Path) -> Usage:
     return Usage(*numbers)
 
 
-def interleaved_times(runs: Sequence[Callable[[], object]], rounds: int, seconds: float = 0.005) -> np.ndarray:
-    """Time several calls in turn, so that a busy moment of the machine hits all of them alike.
-
-    In each round each call is repeated, and its fastest repeat counts: what other processes take is no part of it.
-
-    Args:
-        runs: the calls.
-        rounds: how often each is timed.
-        seconds: how long the repeats of one call should take together; at least three are made.
-
-    Returns:
-        float64[rounds, len(runs)] seconds per call.
-    """
-    repeats = [max(3, round(seconds / _fastest(run, 4))) for run in runs]
-    times = np.empty((rounds, len(runs)))
-    for row in range(rounds):
-        for column in np.random.default_rng(row).permutation(len(runs)):
-            times[row, column] = _fastest(runs[column], repeats[column])
-    return times
-
-
 def relative_times(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """Return the median milliseconds of the first call, and the median ratio of every other to it."""
     times = interleaved_times(runs, rounds)
     ratios = np.median(times / times[:, :1], axis=0)[1:]
     return [float(np.median(times[:, 0]) * 1e3), *map(float, ratios)]
-
-
-def _fastest(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls."""
-    moments = [time.perf_counter()]
-    for _ in range(repeats):
-        run()
-        moments.append(time.perf_counter())
-    return float(np.diff(moments).min())
 
 
 def ratio(times: np.ndarray, reference: np.ndarray) -> Ratio:
