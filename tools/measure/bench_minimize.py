@@ -179,7 +179,8 @@ def measure_latency(pair: Pair, threads: int, rounds: int) -> Latency:
     import onnxruntime
 
     import onnxsqueeze
-    from tools.measure.timing import interleaved_times, ratio
+    from onnxsqueeze.runtimes.interleaving import interleaved_times
+    from tools.measure.timing import ratio
 
     onnxruntime.set_global_thread_pool_sizes(threads, 1)
     options = onnxruntime.SessionOptions()
