@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto
 
+from onnxsqueeze.abstract.floating import FLOATING
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.model.counting import weight_elements
@@ -186,7 +186,7 @@ def stayed_reasons(analysis: Analysis, plan: Plan, found: Stayed | None = None) 
     """Count, over all activations, the constant elements that stayed and what could not be analysed, by reason."""
     found = found or Stayed()
     for name in analysis.context.elements.ids:
-        if analysis.context.dtypes.get(name) not in _FLOATING:
+        if analysis.context.dtypes.get(name) not in FLOATING:
             continue
         shape = analysis.context.ids(name).shape
         kept = np.broadcast_to(plan.masks.get(name, np.full(shape, True)), shape)
@@ -198,7 +198,6 @@ def stayed_reasons(analysis: Analysis, plan: Plan, found: Stayed | None = None) 
     return found
 
 
-_FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _ORDINARY = (
     Reason.NEEDED,
     Reason.GRAPH_INPUT,

@@ -6,8 +6,8 @@ A row lies along the last axis. Each operator answers for itself (`ScoreRows`); 
 from __future__ import annotations
 
 import numpy as np
-import onnx
 
+from onnxsqueeze.abstract.floating import FLOATING
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import Context
 from onnxsqueeze.rules.memo import per_tensor
@@ -18,8 +18,6 @@ LARGEST_CANCELLED = 2.0**16
 """A number that all scores of a row have in common cancels in a softmax; a larger one hides, by rounding, what they
 differ by, so that it does not. Biases of keys in use are of some hundreds."""
 
-_FLOATING = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-
 
 def row_sums(context: Context, name: str, axis: int) -> int | None:
     """Return what the values of a tensor, none negative, sum to along an axis: 1, or 0 for at most 1, else None."""
@@ -28,7 +26,7 @@ def row_sums(context: Context, name: str, axis: int) -> int | None:
         return None
     rule = context.rules[producer.index]
     if Trait.COPIES in rule.traits:
-        return row_sums(context, producer.inputs[0], axis) if context.dtypes.get(name) in _FLOATING else None
+        return row_sums(context, producer.inputs[0], axis) if context.dtypes.get(name) in FLOATING else None
     return rule.rows.total(producer, context, axis)
 
 
@@ -93,7 +91,7 @@ def _commutes(context: Context, node: Node, position: int) -> bool:
     if not source or not output:
         return False
     if Trait.COPIES in rule.traits:
-        return position == 0 and context.dtypes.get(node.outputs[0]) in _FLOATING
+        return position == 0 and context.dtypes.get(node.outputs[0]) in FLOATING
     if rule.permutes is not None:
         return list(rule.permutes(node, len(source)))[-1] == len(source) - 1
     if Trait.REARRANGES in rule.traits:

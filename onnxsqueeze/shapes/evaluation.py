@@ -13,11 +13,11 @@ import onnx
 from onnx import AttributeProto, helper
 
 from onnxsqueeze.abstract.compact import Array
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.graph.graph import Graph, Node
 from onnxsqueeze.graph.lone_node import lone_node
 
 _QUIET = 4  # onnxruntime's log severity: errors come as exceptions, so that nothing need be printed
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _CONTRIB = "com.microsoft"
 
 
@@ -55,9 +55,9 @@ def evaluated_by_runtime(
 
 def _widened(inputs: Sequence[Array | None], dtypes: Sequence[int | None]) -> Iterator[Sequence[Array | None]]:
     """Yield the inputs in wider types, widest first, where what comes out can be cast back; at last as they are."""
-    kinds = {array.dtype for array in inputs if array is not None and array.dtype.name in _FLOATS}
+    kinds = {array.dtype for array in inputs if array is not None and is_floating(array.dtype)}
     made = {helper.tensor_dtype_to_np_dtype(dtype) for dtype in dtypes if dtype is not None}
-    if len(kinds) == 1 and None not in dtypes and {kind for kind in made if kind.name in _FLOATS} == kinds:
+    if len(kinds) == 1 and None not in dtypes and {kind for kind in made if is_floating(kind)} == kinds:
         for wide in (np.float64, np.float32):
             if np.dtype(wide).itemsize > next(iter(kinds)).itemsize:
                 yield [array.astype(wide) if array is not None and array.dtype in kinds else array for array in inputs]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import NodeProto
 
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
@@ -19,7 +20,6 @@ from onnxsqueeze.squeezing.linear_reader import LinearReader
 from onnxsqueeze.squeezing.product_readers import product_readers
 from onnxsqueeze.squeezing.reader import Reader
 from onnxsqueeze.squeezing.shared_readers import shared_reader, tied_reader
-from onnxsqueeze.units.probe import FLOATING
 from onnxsqueeze.units.units import Units
 from onnxsqueeze.units.weight_uses import Use, by_weight, linear_uses
 
@@ -31,7 +31,7 @@ def readers_of(model: Model, units: Units, keep: Iterable[str] = ()) -> list[Rea
         model: the model, with a bias wherever a layer can have one. units: of it. keep: weights that must not change.
     """
     analysis = analyse(model)
-    floating = {name for name, array in model.initializers.items() if array.dtype.name in FLOATING}
+    floating = {name for name, array in model.initializers.items() if is_floating(array.dtype)}
     floating.difference_update(analysis.graph.outputs)  # what the network gives is not to be fitted
     uses = linear_uses(model, floating.difference(keep), analysis)
     found: list[Reader] = []

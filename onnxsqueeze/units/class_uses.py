@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import compacted
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.contract import UNKNOWN, Context, OpRule
 from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.parameters import along, linear_classes, linear_parameters, placed
 from onnxsqueeze.rules.weight_view import Linear
-from onnxsqueeze.units.probe import FLOATING
 from onnxsqueeze.units.tracing import traced_back
 
 Classes = npt.NDArray[np.int64]
@@ -178,7 +178,7 @@ def _parameters(node: Node, rule: OpRule, analysis: Analysis, found: Weights) ->
 
 def _is_weight(name: str, context: Context) -> bool:
     value = context.value(name) if name and not context.is_activation(name) else None
-    return value is not None and value.dtype.name in FLOATING and value.size > 1
+    return value is not None and is_floating(value.dtype) and value.size > 1
 
 
 def _labelled(parameter: Parameter, analysis: Analysis) -> tuple[Classes, ...]:

@@ -12,13 +12,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.analysis.forward import Analysis
 from onnxsqueeze.model.compensated_function import with_definition
 from onnxsqueeze.model.initializer import Initializer
 from onnxsqueeze.model.model import Model
 from onnxsqueeze.pipeline.frontend import analyse
-
-FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 def probed(model: Model) -> Analysis:
@@ -29,7 +28,7 @@ def probed(model: Model) -> Analysis:
 
 
 def _probe(initializer: Initializer) -> Initializer:
-    if not initializer.is_numeric or initializer.dtype.name not in FLOATING or initializer.size < 2:
+    if not initializer.is_numeric or not is_floating(initializer.dtype) or initializer.size < 2:
         return initializer
     return initializer.with_array(_without_first(initializer.array))
 

@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import chain
 
 from onnxsqueeze.abstract.compact import Array
-from onnxsqueeze.canonicalization.patterns.scope import FLOATING, Scope, close
+from onnxsqueeze.abstract.floating import FLOATING
+from onnxsqueeze.canonicalization.patterns.scope import Scope, close
 from onnxsqueeze.graph.graph import Node
 
 Edge = tuple[Node, int]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
 from onnxsqueeze.abstract.compact import Array
 from onnxsqueeze.graph.graph import ONNX_DOMAIN, Graph, Node
@@ -18,7 +17,6 @@ from onnxsqueeze.rules.registry import rule_for
 from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.shapes.inference import evaluated, inferred
 
-FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _BROADCASTS_AS_NUMPY = 7  # the opset since which elementwise operators do
 
 

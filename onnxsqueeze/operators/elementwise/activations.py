@@ -15,6 +15,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxsqueeze.abstract.compact import Array, Floats
 from onnxsqueeze.abstract.curves import _CURVES, ElementwiseFunction, interval_of, outside
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.abstract.interval import Interval, outward, top
 from onnxsqueeze.abstract.specials import ANY, Specials, either, mapped, where
 from onnxsqueeze.abstract.symbolic import Shape, Undecided, retyped, rounded
@@ -106,7 +107,7 @@ def _retyped(value: Array, target: np.dtype[Any]) -> Array:
     if whole is not None and (target.name not in _WHOLE or value.dtype.name not in (*_WHOLE, "bool")):
         wide = value.astype(np.float64)
         certain = (wide > whole[0] - 1.0) & (wide < whole[1] + 1.0)  # false for NaN
-    elif target.name.startswith("float") and not _is_floating(target):
+    elif target.name.startswith("float") and not is_floating(target):
         wide = value.astype(np.float64)
         scaled = target.name == "float8_e8m0fnu"  # powers of two, which are rounded upwards or to the nearest
         most = 0.0 if scaled else float(ml_dtypes.finfo(target).max)  # type: ignore[no-untyped-call]
@@ -135,18 +136,14 @@ def _cast_interval(node: Node, context: Context) -> Sequence[Interval]:
     target, source = (
         tensor_dtype_to_np_dtype(kind) for kind in (node.attributes["to"], context.dtypes[node.inputs[0]])
     )
-    floating, whole = _is_floating(target), limits(target)
-    if floating and (_is_floating(source) or limits(source) is not None):
+    floating, whole = is_floating(target), limits(target)
+    if floating and (is_floating(source) or limits(source) is not None):
         return [outward(interval.lower, interval.upper, interval.constant, 2.0**-7)]
-    if whole is None or not (_is_floating(source) or limits(source) is not None):
+    if whole is None or not (is_floating(source) or limits(source) is not None):
         return [top(rank)]
     lower, upper = np.floor(interval.lower), np.ceil(interval.upper)
     fits = (lower >= whole[0]) & (upper <= whole[1])
     return [Interval(np.where(fits, lower, -np.inf), np.where(fits, upper, np.inf))]
-
-
-def _is_floating(dtype: np.dtype[Any]) -> bool:
-    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def _mask_unused(node: Node, context: Context) -> Refusal | None:

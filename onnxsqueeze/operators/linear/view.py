@@ -12,6 +12,7 @@ from functools import wraps
 import numpy as np
 
 from onnxsqueeze.abstract.compact import Array, Floats, all_finite
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
 from onnxsqueeze.rules.channels import channel_constants
@@ -41,7 +42,7 @@ def constant_weight(node: Node, context: Context, position: int) -> Array | Refu
     weight = context.value(node.input(position))
     if weight is None:
         return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
-    if weight.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+    if not is_floating(weight.dtype):
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {weight.dtype}")
     return weight
 

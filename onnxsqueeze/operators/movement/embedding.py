@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Array, Bools, Floats, all_finite, fits
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.abstract.interval import Interval, compact, constant_interval
 from onnxsqueeze.coupling.constraints import NotEmpty
 from onnxsqueeze.coupling.keep_reason import Reason
@@ -28,7 +29,6 @@ from onnxsqueeze.rules.traits import Trait
 from onnxsqueeze.rules.weight_source import codes_of, source_of, use_count
 from onnxsqueeze.rules.weight_view import Linear
 
-_FLOATING = ("float16", "bfloat16", "float32", "float64")
 _LARGEST_CODE = 4  # bytes
 _ZERO_POINT = 2  # the position at which it is read by what decodes
 
@@ -70,7 +70,7 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     table = context.value(node.inputs[0])
     if table is None:  # such as strings
         return Refusal(Reason.UNSUPPORTED_DTYPE, node.operator)
-    if table.dtype.name not in _FLOATING and not _of_codes(table):
+    if not is_floating(table.dtype) and not _of_codes(table):
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {table.dtype}")
     if table.size == 0:
         return Refusal(Reason.UNKNOWN_SHAPE, node.operator)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsqueeze.abstract.compact import Bools, all_finite
+from onnxsqueeze.abstract.floating import is_floating
 from onnxsqueeze.abstract.interval import Interval, collapse, rearranged
 from onnxsqueeze.coupling.keep_reason import Reason
 from onnxsqueeze.graph.graph import Node
@@ -17,8 +18,6 @@ from onnxsqueeze.rules.parameter import Parameter, Role
 from onnxsqueeze.rules.registry import register
 from onnxsqueeze.rules.rewriter import Rewriter
 from onnxsqueeze.rules.traits import Trait
-
-_FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 def _value(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
@@ -46,7 +45,7 @@ def _applies(node: Node, context: Context) -> Refusal | None:
     table = None if context.is_activation(name) else context.value(name)
     if table is None:
         return None
-    if table.dtype.name not in _FLOATING or table.size == 0:
+    if not is_floating(table.dtype) or table.size == 0:
         return Refusal(Reason.UNSUPPORTED_DTYPE, f"{node.operator} {table.dtype}")
     return None if all_finite(table) else Refusal(Reason.NOT_FINITE, name)
 
