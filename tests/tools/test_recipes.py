@@ -6,6 +6,7 @@ import copy
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tools.recipes import data
+from tools.recipes import compare_pruners, data
 from tools.recipes.data import cifar10, mnist
 from tools.recipes.fitting import Loop, accuracy, flip_and_shift
 from tools.recipes.linear_blocks import mlps, replaced
@@ -184,3 +185,40 @@ def test_a_dense_network_is_squeezed_in_all_ways(folder: Path, tmp_path: Path, m
     assert all(each.ratio >= each.goal for each in records)
     rows = _rows(_run(squeezed.main, str(found)))
     assert [row.split(" | ")[2] for row in rows[2:]] == ["2x", "4x"]
+
+
+def _narrow(module: torch.nn.Module, importance: str, everywhere: bool, share: float, parts: data.Data) -> Any:
+    """Keep the first hidden units, in place of a package that is not there."""
+    *front, first, relu, last = copy.deepcopy(module)
+    kept = max(1, round(first.out_features * (1 - share)))
+    layers = torch.nn.Linear(first.in_features, kept), relu, torch.nn.Linear(kept, last.out_features)
+    with torch.no_grad():
+        layers[0].weight.copy_(first.weight[:kept])
+        layers[2].weight.copy_(last.weight[:, :kept])
+    return torch.nn.Sequential(*front, *layers)
+
+
+def test_pruners_are_compared_at_the_same_sizes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = compare_pruners.Network(
+        lambda: fully_connected((784, 12, 10)), True, Loop(2), ((1, 2.0), (2, 4.0)), (1, 2), hidden=0.1
+    )
+    monkeypatch.setitem(compare_pruners.NETWORKS, "mlp-300-100", network)
+    monkeypatch.setattr(compare_pruners, "PEERS", ("magnitude",))
+    monkeypatch.setattr(compare_pruners, "pruned", _narrow)
+    options = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--network", "mlp-300-100", "--seeds", "1"]
+    found = _run(compare_pruners.main, *options)
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:3] for row in _rows(found)[2:]}
+    assert list(rows) == [
+        "mlp-300-100, units",
+        "mlp-300-100, units, all inputs",
+        "mlp-300-100, Torch-Pruning, magnitude",
+        "mlp-300-100, Torch-Pruning, magnitude, our pixels",
+    ]
+    sizes = [[int(cell.split(", ")[0].replace(",", "")) for cell in cells] for cells in rows.values()]
+    assert all(peer[cycle] <= sizes[0][cycle] for peer in sizes[2:] for cycle in (0, 1))
+    ours = tmp_path / "runs" / "mlp-300-100, units" / "seed-0" / "cycles" / "cycle-02" / "minimized.onnx"
+    pixels = compare_pruners.pixels_of(ours)
+    assert 1 < len(pixels) < 784
+    whole = tmp_path / "runs" / "mlp-300-100, units, all inputs" / "seed-0" / "cycles" / "cycle-02" / "minimized.onnx"
+    assert len(compare_pruners.pixels_of(whole)) == 784
+    assert _rows(_run(compare_pruners.main, *options)) == _rows(found)  # all of it is kept

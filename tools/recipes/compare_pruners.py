@@ -32,12 +32,11 @@ from torch.nn import functional as F
 
 from onnxsqueeze.training import lessons
 from tools.models.exporting import export
-from tools.recipes.comparing import DATA_VARIABLE
 from tools.recipes.data import Data, mnist
 from tools.recipes.dense_networks import lenet
 from tools.recipes.fitting import Loop, accuracy, written
 from tools.recipes.networks import fully_connected
-from tools.recipes.options import device
+from tools.recipes.options import DATA_VARIABLE, device
 from tools.recipes.recipe import Outcome, Point, Recipe, accuracy_of, elements_of
 from tools.recipes.tables import markdown, spread
 
@@ -81,6 +80,7 @@ NETWORKS = {
         Loop(12),
         ((1, 4.0), (5, 11.1), (8, 17.8), (11, 26.7)),
         (4, 30),
+        learning_rate=5e-3,
         hidden=0.2,
     ),
     "lenet-5": Network(lenet, False, Loop(8), ((2, 10.0), (6, 43.0), (10, 102.7)), (2, 20)),
