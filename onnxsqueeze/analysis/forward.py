@@ -174,18 +174,19 @@ class Analysis:
     def tying(self, plan: Plan) -> frozenset[int]:
         """Return nodes that could pass channels that they tie: those of which nothing leaves by a plan, else all.
 
-        With the former come those that would tie what these let pass, which holds for one layer after the other: asked
-        for one by one, they would cost an analysis each.
+        With them come those of the same kind that would tie what these let pass, which holds for one layer after the
+        other: asked for one by one, they would cost an analysis each.
         """
-        crossed, useless, later = set[int](), set[int](), set[int]()
-        for node, rule in zip(self.graph.nodes, self.rules, strict=True):
-            if node.index in self.context.learned.beside or not self._may_pass(node, rule):
-                continue
-            if node.index in self.context.crossed:
-                crossed.add(node.index)
-            if self._stays_whole(node, rule, plan):
-                (useless if node.index in self.context.crossed else later).add(node.index)
-        return frozenset(useless | later if useless else crossed)
+        nodes = [
+            (node, rule)
+            for node, rule in zip(self.graph.nodes, self.rules, strict=True)
+            if node.index not in self.context.learned.beside and self._may_pass(node, rule)
+        ]
+        crossed = self.context.crossed.intersection(node.index for node, _ in nodes)
+        whole = {node.index for node, rule in nodes if self._stays_whole(node, rule, plan)}
+        if crossed & whole:
+            return frozenset(whole)
+        return frozenset(node.index for node, _ in nodes) if crossed else frozenset()
 
     def _may_pass(self, node: Node, rule: OpRule) -> bool:
         if rule.beside is None or rule.linear is None:

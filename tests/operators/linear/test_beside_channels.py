@@ -118,8 +118,11 @@ def test_both_readings_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(analysed) == 1
 
 
-def deep(blocks: int) -> ModelProto:
-    """Tokens behind one of a class, in residual blocks of which each mixes its tokens and then its channels."""
+def deep(blocks: int, dead: int) -> ModelProto:
+    """Tokens behind one of a class, in residual blocks of which each mixes its tokens and then its channels.
+
+    So many hidden units of each block are zero.
+    """
     random = np.random.default_rng(0)
     shapes = {"token": (1, 1, 4), "z": (4, 3)}
     body, last = "t0 = Concat <axis = 1> (token, x)", "t0"
@@ -135,19 +138,22 @@ def deep(blocks: int) -> ModelProto:
         {body}
         f = Gather <axis = 1> ({last}, zero) y = MatMul(f, z) }}""")
     arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    for block in range(blocks):
+        arrays[f"a{block}"][:, :dead] = 0
     arrays |= {"scale": np.ones(4, np.float32), "zero": np.asarray(0)}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
     return model
 
 
-def test_the_other_reading_costs_as_many_analyses_for_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dead", [0, 3])
+def test_the_other_reading_costs_as_many_analyses_for_many_layers(monkeypatch: pytest.MonkeyPatch, dead: int) -> None:
     """One of them lets channels pass to the next, which are not asked for one by one."""
     counts = []
     whole = search._attempt
     for blocks in (2, 6):
         attempts: list[int] = []
         monkeypatch.setattr(search, "_attempt", lambda *given, to=attempts: to.append(1) or whole(*given))
-        sq.minimize(deep(blocks), verify=False, round_to=1)
+        sq.minimize(deep(blocks, dead), verify=False, round_to=1)
         counts.append(len(attempts))
     assert counts[0] == counts[1] > 1
 
