@@ -189,7 +189,7 @@ class Analysis:
         return frozenset(node.index for node, _ in nodes) if crossed else frozenset()
 
     def _may_pass(self, node: Node, rule: OpRule) -> bool:
-        if rule.beside is None or rule.linear is None:
+        if rule.beside is None or rule.linear is None or node.outputs[0] not in self.context.elements.ids:
             return False
         return rule.beside.applies is None or rule.beside.applies(node, self.context) is None
 
