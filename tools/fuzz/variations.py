@@ -111,6 +111,8 @@ def other_type(model: ModelProto, random: np.random.Generator) -> None:
         for each in node.attribute:
             if each.name in ("to", "dtype") and each.i == TensorProto.FLOAT:
                 each.i = wanted
+        if node.op_type == "GroupNormalization" and wanted == TensorProto.DOUBLE:  # else its sums are of float32
+            node.attribute.append(helper.make_attribute("stash_type", wanted))
     del model.graph.value_info[:]
 
 
