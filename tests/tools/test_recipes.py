@@ -6,7 +6,6 @@ import copy
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +186,9 @@ def test_a_dense_network_is_squeezed_in_all_ways(folder: Path, tmp_path: Path, m
     assert [row.split(" | ")[2] for row in rows[2:]] == ["2x", "4x"]
 
 
-def _narrow(module: torch.nn.Module, importance: str, everywhere: bool, share: float, parts: data.Data) -> Any:
+def _narrow(
+    module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, importance: str, everywhere: bool, share: float
+) -> torch.nn.Module:
     """Keep the first hidden units, in place of a package that is not there."""
     *front, first, relu, last = copy.deepcopy(module)
     kept = max(1, round(first.out_features * (1 - share)))
@@ -204,7 +205,7 @@ def test_pruners_are_compared_at_the_same_sizes(folder: Path, tmp_path: Path, mo
     )
     monkeypatch.setitem(compare_pruners.NETWORKS, "mlp-300-100", network)
     monkeypatch.setattr(compare_pruners, "PEERS", ("magnitude",))
-    monkeypatch.setattr(compare_pruners, "pruned", _narrow)
+    monkeypatch.setattr(compare_pruners, "torch_pruned", _narrow)
     options = ["--data", str(folder), "--folder", str(tmp_path / "runs"), "--network", "mlp-300-100", "--seeds", "1"]
     found = _run(compare_pruners.main, *options)
     rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:3] for row in _rows(found)[2:]}

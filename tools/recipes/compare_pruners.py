@@ -13,11 +13,9 @@ training. Figures are of the ONNX files in onnxruntime, on test images that noth
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,23 +26,23 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from onnxsqueeze.training import lessons
 from tools.models.exporting import export
 from tools.recipes.data import Data, mnist
 from tools.recipes.dense_networks import lenet
-from tools.recipes.fitting import Loop, accuracy, written
+from tools.recipes.fitting import Loop, accuracy
 from tools.recipes.networks import fully_connected
 from tools.recipes.options import DATA_VARIABLE, device
-from tools.recipes.recipe import Outcome, Point, Recipe, accuracy_of, elements_of
+from tools.recipes.recipe import OUTCOME, Outcome, Point, Recipe, accuracy_of, elements_of
 from tools.recipes.tables import markdown, spread
+from tools.recipes.torch_pruning import smallest_share, torch_pruned
 
 _SAMPLES = 1024  # that scores are found on, as ours
-_HESSIAN_SAMPLES = 256  # one gradient for each
 _HALVINGS = 14
 _MOST = 0.98
-UNITS, UNITS_OF_ALL_INPUTS = "units", "units, all inputs"
+UNITS, UNITS_OF_ALL_INPUTS, _DENSE = "units", "units, all inputs", "dense"
+_INPUT = "input"  # of the exported networks
 PEERS = ("magnitude", "Taylor", "Hessian")
 
 
@@ -114,12 +112,6 @@ class Work:
     folder: Path
     seed: int
 
-    def place(self, way: str) -> Path:
-        """Return the folder of a way."""
-        found = self.folder / f"{self.name}, {way}" / f"seed-{self.seed}"
-        found.mkdir(parents=True, exist_ok=True)
-        return found
-
     def recipe(self, way: str, **options: Any) -> Recipe:
         """Return how ours is run."""
         return Recipe(
@@ -132,15 +124,17 @@ class Work:
             options={"round_to": 1, "progress": False, **options},
         )
 
+    def place(self, way: str) -> Path:
+        """Return the folder of a way."""
+        return self.recipe(way).place(self.folder, self.seed)
+
     def dense(self) -> nn.Module:
         """Return the dense network, trained once."""
-        return self.recipe("dense").trained_dense(self.place("dense"), self.seed)
+        return self.recipe(_DENSE).trained_dense(self.place(_DENSE), self.seed)
 
     def ours(self, way: str, **options: Any) -> Outcome:
         """Run a way of ours, or go on with it."""
-        if not (kept := self.place(way) / "dense.pt").exists():
-            shutil.copy(self.place("dense") / "dense.pt", kept)
-        return self.recipe(way, **options).run(self.folder, self.seed)
+        return self.recipe(way, **options).run(self.folder, self.seed, self.place(_DENSE))
 
     def peers(self, importance: str, sizes: Sequence[Point], dense: Outcome, pixels: Tensor | None) -> Outcome:
         """Run a criterion of Torch-Pruning through the sizes that ours had.
@@ -151,9 +145,8 @@ class Work:
         """
         way = f"Torch-Pruning, {importance}" + (", our pixels" if pixels is not None else "")
         place, started = self.place(way), time.perf_counter()
-        if (finished := place / "outcome.json").exists():
-            found = json.loads(finished.read_text())
-            return Outcome(**{**found, "points": tuple(Point(**point) for point in found["points"])})
+        if (finished := place / OUTCOME).exists():
+            return Outcome.read(finished)
         module, points = self.dense(), []
         taught = lessons(module, self.data.training.inputs, path=self.place(UNITS) / "lessons.pt")
         if pixels is not None:
@@ -170,7 +163,7 @@ class Work:
             points.append(Point(size.cycle, elements, dense.dense_elements / elements, *figures))
         seconds = time.perf_counter() - started
         outcome = replace(dense, name=f"{self.name}, {way}", points=tuple(points), seconds=seconds)
-        written(finished, lambda path: path.write_text(json.dumps(asdict(outcome), indent=1)))
+        outcome.write(finished)
         return outcome
 
     def _pruned(self, module: nn.Module, importance: str, elements: int) -> nn.Module:
@@ -182,38 +175,14 @@ class Work:
         return max(fitting, key=lambda own: accuracy(own, self.data.validation))
 
     def _smallest_share(self, module: nn.Module, importance: str, everywhere: bool, elements: int) -> nn.Module | None:
-        low, high, best = 0.0, _MOST, None
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            made = pruned(module, importance, everywhere, middle, self.data)
-            if sum(entry.numel() for entry in (*made.parameters(), *made.buffers())) <= elements:
-                high, best = middle, made
-            else:
-                low = middle
-        return best
+        samples = self.data.training.inputs[:_SAMPLES], self.data.training.labels[:_SAMPLES]
+        make = partial(torch_pruned, module, *samples, importance, everywhere)
+        share = smallest_share(lambda own: _numbers(make(own)), elements, _MOST, _HALVINGS)
+        return None if share is None else make(share)
 
 
-def pruned(module: nn.Module, importance: str, everywhere: bool, share: float, data: Data) -> nn.Module:
-    """Return what Torch-Pruning leaves when a share of the channels goes."""
-    import torch_pruning as tp
-
-    module = copy.deepcopy(module)
-    images, labels = data.training.inputs[:_SAMPLES], data.training.labels[:_SAMPLES]
-    outputs = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == 10]
-    scorer = getattr(tp.importance, f"Group{importance.capitalize()}Importance")()
-    pruner = tp.pruner.BasePruner(
-        module, images[:1], importance=scorer, pruning_ratio=share, global_pruning=everywhere, ignored_layers=outputs
-    )
-    if importance == "Taylor":
-        F.cross_entropy(module(images), labels).backward()
-    elif importance == "Hessian":
-        for image, label in zip(images[:_HESSIAN_SAMPLES], labels[:_HESSIAN_SAMPLES], strict=True):
-            module.zero_grad()
-            F.cross_entropy(module(image[None]), label[None]).backward()
-            scorer.accumulate_grad(module)
-    pruner.step()
-    module.zero_grad(set_to_none=True)
-    return module
+def _numbers(module: nn.Module) -> int:
+    return sum(entry.numel() for entry in (*module.parameters(), *module.buffers()))
 
 
 def _reading(module: nn.Module, pixels: Tensor) -> nn.Module:
@@ -235,14 +204,14 @@ def pixels_of(path: Path) -> Tensor:
     return torch.from_numpy(np.array(numpy_helper.to_array(stored[reader.input[1]]), dtype=np.int64))
 
 
-def outcomes_of(work: Work, reads: str) -> list[Outcome]:
-    """Run all ways of a seed; ``reads`` is the name of the network's input."""
+def outcomes_of(work: Work) -> list[Outcome]:
+    """Run all ways of a seed."""
     work.dense()
     ours = work.ours(UNITS)
     found = [ours]
     choices: list[Tensor | None] = [None]
     if work.network.flat:
-        found.append(work.ours(UNITS_OF_ALL_INPUTS, keep=[reads]))
+        found.append(work.ours(UNITS_OF_ALL_INPUTS, keep=[_INPUT]))
         last = max(point.cycle for point in ours.points)
         choices.append(pixels_of(work.place(UNITS) / "cycles" / f"cycle-{last:02}" / "minimized.onnx"))
     for importance in PEERS:
@@ -282,7 +251,7 @@ def main(data: Path, folder: Path, name: str, seeds: int, threads: int) -> None:
     if network.flat:
         images = images.flattened()
     run = partial(Work, name, network, images, folder)
-    found = [outcome for seed in range(seeds) for outcome in outcomes_of(run(seed), "input")]
+    found = [outcome for seed in range(seeds) for outcome in outcomes_of(run(seed))]
     dense = spread([100 * outcome.dense_test for outcome in found[:: len(found) // seeds]], ".2f")
     click.echo(f"\ndense: {found[0].dense_elements:,} elements, {dense} %\n")
     click.echo(table(found, [cycle for cycle, _ in network.goals]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +52,14 @@ class Comparison:
         found: dict[str, list[Outcome]] = {way.name: [] for way in ways}
         for seed in range(self.seeds):
             dense = self._recipe(Way("dense", {}))
-            dense.trained_dense(self._place(dense.name, seed), seed)
+            start = dense.place(self.folder, seed)
+            dense.trained_dense(start, seed)
             for way in ways:
-                if not (place := self._place(way.name, seed)).joinpath("dense.pt").exists():
-                    shutil.copy(self._place("dense", seed) / "dense.pt", place / "dense.pt")
-                outcome = self._recipe(way).run(self.folder, seed)
+                outcome = self._recipe(way).run(self.folder, seed, start)
                 found[way.name].append(outcome)
                 last = outcome.points[-1]
                 click.echo(f"{way.name} seed {seed}: {last.ratio:.1f}x at {last.test:.2%}, {outcome.seconds:.0f} s")
         return found
-
-    def _place(self, name: str, seed: int) -> Path:
-        place = self.folder / name / f"seed-{seed}"
-        place.mkdir(parents=True, exist_ok=True)
-        return place
 
     def _recipe(self, way: Way) -> Recipe:
         return Recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Build = Callable[[], nn.Module]
 Schedule = Callable[["Phase"], Loop]
+OUTCOME = "outcome.json"
+_DENSE = "dense.pt"
 _TEST_BATCH = 1000
 _CALIBRATION = 1024
 
@@ -54,6 +57,16 @@ class Outcome:
     points: tuple[Point, ...]
     seconds: float
 
+    @classmethod
+    def read(cls, path: Path) -> Outcome:
+        """Read what `write` wrote."""
+        found = json.loads(path.read_text())
+        return cls(**{**found, "points": tuple(Point(**point) for point in found["points"])})
+
+    def write(self, path: Path) -> None:
+        """Write to a file, whole or not at all."""
+        written(path, lambda place: place.write_text(json.dumps(asdict(self), indent=1)))
+
     def smallest_within(self, drop: float) -> Point | None:
         """Return the smallest network whose validation accuracy is at most ``drop`` below dense."""
         within = [point for point in self.points if point.validation >= self.dense_validation - drop]
@@ -81,30 +94,36 @@ class Recipe:
     options: dict[str, Any]
     copies: int = 1
 
-    def run(self, folder: Path, seed: int) -> Outcome:
+    def place(self, folder: Path, seed: int) -> Path:
+        """Return the folder, made where it was not, in which a seed is kept."""
+        found = folder / self.name / f"seed-{seed}"
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
+    def run(self, folder: Path, seed: int, dense: Path | None = None) -> Outcome:
         """Run one seed, or go on with it; what is finished is not done again.
 
         Args:
             folder: everything is kept below it, in a folder of the recipe's name and the seed.
             seed: of the first weights, the batches and the cycles.
+            dense: the folder of a run whose dense network it starts from; by default it trains its own.
         """
-        place = folder / self.name / f"seed-{seed}"
-        place.mkdir(parents=True, exist_ok=True)
-        finished = place / "outcome.json"
-        if finished.exists():
-            found = json.loads(finished.read_text())
-            return Outcome(**{**found, "points": tuple(Point(**point) for point in found["points"])})
+        place = self.place(folder, seed)
+        if (finished := place / OUTCOME).exists():
+            return Outcome.read(finished)
+        if dense is not None and not (place / _DENSE).exists():
+            shutil.copy(dense / _DENSE, place / _DENSE)
         start = time.perf_counter()
         module = self.trained_dense(place, seed)
         outcome = self._squeezed(module, place, seed, start)
-        written(finished, lambda path: path.write_text(json.dumps(asdict(outcome), indent=1)))
+        outcome.write(finished)
         return outcome
 
     def trained_dense(self, place: Path, seed: int) -> nn.Module:
         """Return the dense network, trained once and kept."""
         torch.manual_seed(seed)
         module = self.build().to(self.data.training.inputs.device)
-        kept = place / "dense.pt"
+        kept = place / _DENSE
         if kept.exists():
             module.load_state_dict(torch.load(kept, weights_only=True))
             return module.eval()

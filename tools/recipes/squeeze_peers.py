@@ -25,12 +25,12 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from onnxsqueeze.model.counting import weight_elements
 from onnxsqueeze.model.loading import load
 from tools.models.exporting import export
 from tools.recipes.squeezed import Record, accuracy, note, test_images
+from tools.recipes.torch_pruning import smallest_share, torch_pruned
 from tools.recipes.train_dense import NETWORKS
 
 _BATCH = 256
@@ -85,44 +85,12 @@ def onnxsim_repaired(own: Given, share: float) -> onnx.ModelProto:
     return onnxsim.apply_pruning_finetune(dense, small, calibration_data=batches)
 
 
-def torch_pruned(own: Given, share: float, importance: str, everywhere: bool, path: Path) -> nn.Module:
+def torch_pruned_file(own: Given, share: float, importance: str, everywhere: bool, path: Path) -> nn.Module:
     """Prune a share of the channels of a module, and return it; the file is written as well."""
-    import torch_pruning as tp
-
-    module = own.module()
-    criteria = {"magnitude": tp.importance.GroupMagnitudeImportance, "Taylor": tp.importance.GroupTaylorImportance}
-    outputs = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == 10]
-    pruner = tp.pruner.BasePruner(
-        module,
-        own.images[:1],
-        importance=criteria[importance](),
-        pruning_ratio=share,
-        global_pruning=everywhere,
-        ignored_layers=outputs,
-        num_heads=_heads(module),
-        prune_head_dims=True,
-    )
-    if importance == "Taylor":
-        for images, labels in zip(own.images.split(_BATCH), own.labels.split(_BATCH), strict=True):
-            F.cross_entropy(module(images), labels).backward()
-    pruner.step()
+    module = torch_pruned(own.module(), own.images, own.labels, importance, everywhere, share)
     network = NETWORKS[own.network]
     export(module, path, tuple(own.images.shape[1:]), opset=18 if network.dynamo else 17, dynamo=network.dynamo)
     return module.eval()
-
-
-def _heads(module: nn.Module) -> dict[nn.Module, int]:
-    layers = [layer for layer in module.modules() if hasattr(layer, "queries")]
-    return {part: layer.heads for layer in layers for part in (layer.queries, layer.keys, layer.values)}
-
-
-def smallest_share(make: Callable[[float], int], elements: float) -> float | None:
-    """Return about the smallest share at which no more than so many elements are left; None if there is none."""
-    low, high = 0.0, _MOST
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if make(middle) <= elements else (middle, high)
-    return high if high < _MOST or make(_MOST) <= elements else None
 
 
 def _by_onnxsim(own: Given, elements: float, path: Path) -> Path | None:
@@ -130,7 +98,7 @@ def _by_onnxsim(own: Given, elements: float, path: Path) -> Path | None:
         onnx.save(onnxsim_repaired(own, share), path)
         return weight_elements(load(path))
 
-    share = smallest_share(made, elements)
+    share = smallest_share(made, elements, _MOST, _HALVINGS)
     if share is None:
         return None
     made(share)
@@ -142,13 +110,13 @@ def _by_torch_pruning(own: Given, elements: float, path: Path, importance: str) 
     for everywhere in (False, True):
 
         def made(share: float, everywhere: bool = everywhere) -> int:
-            torch_pruned(own, share, importance, everywhere, path)
+            torch_pruned_file(own, share, importance, everywhere, path)
             return weight_elements(load(path))
 
-        share = smallest_share(made, elements)
+        share = smallest_share(made, elements, _MOST, _HALVINGS)
         if share is None:
             continue
-        module = torch_pruned(own, share, importance, everywhere, path)
+        module = torch_pruned_file(own, share, importance, everywhere, path)
         with torch.no_grad():
             right = float((module(own.checked).argmax(1) == own.right).float().mean())
         if best is None or right > best[0]:
