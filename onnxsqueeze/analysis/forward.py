@@ -177,6 +177,8 @@ class Analysis:
         With them come those of the same kind that would tie what these let pass, which holds for one layer after the
         other: asked for one by one, they would cost an analysis each.
         """
+        if self.context.crossed <= self.context.learned.beside:  # most graphs tie nothing, and none is looked at
+            return frozenset()
         nodes = [
             (node, rule)
             for node, rule in zip(self.graph.nodes, self.rules, strict=True)

@@ -163,12 +163,12 @@ class Units:
     def named(self, patterns: Sequence[str]) -> Bools:
         """Return which units have channels in tensors of these names, or names that fit these glob patterns."""
         found = np.zeros(self.classes, dtype=bool)
-        for name in self.analysis.context.elements.ids if patterns else ():
+        for name in self.analysis.context.elements.ids:
             if matches(name, patterns):
                 found[self.analysis.classes_of(name)] = True
-                for reading in self.readings:
-                    if reading.tensor == name:
-                        found[reading.classes] = True
+        for reading in self.readings:
+            if matches(reading.tensor, patterns):
+                found[reading.classes] = True
         return self.per_unit(found.astype(np.float64)) > 0
 
     def elements_under(self, masks: Mapping[str, Bools]) -> Floats:

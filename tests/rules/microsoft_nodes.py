@@ -14,6 +14,7 @@ from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from tests.end_to_end.backend.cases import Case, Run
+from tests.support.drawing import Draw
 from tests.support.quantized import options
 
 Array = npt.NDArray[Any]
@@ -30,16 +31,11 @@ BATCH, TOKENS, HEADS, SIZE = 2, 3, 2, 8
 WIDTH = HEADS * SIZE
 
 
-class _Draw:
-    """Arrays of a shape, by one generator."""
+class _Draw(Draw):
+    """Codes and what belongs to them as well."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._random = np.random.default_rng(seed)
-
-    def real(self, *shape: int) -> Array:
-        return self._random.standard_normal(shape).astype(np.float32)
-
-    def positive(self, *shape: int) -> Array:
+    def scales(self, *shape: int) -> Array:
+        """Float32 between 0.01 and 0.05."""
         return self._random.uniform(0.01, 0.05, shape).astype(np.float32)
 
     def below(self, limit: int, *shape: int, dtype: type = np.int32) -> Array:
@@ -88,7 +84,7 @@ def _case(op: str, given: Given, outputs: int | list[str] = 1, label: str = "", 
 
 
 def _elementwise(draw: _Draw) -> Iterator[Case | None]:
-    x, row = draw.real(BATCH, TOKENS, WIDTH), draw.real(WIDTH)
+    x, row = draw.floats(BATCH, TOKENS, WIDTH), draw.floats(WIDTH)
     yield _case("BiasGelu", {"x": x, "bias": row})
     yield _case("FastGelu", {"x": x, "bias": row})
     yield _case("FastGelu", {"x": x}, label="_alone")
@@ -97,7 +93,7 @@ def _elementwise(draw: _Draw) -> Iterator[Case | None]:
 
 
 def _layers(draw: _Draw) -> Iterator[Case | None]:
-    image, kernel, bias = draw.real(1, 4, 5, 5), draw.real(6, 4, 3, 3), draw.real(6)
+    image, kernel, bias = draw.floats(1, 4, 5, 5), draw.floats(6, 4, 3, 3), draw.floats(6)
     for activation, parameters in (
         ("Relu", []),
         ("LeakyRelu", [0.1]),
@@ -106,18 +102,18 @@ def _layers(draw: _Draw) -> Iterator[Case | None]:
     ):
         more: dict[str, Any] = {"activation_params": parameters} if parameters else {}
         yield _case("FusedConv", {"x": image, "w": kernel, "b": bias}, label=activation, activation=activation, **more)
-    summed = {"x": image, "w": kernel, "b": bias, "z": draw.real(1, 6, 3, 3)}
+    summed = {"x": image, "w": kernel, "b": bias, "z": draw.floats(1, 6, 3, 3)}
     yield _case("FusedConv", summed, label="_sum", activation="Relu")
     yield _case(
-        "FusedConv", {"x": image, "w": draw.real(6, 2, 3, 3), "b": bias}, label="_groups", activation="Tanh", group=2
+        "FusedConv", {"x": image, "w": draw.floats(6, 2, 3, 3), "b": bias}, label="_groups", activation="Tanh", group=2
     )
-    rows = draw.real(TOKENS, 8)
+    rows = draw.floats(TOKENS, 8)
     yield _case(
-        "FusedGemm", {"a": rows, "b": draw.real(8, 5), "c": draw.real(5)}, activation="Relu", alpha=0.5, beta=2.0
+        "FusedGemm", {"a": rows, "b": draw.floats(8, 5), "c": draw.floats(5)}, activation="Relu", alpha=0.5, beta=2.0
     )
-    turned = {"a": rows.T.copy(), "b": draw.real(5, 8), "c": draw.real(TOKENS, 5)}
+    turned = {"a": rows.T.copy(), "b": draw.floats(5, 8), "c": draw.floats(TOKENS, 5)}
     yield _case("FusedGemm", turned, label="_turned", transA=1, transB=1, activation="LeakyRelu", activation_alpha=0.2)
-    one, other = draw.real(BATCH, TOKENS, 8), draw.real(BATCH, 8, 5)
+    one, other = draw.floats(BATCH, TOKENS, 8), draw.floats(BATCH, 8, 5)
     yield _case("FusedMatMul", {"a": one, "b": other}, alpha=0.3)
     turned = {"a": one.swapaxes(1, 2).copy(), "b": other.swapaxes(1, 2).copy()}
     yield _case("FusedMatMul", turned, label="_turned", transA=1, transB=1)
@@ -127,11 +123,11 @@ def _layers(draw: _Draw) -> Iterator[Case | None]:
 
 
 def _norms(draw: _Draw) -> Iterator[Case | None]:
-    x, gamma, beta, bias = draw.real(BATCH, TOKENS, WIDTH), draw.real(WIDTH), draw.real(WIDTH), draw.real(WIDTH)
+    x, gamma, beta, bias = draw.floats(BATCH, TOKENS, WIDTH), draw.floats(WIDTH), draw.floats(WIDTH), draw.floats(WIDTH)
     for label, skip in (
-        ("", draw.real(*x.shape)),
-        ("_row", draw.real(TOKENS, WIDTH)),
-        ("_one", draw.real(1, TOKENS, WIDTH)),
+        ("", draw.floats(*x.shape)),
+        ("_row", draw.floats(TOKENS, WIDTH)),
+        ("_one", draw.floats(1, TOKENS, WIDTH)),
     ):
         whole = {"x": x, "skip": skip, "gamma": gamma, "beta": beta, "bias": bias}
         yield _case("SkipLayerNormalization", whole, ["y", "", "", "sum"], label, epsilon=1e-4)
@@ -141,9 +137,9 @@ def _norms(draw: _Draw) -> Iterator[Case | None]:
     words = {
         "ids": draw.below(9, BATCH, TOKENS),
         "segments": draw.below(2, BATCH, TOKENS),
-        "words": draw.real(9, WIDTH),
+        "words": draw.floats(9, WIDTH),
     }
-    tables = {"places": draw.real(5, WIDTH), "kinds": draw.real(2, WIDTH), "gamma": gamma, "beta": beta}
+    tables = {"places": draw.floats(5, WIDTH), "kinds": draw.floats(2, WIDTH), "gamma": gamma, "beta": beta}
     mask = {"mask": np.asarray([[1, 1, 0], [1, 1, 1]], np.int32)}
     yield _case("EmbedLayerNormalization", words | tables, ["y", "lengths"])
     yield _case("EmbedLayerNormalization", words | tables | mask, ["y", "lengths", "sum"], "_mask")
@@ -152,13 +148,13 @@ def _norms(draw: _Draw) -> Iterator[Case | None]:
 
 
 def _attention(draw: _Draw) -> Iterator[Case | None]:
-    query, key, value = (draw.real(BATCH, TOKENS, WIDTH) for _ in range(3))
-    past = {"past_key": draw.real(BATCH, HEADS, 4, SIZE), "past_value": draw.real(BATCH, HEADS, 4, SIZE)}
-    triple: Given = {"q": query, "k": key, "v": value, "bias": draw.real(3 * WIDTH)}
+    query, key, value = (draw.floats(BATCH, TOKENS, WIDTH) for _ in range(3))
+    past = {"past_key": draw.floats(BATCH, HEADS, 4, SIZE), "past_value": draw.floats(BATCH, HEADS, 4, SIZE)}
+    triple: Given = {"q": query, "k": key, "v": value, "bias": draw.floats(3 * WIDTH)}
     plain: Given = {**triple, "bias": None}
-    by_head: Given = {"q": query} | {name: draw.real(BATCH, HEADS, TOKENS, SIZE) for name in ("k", "v")}
+    by_head: Given = {"q": query} | {name: draw.floats(BATCH, HEADS, TOKENS, SIZE) for name in ("k", "v")}
     masked: Given = {"mask": np.asarray([[1, 1, 0], [1, 1, 1]], np.int32)}
-    added: Given = {"mask": None, "scores": draw.real(1, HEADS, TOKENS, TOKENS)}
+    added: Given = {"mask": None, "scores": draw.floats(1, HEADS, TOKENS, TOKENS)}
     long: Given = {"mask": None, "scores": None} | past
     kept = ["y", "present_key", "present_value"]
     for label, given, outputs, more in (
@@ -169,8 +165,8 @@ def _attention(draw: _Draw) -> Iterator[Case | None]:
         ("_added", triple | added, ["y"], {}),
         ("_past", triple | long, kept, {}),
         ("_heads", by_head, ["y"], {}),
-        ("_packed", {"q": draw.real(BATCH, TOKENS, HEADS, 3, SIZE)}, ["y"], {}),
-        ("_wide", {**plain, "v": draw.real(BATCH, TOKENS, HEADS * 5)}, ["y"], {}),
+        ("_packed", {"q": draw.floats(BATCH, TOKENS, HEADS, 3, SIZE)}, ["y"], {}),
+        ("_wide", {**plain, "v": draw.floats(BATCH, TOKENS, HEADS * 5)}, ["y"], {}),
     ):
         yield _case("MultiHeadAttention", given, outputs, label, num_heads=HEADS, **more)
     yield from _packed(draw)
@@ -178,7 +174,7 @@ def _attention(draw: _Draw) -> Iterator[Case | None]:
 
 
 def _packed(draw: _Draw) -> Iterator[Case | None]:
-    x, weight, bias = draw.real(BATCH, TOKENS, 8), draw.real(8, 3 * WIDTH), draw.real(3 * WIDTH)
+    x, weight, bias = draw.floats(BATCH, TOKENS, 8), draw.floats(8, 3 * WIDTH), draw.floats(3 * WIDTH)
     whole: Given = {"x": x, "w": weight, "bias": bias}
     masks: tuple[tuple[str, Array], ...] = (
         ("_lengths", np.asarray([2, 3], np.int32)),
@@ -188,11 +184,11 @@ def _packed(draw: _Draw) -> Iterator[Case | None]:
     yield _case("Attention", whole, label="_causal", num_heads=HEADS, unidirectional=1, scale=0.3)
     for label, mask in masks:
         yield _case("Attention", whole | {"mask": mask}, label=label, num_heads=HEADS)
-    added: Given = {"mask": None, "past": None, "scores": draw.real(BATCH, HEADS, TOKENS, TOKENS)}
+    added: Given = {"mask": None, "past": None, "scores": draw.floats(BATCH, HEADS, TOKENS, TOKENS)}
     yield _case("Attention", whole | added, label="_added", num_heads=HEADS)
-    past: Given = {"mask": None, "past": draw.real(2, BATCH, HEADS, 4, SIZE)}
+    past: Given = {"mask": None, "past": draw.floats(2, BATCH, HEADS, 4, SIZE)}
     yield _case("Attention", whole | past, ["y", "present"], "_past", num_heads=HEADS)
-    sizes: Given = {"x": x, "w": draw.real(8, 2 * 16 + 10), "bias": draw.real(2 * 16 + 10)}
+    sizes: Given = {"x": x, "w": draw.floats(8, 2 * 16 + 10), "bias": draw.floats(2 * 16 + 10)}
     yield _case("Attention", sizes, label="_sizes", num_heads=HEADS, qkv_hidden_sizes=[16, 16, 10])
     coded: Given = {"x": draw.codes(BATCH, TOKENS, 8), "w": draw.below(100, 8, 3 * WIDTH, dtype=np.int8), "bias": bias}
     scales: Given = {"x_scale": np.float32([0.02]), "w_scale": np.float32([0.01]), "mask": None}
@@ -203,16 +199,16 @@ def _packed(draw: _Draw) -> Iterator[Case | None]:
 def _grouped(draw: _Draw) -> Iterator[Case | None]:
     heads, shared, past, size = 4, 2, 4, 16  # a rotation wants 16
     total = np.asarray(TOKENS + past, np.int32)
-    fresh: Given = {"q": draw.real(BATCH, TOKENS, heads * size)} | {
-        name: draw.real(BATCH, TOKENS, shared * size) for name in ("k", "v")
+    fresh: Given = {"q": draw.floats(BATCH, TOKENS, heads * size)} | {
+        name: draw.floats(BATCH, TOKENS, shared * size) for name in ("k", "v")
     }
-    empty: Given = {name: draw.real(BATCH, shared, 0, size) for name in ("past_key", "past_value")}
+    empty: Given = {name: draw.floats(BATCH, shared, 0, size) for name in ("past_key", "past_value")}
     first: Given = empty | {"lengths": np.full(BATCH, TOKENS - 1, np.int32), "total": np.asarray(TOKENS, np.int32)}
-    caches: Given = {name: draw.real(BATCH, shared, past, size) for name in ("past_key", "past_value")}
+    caches: Given = {name: draw.floats(BATCH, shared, past, size) for name in ("past_key", "past_value")}
     cache: Given = {name: value[:1] for name, value in caches.items() if value is not None}
     later: Given = cache | {"lengths": np.full(1, TOKENS + past - 1, np.int32), "total": total}
     fresh_one: Given = {name: value[:1] for name, value in fresh.items() if value is not None}
-    turns: Given = {name: draw.real(16, size // 2) for name in ("cos", "sin")}
+    turns: Given = {name: draw.floats(16, size // 2) for name in ("cos", "sin")}
     one: Given = {name: value[:, :1] for name, value in fresh.items() if value is not None}
     step: Given = caches | {"lengths": np.full(BATCH, past, np.int32), "total": np.asarray(past + 1, np.int32)}
     settings = {"num_heads": heads, "kv_num_heads": shared}
@@ -231,9 +227,9 @@ def _grouped(draw: _Draw) -> Iterator[Case | None]:
 
 def _rotary(draw: _Draw) -> Iterator[Case | None]:
     places: Given = {"places": draw.below(6, BATCH, TOKENS, dtype=np.int64)}
-    turns: Given = {name: draw.real(6, SIZE // 2) for name in ("cos", "sin")}
-    flat, by_head = draw.real(BATCH, TOKENS, WIDTH), draw.real(BATCH, HEADS, TOKENS, SIZE)
-    half: Given = {name: draw.real(6, SIZE // 4) for name in ("cos", "sin")}
+    turns: Given = {name: draw.floats(6, SIZE // 2) for name in ("cos", "sin")}
+    flat, by_head = draw.floats(BATCH, TOKENS, WIDTH), draw.floats(BATCH, HEADS, TOKENS, SIZE)
+    half: Given = {name: draw.floats(6, SIZE // 4) for name in ("cos", "sin")}
     offset: Given = {"places": np.asarray([2], np.int64)}
     yield _case("RotaryEmbedding", {"x": flat} | places | turns)
     yield _case("RotaryEmbedding", {"x": flat} | offset | turns, label="_offset", interleaved=1)
@@ -267,7 +263,7 @@ def _coded(draw: _Draw) -> Iterator[Case | None]:
         chosen: Given = {"c": draw.below(2, 4, 5, dtype=np.bool_)}
         yield _case("QLinearWhere", chosen | one | other | out, label=label)
         yield _case("DequantizeLinear", one, label=label)
-        encoded: Given = {"x": draw.real(BATCH, 4, 5)}
+        encoded: Given = {"x": draw.floats(BATCH, 4, 5)}
         yield _case("QuantizeLinear", encoded | out, label=label)
         yield from _coded_layers(draw, dtype, out)
 
@@ -276,52 +272,52 @@ def _coded_layers(draw: _Draw, dtype: type, out: Given) -> Iterator[Case | None]
     label = np.dtype(dtype).name
     rows, image = draw.coded("x", TOKENS, 8, dtype=dtype), draw.coded("x", 1, 5, 5, 4, dtype=dtype)
     weight: Given = {"w": draw.below(100, 8, 6, dtype=np.int8), **_scaled("w", 0.01, np.asarray(0, np.int8))}
-    columns: Given = {**weight, "w_scale": draw.positive(6), "w_zero": np.zeros(6, np.int8)}
+    columns: Given = {**weight, "w_scale": draw.scales(6), "w_zero": np.zeros(6, np.int8)}
     bias: Given = {"bias": draw.below(1000, 6)}
     yield _case("QGemm", rows | weight | bias | out, label=label, alpha=1.0)
     yield _case("QGemm", rows | columns | bias | out, label=f"{label}_columns")
     yield _case("QGemm", rows | weight, label=f"{label}_real")
     kernel: Given = {
         "w": draw.below(100, 6, 4, 3, 3, dtype=np.int8),
-        "w_scale": draw.positive(6),
+        "w_scale": draw.scales(6),
         "w_zero": np.zeros(6, np.int8),
     }
     yield _case("QLinearConv", image | kernel | out | bias, label=label, channels_last=1)
     numbers: Given = {"a": rows["x"], "b": weight["w"], "a_scale": rows["x_scale"], "b_scale": weight["w_scale"]}
     zeros: Given = {"a_zero": rows["x_zero"], "b_zero": weight["w_zero"]}
     yield _case("MatMulIntegerToFloat", numbers | zeros, label=label)
-    yield _case("MatMulIntegerToFloat", numbers | zeros | {"bias": draw.real(6)}, label=f"{label}_bias")
+    yield _case("MatMulIntegerToFloat", numbers | zeros | {"bias": draw.floats(6)}, label=f"{label}_bias")
 
 
 def _packed_numbers(draw: _Draw) -> Iterator[Case | None]:
-    x, bias = draw.real(TOKENS, 32), draw.real(6)
+    x, bias = draw.floats(TOKENS, 32), draw.floats(6)
     for dtype in (np.uint8, np.int8):
         weight: Given = {
             "w": draw.codes(32, 6, dtype=dtype),
-            "scale": draw.positive(6),
+            "scale": draw.scales(6),
             "zero": draw.below(9, 6, dtype=dtype),
         }
         yield _case("DynamicQuantizeMatMul", {"x": x} | weight | {"bias": bias}, label=np.dtype(dtype).name)
     for bits in (4, 8):
         settings = {"K": 32, "N": 6, "bits": bits, "block_size": 16}
-        blocks: Given = {"w": draw.codes(6, 2, 2 * bits), "scales": draw.positive(12)}
+        blocks: Given = {"w": draw.codes(6, 2, 2 * bits), "scales": draw.scales(12)}
         zeros: Given = {"zeros": draw.codes(6 * bits // 4)}
         yield _case("MatMulNBits", {"x": x} | blocks, label=f"{bits}", **settings)
         yield _case("MatMulNBits", {"x": x} | blocks | zeros, label=f"{bits}_zeros", **settings)
         whole = {"x": x} | blocks | {"zeros": None, "order": None, "bias": bias}
         yield _case("MatMulNBits", whole, label=f"{bits}_bias", **settings)
-    table: Given = {"table": draw.codes(9, 16), "ids": draw.below(9, BATCH, TOKENS), "scales": draw.positive(9, 2)}
+    table: Given = {"table": draw.codes(9, 16), "ids": draw.below(9, BATCH, TOKENS), "scales": draw.scales(9, 2)}
     yield _case("GatherBlockQuantized", table, bits=4, block_size=16, quantize_axis=1, gather_axis=0)
     direction: Given = {"w": draw.codes(1, 6, 16, dtype=np.int8), "r": draw.codes(1, 4, 16, dtype=np.int8)}
     rest: Given = {
-        "bias": draw.real(1, 32),
+        "bias": draw.floats(1, 32),
         "lengths": None,
-        "h": draw.real(1, BATCH, 4),
-        "c": draw.real(1, BATCH, 4),
+        "h": draw.floats(1, BATCH, 4),
+        "c": draw.floats(1, BATCH, 4),
         "p": None,
     }
-    scales: Given = {"ws": draw.positive(1), "wz": np.int8([0]), "rs": draw.positive(1), "rz": np.int8([0])}
-    whole = {"x": draw.real(TOKENS, BATCH, 6)} | direction | rest | scales
+    scales: Given = {"ws": draw.scales(1), "wz": np.int8([0]), "rs": draw.scales(1), "rz": np.int8([0])}
+    whole = {"x": draw.floats(TOKENS, BATCH, 6)} | direction | rest | scales
     yield _case("DynamicQuantizeLSTM", whole, 3, hidden_size=4)
 
 

@@ -64,7 +64,7 @@ class Halves:
                 if given.name == name:
                     given.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
             self._units(name, self.feeds[name])
-            self._add_stored({f"{name}.one": np.float32([1])[0].reshape(()), f"{name}.zero": np.zeros((), value.dtype)})
+            self._add_stored({f"{name}.one": np.asarray(1, np.float32), f"{name}.zero": np.zeros((), value.dtype)})
             encoded = [f"{name}.units", f"{name}.one", f"{name}.zero"]
             self._front.append(helper.make_node("QuantizeLinear", encoded, [made]))
         else:

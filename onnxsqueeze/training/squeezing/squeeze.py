@@ -210,6 +210,11 @@ class _Job:
         return units_of(self.module.model, positions=self.settings.positions, trained=self.module.initializers)
 
     @cached_property
+    def _stays(self) -> Bools:
+        """Which units are not to go, whatever they are worth."""
+        return self.units.named(self.settings.keep)
+
+    @cached_property
     def cost(self) -> Literal["parameters", "macs"] | Mapping[int, float]:
         """What units cost, measured once if it is the latency."""
         if self.settings.cost != "latency":
@@ -284,7 +289,7 @@ class _Job:
             return
         for elements in slices(stored, target):
             scores = unit_sums(units, self._scores(self.evidence(), self._alive(self.uses)))
-            scores[units.named(self.settings.keep)] = np.inf
+            scores[self._stays] = np.inf
             cost = units.cost(self.cost, removed)
             removed = select(units, scores, elements, cost=cost, removed=removed)
             self.mask(unit_masks(units, removed, device_of(self.module)))
@@ -314,8 +319,7 @@ class _Job:
         scores = self._scores(self.evidence(), alive)
         rest = self._kept(scores, alive, goal)
         remaining = unit_sums(units, {name: score * rest[name] for name, score in scores.items()})
-        remaining[units.named(self.settings.keep)] = np.inf
-        remaining[unit_sums(units, rest) > self.settings.finish_off * unit_sums(units, alive)] = np.inf
+        remaining[self._stays | (unit_sums(units, rest) > self.settings.finish_off * unit_sums(units, alive))] = np.inf
         removed = self._within(self.left() - goal, remaining)
         self.mask(unit_masks(units, removed, device_of(self.module)))
         self._count(removed)

@@ -83,10 +83,10 @@ def remove_units(
     masks = module.masks
     removed = units.elements_under({name: mask.cpu().numpy() for name, mask in masks.items()}) == 0
     before = left = units.left(removed)
-    rounds = 0
+    stays, rounds = units.named(keep), 0
     while left > target_elements:
         scores = unit_scores(module, units, batches, likelihood=likelihood, generator=generator)
-        scores[units.named(keep)] = np.inf
+        scores[stays] = np.inf
         goal = max(target_elements, left * (1 - SLICE))
         price = units.cost(cost, removed)
         removed = select(units, scores, goal, cost=price, removed=removed, floors=floors)

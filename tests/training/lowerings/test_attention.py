@@ -11,8 +11,8 @@ from onnx import helper
 
 from onnxsqueeze.errors import UsageError
 from onnxsqueeze.training.module import from_onnx
+from tests.support.drawing import Array, Draw, ints
 from tests.training.lowerings.checking import Case, Sizes, as_model, check, computed, in_sizes
-from tests.training.lowerings.drawing import Array, Draw, ints
 
 D = Draw(8)
 BATCH, HEADS, GROUPS, QUERIES, KEYS, SIZE, VALUE = 2, 4, 2, 5, 7, 6, 3

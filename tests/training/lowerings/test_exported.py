@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from onnxsqueeze.training.module import from_onnx
+from tests.support.drawing import Array, Draw
 from tests.support.exports.sequences import WORDS, Language, Patches, Recurrent, exported
 from tests.training.lowerings.checking import assert_same_outputs, computed
-from tests.training.lowerings.drawing import Array, Draw
 
 D = Draw(10)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.support.drawing import Draw
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw
 
 D = Draw(3)
 X, MICROSOFT = D.floats(3, 5, 8), "com.microsoft"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from onnxsqueeze.training.lowerings.gathering import gather
+from tests.support.drawing import Draw, ints, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, ints, scalar
 
 D = Draw(2)
 TABLE, X = D.floats(9, 4), D.floats(3, 5, 4)

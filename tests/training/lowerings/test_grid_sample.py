@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.errors import UsageError
+from tests.support.drawing import Draw
 from tests.training.lowerings.checking import Case, check
-from tests.training.lowerings.drawing import Draw
 
 D = Draw(7)
 GRID = np.clip(0.7 * D.floats(2, 3, 4, 2), -1.9, 1.9)

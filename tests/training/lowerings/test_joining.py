@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.support.drawing import Array, Draw, ints, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Array, Draw, ints, scalar
 
 D = Draw(1)
 X = D.floats(4, 7, 6)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.drawing import Draw, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, scalar
 
 D = Draw(5)
 X, ODD = D.distinct(3, 4), np.array([1.0, np.nan, np.inf, -np.inf, 0.0], np.float32)

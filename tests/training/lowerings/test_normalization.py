@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from onnxsqueeze.model.compensated_function import DOMAIN, NAME, compensated_layer_norm
 from onnxsqueeze.training.module import from_onnx
+from tests.support.drawing import Draw
 from tests.training.lowerings.checking import (
     Case,
     Sizes,
@@ -22,7 +23,6 @@ from tests.training.lowerings.checking import (
     in_sizes,
     run,
 )
-from tests.training.lowerings.drawing import Draw
 
 D = Draw()
 X, S, B = D.floats(3, 5, 8), D.positive(8), D.floats(8)

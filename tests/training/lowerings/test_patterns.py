@@ -9,6 +9,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from onnxsqueeze.training.module import from_onnx
+from tests.support.drawing import Draw
 from tests.support.patterns.graphs import model, names
 from tests.support.patterns.spellings import (
     GELU,
@@ -19,7 +20,6 @@ from tests.support.patterns.spellings import (
     SWISH,
 )
 from tests.training.lowerings.checking import as_model, assert_gradients, assert_same_outputs, computed
-from tests.training.lowerings.drawing import Draw
 
 D = Draw(9)
 SPELLED = [

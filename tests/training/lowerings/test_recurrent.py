@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.drawing import Array, Draw
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Array, Draw
 
 D = Draw(7)
 STEPS, BATCH, FEATURES, UNITS = 5, 3, 4, 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.support.drawing import Draw, ints, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, ints, scalar
 
 D = Draw(3)
 X = D.distinct(3, 4, 5)

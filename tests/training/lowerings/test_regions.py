@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.errors import UsageError
+from tests.support.drawing import Draw, ints
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, ints
 
 D = Draw(5)
 IMAGES = D.floats(2, 3, 9, 7)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from tests.support.drawing import Draw, ints, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, ints, scalar
 
 D = Draw(4)
 X = D.floats(3, 1, 4)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.drawing import Array, Draw, ints
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Array, Draw, ints
 
 D = Draw(6)
 X = D.floats(2, 3, 5, 6)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxsqueeze.errors import UsageError
+from tests.support.drawing import Draw, scalar
 from tests.training.lowerings.checking import Case, Sizes, check, in_sizes
-from tests.training.lowerings.drawing import Draw, scalar
 
 D = Draw(7)
 SCALES = [2.0, 0.5, 3, 1]
