@@ -45,6 +45,10 @@ class _Draw(Draw):
         limits = np.iinfo(dtype)
         return self._random.integers(limits.min, limits.max + 1, shape).astype(dtype)
 
+    def weights(self, *shape: int, dtype: type = np.int8) -> Array:
+        """Codes of seven bits: of eight, processors without VNNI sum up pairs that saturate (see docs/quantized.md)."""
+        return self.codes(*shape, dtype=dtype) // 2
+
     def coded(self, name: str, *shape: int, dtype: type = np.uint8) -> Given:
         """Codes with a scale and a zero point of their own."""
         zero = np.asarray(120 if dtype == np.uint8 else 3, dtype)
@@ -271,14 +275,14 @@ def _coded(draw: _Draw) -> Iterator[Case | None]:
 def _coded_layers(draw: _Draw, dtype: type, out: Given) -> Iterator[Case | None]:
     label = np.dtype(dtype).name
     rows, image = draw.coded("x", TOKENS, 8, dtype=dtype), draw.coded("x", 1, 5, 5, 4, dtype=dtype)
-    weight: Given = {"w": draw.below(100, 8, 6, dtype=np.int8), **_scaled("w", 0.01, np.asarray(0, np.int8))}
+    weight: Given = {"w": draw.weights(8, 6), **_scaled("w", 0.01, np.asarray(0, np.int8))}
     columns: Given = {**weight, "w_scale": draw.scales(6), "w_zero": np.zeros(6, np.int8)}
     bias: Given = {"bias": draw.below(1000, 6)}
     yield _case("QGemm", rows | weight | bias | out, label=label, alpha=1.0)
     yield _case("QGemm", rows | columns | bias | out, label=f"{label}_columns")
     yield _case("QGemm", rows | weight, label=f"{label}_real")
     kernel: Given = {
-        "w": draw.below(100, 6, 4, 3, 3, dtype=np.int8),
+        "w": draw.weights(6, 4, 3, 3),
         "w_scale": draw.scales(6),
         "w_zero": np.zeros(6, np.int8),
     }
@@ -293,7 +297,7 @@ def _packed_numbers(draw: _Draw) -> Iterator[Case | None]:
     x, bias = draw.floats(TOKENS, 32), draw.floats(6)
     for dtype in (np.uint8, np.int8):
         weight: Given = {
-            "w": draw.codes(32, 6, dtype=dtype),
+            "w": draw.weights(32, 6, dtype=dtype),
             "scale": draw.scales(6),
             "zero": draw.below(9, 6, dtype=dtype),
         }
@@ -308,7 +312,7 @@ def _packed_numbers(draw: _Draw) -> Iterator[Case | None]:
         yield _case("MatMulNBits", whole, label=f"{bits}_bias", **settings)
     table: Given = {"table": draw.codes(9, 16), "ids": draw.below(9, BATCH, TOKENS), "scales": draw.scales(9, 2)}
     yield _case("GatherBlockQuantized", table, bits=4, block_size=16, quantize_axis=1, gather_axis=0)
-    direction: Given = {"w": draw.codes(1, 6, 16, dtype=np.int8), "r": draw.codes(1, 4, 16, dtype=np.int8)}
+    direction: Given = {"w": draw.weights(1, 6, 16), "r": draw.weights(1, 4, 16)}
     rest: Given = {
         "bias": draw.floats(1, 32),
         "lengths": None,
