@@ -189,11 +189,12 @@ class Rows(Constraint):
             self._fill(kept, empty)
 
     def _fill(self, kept: Kept, empty: Bools) -> None:
-        """Rather keep a place that another row keeps already, else the cheapest."""
+        """Rather keep a place that another row keeps already, then one that an output which stays needs, then any."""
         table = rows_of(self.big, self.axes)
         shared = any_along(kept.mask[table], 0)
+        computed = any_along(rows_of(fit_any(kept.mask[self.output], self.big.shape), self.axes), 0)
         chosen = table[empty.ravel()]
-        cost = kept.cost[chosen] + np.where(shared, 0.0, 1.0 + kept.cost.max(initial=0.0))
+        cost = kept.cost[chosen] + np.where(shared, 0.0, 2.0 - computed) * (1.0 + kept.cost.max(initial=0.0))
         kept.add(chosen[np.arange(len(chosen)), cost.argmin(axis=1)], Reason.NOT_EMPTY)
 
     def rows(self) -> Iterator[list[Row]]:

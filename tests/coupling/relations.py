@@ -81,7 +81,8 @@ def _broadcast(draw: Any, fresh: Fresh) -> Constraint:
 
 def _rows(draw: Any, fresh: Fresh) -> Constraint:
     big, axes, small = _shapes(draw)
-    return Rows(fresh(*small), fresh(*big), axes, fresh(draw(lengths)))
+    output = tuple(draw(st.sampled_from((1, length))) for length in big)
+    return Rows(fresh(*small), fresh(*big), axes, fresh(*output))
 
 
 def _copies(draw: Any, fresh: Fresh) -> Constraint:
@@ -273,7 +274,7 @@ def _broadcast_holds(it: Broadcast, stays: Bools, kept: Kept) -> bool:
 
 
 def _rows_hold(it: Rows, stays: Bools, kept: Kept) -> bool:
-    if not any(stays[each] for each in it.output):
+    if not any(stays[each] for each in it.output.ravel()):
         return True
     there: dict[tuple[int, ...], list[bool]] = {}
     stands: dict[tuple[int, ...], bool] = {}
