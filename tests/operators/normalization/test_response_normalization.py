@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper, parser
 
+from onnxsqueeze.coupling.keep_reason import Reason
 from tests.support.planted.checks import assert_equal_outputs, minimize, operators, size, weights
 
 CHANNELS, LIVE, INPUTS, OUTPUTS = 12, 7, 5, 4
@@ -149,3 +150,18 @@ def test_it_is_the_same_function(constants: Any, changed: Any, first: bool) -> N
     result = minimize(model).model
     assert_equal_outputs(model, result)
     assert size(result) <= size(model)
+
+
+def test_a_weight_that_would_not_hold_its_growth_keeps_the_channels() -> None:
+    """The mean over fewer channels is larger, and so the weight; 2.1e38 times 12 / 7 is no float32."""
+    zeros = CHANNELS - LIVE
+    model = network(np.zeros(zeros), changed=[1] * zeros + [2.1e38])
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    heavy = numpy_helper.to_array(stored["w"]).ravel() > 1e38
+    for name, axis, share in (("a", 1, 1e-2), ("v", 0, 1e-2), ("z", 0, 1e-38)):  # so that nothing in between overflows
+        array = numpy_helper.to_array(stored[name]).copy()
+        np.moveaxis(array, axis, 0)[heavy] *= np.float32(share)
+        stored[name].CopyFrom(numpy_helper.from_array(array, name))
+    result = minimize(model)
+    assert_equal_outputs(model, result.model)
+    assert any(reason.startswith(Reason.OVERFLOW.value) for reason in result.report.stayed)
