@@ -119,13 +119,17 @@ def _to_double(tensor: TensorProto) -> None:
 
 
 def deviation(expected: Sequence[Array], actual: Sequence[Array]) -> float:
-    """Return the largest difference relative to the largest expected value; inf where shapes or types differ."""
+    """Return the largest difference relative to the largest expected value.
+
+    It is inf where shapes or types differ, or a number is not finite: NaN is larger than nothing.
+    """
     worst = 0.0
     for left, right in zip(expected, actual, strict=True):
-        if left.shape != right.shape or left.dtype != right.dtype or not np.isfinite(left).all():
+        alike = left.shape == right.shape and left.dtype == right.dtype
+        if not alike or not np.isfinite(left).all() or not np.isfinite(right).all():
             return float("inf")
-        scale = float(np.abs(left).max(initial=1e-6))
-        worst = max(worst, float(np.abs(left.astype(np.float64) - right).max(initial=0) / scale))
+        scale = max(float(np.abs(left).max(initial=0)), 1e-6)
+        worst = max(worst, float(np.abs(left.astype(np.float64) - right).max(initial=0)) / scale)
     return worst
 
 
