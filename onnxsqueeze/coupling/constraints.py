@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from onnxsqueeze.abstract.compact import Bools, Floats, any_along, fit_any
 from onnxsqueeze.coupling.constraint import NO_CLASSES, Classes, Constraint, Kept, Phase, Row
 from onnxsqueeze.coupling.keep_reason import Reason
 
+_Entry = TypeVar("_Entry", bound=np.generic)
 _SMALLEST_SHARE = 16  # a constant this many times smaller than another does not stand for it
 
 
@@ -120,7 +121,7 @@ def filled(mask: Bools, cost: Floats, least: int = 0, rows: Bools | None = None)
     return mask | (place < missing[:, None])
 
 
-def rows_of(big: Classes, axes: tuple[int, ...]) -> Classes:
+def rows_of(big: npt.NDArray[_Entry], axes: tuple[int, ...]) -> npt.NDArray[_Entry]:
     """Return an array as a table [rows, elements] of its rows, which lie along ``axes``."""
     lead = tuple(length for axis, length in enumerate(big.shape) if axis not in axes)
     return np.moveaxis(big, axes, range(-len(axes), 0)).reshape(prod(lead), -1)
