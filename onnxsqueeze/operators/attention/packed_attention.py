@@ -120,8 +120,9 @@ def _view(node: Node, context: Context) -> Projected | Refusal:
     bias = context.value(node.input(2)) if node.input(2) else None
     if bias is None:
         return Refusal(Reason.COMPUTED_WEIGHT, f"{node.operator} without a constant bias")
-    if not all_finite(weight) or not all_finite(bias):
-        return Refusal(Reason.NOT_FINITE, node.inputs[1])
+    for position, array in ((1, weight), (2, bias)):
+        if not all_finite(array):
+            return Refusal(Reason.NOT_FINITE, node.inputs[position])
     heads = int(node.attributes["num_heads"])
     sizes = [int(size) for size in node.attributes.get(_SIZES, [weight.shape[-1] // 3] * 3)]
     fits = weight.ndim == 2 and bias.shape == (sum(sizes),) and weight.shape[1] == sum(sizes) and sizes[0] == sizes[1]

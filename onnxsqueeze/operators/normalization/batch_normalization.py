@@ -24,11 +24,12 @@ def _applies(node: Node, context: Context) -> Refusal | None:
         return Refusal(Reason.UNKNOWN_OPERATOR, "BatchNormalization in training mode")
     if not node.attributes.get("spatial", 1):
         return Refusal(Reason.UNKNOWN_OPERATOR, "BatchNormalization per position")
-    parameters = [context.value(name) for name in node.inputs[1:5]]
-    if any(array is None for array in parameters):
-        return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
-    if not all(all_finite(array) for array in parameters if array is not None):
-        return Refusal(Reason.NOT_FINITE, node.inputs[1])
+    for name in node.inputs[1:5]:
+        array = context.value(name)
+        if array is None:
+            return Refusal(Reason.COMPUTED_WEIGHT, node.operator)
+        if not all_finite(array):
+            return Refusal(Reason.NOT_FINITE, name)
     return None if context.rank(node.inputs[0]) >= 2 else Refusal(Reason.UNKNOWN_SHAPE, node.operator)
 
 
