@@ -11,6 +11,7 @@ import onnxsqueeze as sq
 WIDTH = 4
 NODES = {
     "BatchNormalization": (helper.make_node("BatchNormalization", ["h", "scale", "bias", "mean", "var"], ["y"]), WIDTH),
+    "Gemm": (helper.make_node("Gemm", ["h", "weight", "bias"], ["y"]), WIDTH),
     "Attention": (
         helper.make_node("Attention", ["h", "weight", "bias"], ["y"], domain="com.microsoft", num_heads=2),
         3 * WIDTH,
@@ -24,7 +25,7 @@ def test_the_tensor_is_named(op: str, name: str, number: float) -> None:
     node, width = NODES[op]
     random = np.random.default_rng(5)
     arrays = {each: random.uniform(0.5, 1, width) for each in node.input[1:]} | {"w": random.normal(size=(3, WIDTH))}
-    if op == "Attention":
+    if "weight" in arrays:
         arrays["weight"] = random.normal(size=(WIDTH, width))
     arrays[name].flat[1] = number
     shape = ["n", 5, WIDTH] if op == "Attention" else ["n", WIDTH]

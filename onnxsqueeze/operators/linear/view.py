@@ -49,10 +49,14 @@ def constant_weight(node: Node, context: Context, position: int) -> Array | Refu
 
 def _checked(linear: Linear, context: Context) -> Linear | Refusal:
     """Weights that are NaN or Inf would vanish with a dead unit: leave them alone."""
-    if not all_finite(linear.matrix) or not _finite_bias(linear, context):
+    if not all_finite(linear.matrix):
         return Refusal(Reason.NOT_FINITE, linear.weight)
-    if linear.bias and context.value(linear.bias) is None:
-        return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
+    if linear.bias:
+        bias = context.value(linear.bias)
+        if bias is None:
+            return Refusal(Reason.COMPUTED_WEIGHT, linear.bias)
+        if not all_finite(bias):
+            return Refusal(Reason.NOT_FINITE, linear.bias)
     codes = codes_of(context, linear.weight)
     if codes is not None and codes.block and linear.groups == 1 and codes.axis == linear.stored_axis(2):
         linear = replace(linear, together=first_of_block(linear.matrix.shape[2], codes.block))
@@ -60,11 +64,6 @@ def _checked(linear: Linear, context: Context) -> Linear | Refusal:
     if linear.bias and not stored and not np.any(context.value(linear.bias)):
         return replace(linear, bias="", zero_bias=True)
     return linear
-
-
-def _finite_bias(linear: Linear, context: Context) -> bool:
-    bias = context.value(linear.bias) if linear.bias else None
-    return bias is None or all_finite(bias)
 
 
 def constants(linear: Linear, context: Context) -> Floats:
