@@ -195,7 +195,8 @@ class Rows(Constraint):
         shared = any_along(kept.mask[table], 0)
         computed = any_along(rows_of(fit_any(kept.mask[self.output], self.big.shape), self.axes), 0)
         chosen = table[empty.ravel()]
-        cost = kept.cost[chosen] + np.where(shared, 0.0, 2.0 - computed) * (1.0 + kept.cost.max(initial=0.0))
+        preference = np.where(shared, 0.0, np.where(computed, 1.0, 2.0))
+        cost = kept.cost[chosen] + preference * (1.0 + kept.cost.max(initial=0.0))
         kept.add(chosen[np.arange(len(chosen)), cost.argmin(axis=1)], Reason.NOT_EMPTY)
 
     def rows(self) -> Iterator[list[Row]]:

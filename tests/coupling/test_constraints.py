@@ -188,24 +188,24 @@ def test_norms_of_one_stream_find_each_other() -> None:
     assert {each.place for each in siblings.values()} == {labels.tobytes()}
 
 
-# -- what may leave ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("there", "needed", "chosen"),
-    [([], [2], 2), ([], [], 0), ([1], [2], 1), ([1], [], 1)],
-    ids=["of an output", "the cheapest", "beside another row", "the only one there"],
+    [([], [2], 2), ([], [0, 1, 2], 0), ([1], [2], 1), ([1], [0, 1, 2], 1)],
+    ids=["of an output", "the cheapest", "of another row before an output", "of another row"],
 )
 def test_an_empty_row_keeps_what_costs_nothing_more(there: list[int], needed: list[int], chosen: int) -> None:
     """Of two rows of three the first is wanted; what the second has, or a place of an output, needs no other place."""
     big, output = np.arange(6).reshape(2, 3), np.arange(8, 14).reshape(2, 3)
     mask = np.full(14, False)
-    mask[[6, *big[1, there], *output[1, needed or [0, 1, 2]]]] = True
+    mask[[6, *big[1, there], *output[1, needed]]] = True
     kept = kept_of(mask, np.array([1.0, 2, 2, 1, 2, 2] + [0.0] * 8))
     Rows(np.array([[6], [7]]), big, (1,), output).enforce(kept)
     assert np.flatnonzero(kept.mask[big[0]]).tolist() == [chosen]
     if there:
         assert kept.mask[7]
+
+
+# -- what may leave ----------------------------------------------------------------------------------------------------
 
 
 def _left_alone(constraint: Constraint, stays: Bools) -> bool:
